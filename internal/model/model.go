@@ -1,0 +1,176 @@
+// Package model holds what a node must know to decide about outgoing connections, as plain values.
+//
+// It promises that every address is unmapped, every prefix masked and every default filled in, so that
+// no later step has to ask again. It does no I/O, knows no wire format and imports no other package of
+// Sallyport.
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+// VXLANPort is the UDP port on which nodes receive VXLAN (RFC 7348, section 5; Calico's default too).
+const VXLANPort = 4789
+
+// Mode says when traffic between nodes is encapsulated.
+type Mode string
+
+// The modes, as in the fields vxlanMode and ipipMode of an IPPool.
+const (
+	ModeNever       Mode = "Never"
+	ModeAlways      Mode = "Always"
+	ModeCrossSubnet Mode = "CrossSubnet"
+)
+
+// Uses is the set of things that a pool's addresses may be given to.
+type Uses uint8
+
+// The uses, as in the field allowedUses of an IPPool.
+const (
+	UseWorkload Uses = 1 << iota
+	UseTunnel
+	UseLoadBalancer
+)
+
+// Pool is one IPPool with its defaults filled in.
+type Pool struct {
+	Name string
+	CIDR netip.Prefix // masked
+
+	NATOutgoing       bool
+	Disabled          bool // gives out no new address; changes nothing else
+	DisableBGPExport  bool
+	VXLANMode         Mode
+	IPIPMode          Mode
+	AllowedUses       Uses
+	ManualAssignment  bool   // assignmentMode: Manual
+	BlockSize         int    // prefix length of a block, in bits
+	NodeSelector      string // Calico's selector language; "all()" by default
+	NamespaceSelector string
+
+	// Rank orders pools by age: lower is older. Pools of equal rank are ordered by name.
+	Rank uint64
+	// WasAllocatable is the Allocatable condition as it last stood; a pool that has it keeps it against
+	// an overlapping newcomer.
+	WasAllocatable bool
+}
+
+// LoadBalancerOnly says whether the pool's addresses are for services alone. Such a pool holds no pod
+// and exempts nothing from translation.
+func (p *Pool) LoadBalancerOnly() bool { return p.AllowedUses == UseLoadBalancer }
+
+// Older says whether p comes before q where their order matters: lower rank first, then lower name.
+func (p *Pool) Older(q *Pool) bool {
+	if p.Rank != q.Rank {
+		return p.Rank < q.Rank
+	}
+	return p.Name < q.Name
+}
+
+// Exclusions says which destinations, beside the pools themselves, are not translated.
+type Exclusions string
+
+// The exclusions, as in the field of that name of a NATConfiguration.
+const (
+	ExcludeIPPoolsOnly       Exclusions = "IPPoolsOnly"
+	ExcludeIPPoolsAndHostIPs Exclusions = "IPPoolsAndHostIPs"
+)
+
+// PortAllocation says how the kernel picks the source port of a translated connection.
+type PortAllocation string
+
+// The ways to pick a port, as in the field portAllocation of a NATConfiguration.
+const (
+	PortsFullyRandom PortAllocation = "FullyRandom"
+	PortsRandom      PortAllocation = "Random"
+	PortsPreserve    PortAllocation = "Preserve"
+)
+
+// PortRange is an inclusive range of ports. The zero value means that none is set.
+type PortRange struct {
+	First, Last uint16
+}
+
+// IsZero says whether no range is set.
+func (r PortRange) IsZero() bool { return r == PortRange{} }
+
+// String renders the range as "32768-65535", and the zero value as "".
+func (r PortRange) String() string {
+	if r.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// NATConfiguration is one object of that kind. A nil pointer or slice is a field that is not set; an
+// empty, non-nil slice is one that is set to nothing.
+type NATConfiguration struct {
+	Name         string
+	NodeSelector string // "all()" by default
+	Priority     int32  // the highest wins, then the lower name
+
+	Exclusions     *Exclusions
+	Addresses      []netip.Addr // at most one per family
+	PortRange      *PortRange
+	PortAllocation *PortAllocation
+	OutInterfaces  []string // interface names; a trailing "*" matches any rest
+}
+
+// Node is what is declared about one node.
+type Node struct {
+	Name      string
+	Labels    map[string]string
+	Addresses []netip.Addr // sorted
+}
+
+// Local is what the node on which a plan is to stand knows of itself.
+type Local struct {
+	Name string
+	// Interfaces are the addresses on the node's interfaces with their subnets, unmasked and sorted.
+	Interfaces []netip.Prefix
+}
+
+// Snapshot is every declared resource at one moment. It is never changed once made.
+type Snapshot struct {
+	Pools             []Pool             // sorted by name
+	NATConfigurations []NATConfiguration // sorted by name
+	Nodes             []Node             // sorted by name
+}
+
+// Fault is something wrong with one declared object or with the file that holds it.
+type Fault struct {
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"` // from 1; 0 where it is not known
+	Kind    string `json:"kind"`           // empty for a document that cannot be read
+	Name    string `json:"name"`
+	Field   string `json:"field"`   // a path such as spec.cidr; empty for the whole object
+	Message string `json:"message"` // what is wrong and what would be right
+}
+
+// String renders a fault on one line: where, what object, which field, what is wrong.
+func (f Fault) String() string {
+	s := ""
+	if f.File != "" {
+		s = f.File
+		if f.Line > 0 {
+			s += ":" + strconv.Itoa(f.Line)
+		}
+		s += ": "
+	}
+	if f.Kind != "" {
+		s += f.Kind
+		if f.Name != "" {
+			s += " " + `"` + f.Name + `"`
+		}
+		s += ": "
+	}
+	if f.Field != "" {
+		s += f.Field + ": "
+	}
+	return s + f.Message
+}
+
+// Error makes a Fault an error.
+func (f Fault) Error() string { return f.String() }
