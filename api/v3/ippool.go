@@ -1,0 +1,199 @@
+package v3
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// KindIPPool is the kind of an IPPool.
+const KindIPPool = "IPPool"
+
+// IPPool is a range of addresses: which nodes and namespaces may use it, how packets travel between
+// nodes, and whether connections that leave it are translated to the node's address.
+//
+// The rules below guard each other, so that one fault gives one error on its own field: every rule that
+// reads the CIDR holds while the CIDR cannot be parsed, and "uses IP in IP" or "is for load balancers" is
+// read from values that are valid only.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster
+// +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="CIDR",type=string,JSONPath=`.spec.cidr`,description="The range of the pool"
+// +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`,description="Whether connections that leave every pool are translated"
+// +kubebuilder:printcolumn:name="Disabled",type=boolean,JSONPath=`.spec.disabled`,description="Whether the pool gives out no new address"
+// +kubebuilder:printcolumn:name="Allocatable",type=string,JSONPath=`.status.conditions[?(@.type=="Allocatable")].status`,description="Whether the pool can give out addresses"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type IPPool struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// Standard object metadata. The name is a DNS subdomain (RFC 1123): lower case letters, digits, "-" and
+	// ".", at most 253 characters.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// What the pool should be.
+	// +required
+	Spec IPPoolSpec `json:"spec"`
+
+	// What was observed of the pool. Written by the system; ignored in manifests.
+	// +optional
+	Status *IPPoolStatus `json:"status,omitempty"`
+}
+
+// IPPoolSpec is what an IPPool should be.
+//
+// +kubebuilder:validation:XValidation:fieldPath=".cidr",rule="!isCIDR(self.cidr) || !isCIDR(oldSelf.cidr) || cidr(self.cidr).masked() == cidr(oldSelf.cidr).masked()",messageExpression="'cannot change from ' + oldSelf.cidr + '; delete the pool and create another with the new range'"
+// +kubebuilder:validation:XValidation:fieldPath=".blockSize",rule="!has(self.blockSize) || self.blockSize == 0 || !isCIDR(self.cidr) || (cidr(self.cidr).ip().family() == 4 ? self.blockSize >= 20 && self.blockSize <= 32 : self.blockSize >= 116 && self.blockSize <= 128)",messageExpression="string(self.blockSize) + ' is out of range; a pool of ' + (cidr(self.cidr).ip().family() == 4 ? 'IPv4 takes 20 to 32, default 26' : 'IPv6 takes 116 to 128, default 122')"
+// +kubebuilder:validation:XValidation:fieldPath=".blockSize",rule="(has(self.disabled) && self.disabled) || !isCIDR(self.cidr) || (has(self.blockSize) && self.blockSize != 0 ? self.blockSize < (cidr(self.cidr).ip().family() == 4 ? 20 : 116) || self.blockSize >= cidr(self.cidr).prefixLength() : (cidr(self.cidr).ip().family() == 4 ? 26 : 122) >= cidr(self.cidr).prefixLength())",messageExpression="'a block of /' + (has(self.blockSize) && self.blockSize != 0 ? string(self.blockSize) : cidr(self.cidr).ip().family() == 4 ? '26 (the default)' : '122 (the default)') + ' is larger than the pool ' + self.cidr + '; set blockSize to ' + string(cidr(self.cidr).prefixLength()) + ' or more, or disabled to true'"
+// +kubebuilder:validation:XValidation:fieldPath=".blockSize",rule="!isCIDR(self.cidr) || !isCIDR(oldSelf.cidr) || cidr(self.cidr).masked() != cidr(oldSelf.cidr).masked() || (has(self.blockSize) && self.blockSize != 0 && (cidr(self.cidr).ip().family() == 4 ? self.blockSize < 20 || self.blockSize > 32 : self.blockSize < 116 || self.blockSize > 128)) || (has(self.blockSize) && self.blockSize != 0 ? self.blockSize : cidr(self.cidr).ip().family() == 4 ? 26 : 122) == (has(oldSelf.blockSize) && oldSelf.blockSize != 0 ? oldSelf.blockSize : cidr(self.cidr).ip().family() == 4 ? 26 : 122)",messageExpression="'cannot change from ' + (has(oldSelf.blockSize) && oldSelf.blockSize != 0 ? string(oldSelf.blockSize) : cidr(self.cidr).ip().family() == 4 ? '26 (the default)' : '122 (the default)') + '; delete the pool and create another with the new block size'"
+// +kubebuilder:validation:XValidation:fieldPath=".ipipMode",rule="!has(self.ipipMode) || !(self.ipipMode in ['Always', 'CrossSubnet']) || !isCIDR(self.cidr) || cidr(self.cidr).ip().family() == 4",message="IP in IP carries IPv4 only; set ipipMode to Never (vxlanMode works for IPv6)"
+// +kubebuilder:validation:XValidation:fieldPath=".ipipMode",rule="!has(self.ipipMode) || !(self.ipipMode in ['Always', 'CrossSubnet']) || (isCIDR(self.cidr) && cidr(self.cidr).ip().family() == 6) || !has(self.allowedUses) || self.allowedUses.size() == 0 || !self.allowedUses.all(u, u == 'LoadBalancer')",message="a pool for LoadBalancer is never encapsulated; set ipipMode to Never"
+// +kubebuilder:validation:XValidation:fieldPath=".vxlanMode",rule="!has(self.vxlanMode) || !(self.vxlanMode in ['Always', 'CrossSubnet']) || !has(self.allowedUses) || self.allowedUses.size() == 0 || !self.allowedUses.all(u, u == 'LoadBalancer')",message="a pool for LoadBalancer is never encapsulated; set vxlanMode to Never"
+// +kubebuilder:validation:XValidation:fieldPath=".vxlanMode",rule="!has(self.vxlanMode) || !(self.vxlanMode in ['Always', 'CrossSubnet']) || !has(self.ipipMode) || !(self.ipipMode in ['Always', 'CrossSubnet']) || (isCIDR(self.cidr) && cidr(self.cidr).ip().family() == 6) || (has(self.allowedUses) && self.allowedUses.size() > 0 && self.allowedUses.all(u, u == 'LoadBalancer'))",message="VXLAN and IP in IP exclude each other; set vxlanMode or ipipMode to Never"
+// +kubebuilder:validation:XValidation:fieldPath=".allowedUses",rule="!has(oldSelf.allowedUses) || !('LoadBalancer' in oldSelf.allowedUses) || (has(self.allowedUses) && self.allowedUses.exists(u, !(u in ['Workload', 'Tunnel'])))",message="a pool for LoadBalancer stays one; delete it and create another for other uses"
+// +kubebuilder:validation:XValidation:fieldPath=".namespaceSelector",rule="!has(self.namespaceSelector) || self.namespaceSelector == '' || !has(self.allowedUses) || !('Tunnel' in self.allowedUses)",message="tunnels belong to no namespace; remove namespaceSelector, or Tunnel from allowedUses"
+type IPPoolSpec struct {
+	// The range of the pool, such as 10.244.0.0/16 or fd00:10:244::/56, in canonical form: no bit is set
+	// behind the prefix, and IPv6 is written as RFC 5952 says. It must not overlap the link-local ranges
+	// 169.254.0.0/16 and fe80::/10, and cannot be changed.
+	// +required
+	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR, such as 10.244.0.0/16 or fd00:10:244::/56"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || string(cidr(self).masked()) == self",messageExpression="'must be in canonical form; write ' + string(cidr(self).masked())"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).ip().family() == 6 || !(cidr('169.254.0.0/16').containsCIDR(cidr(self).masked()) || cidr(self).masked().containsCIDR('169.254.0.0/16'))",message="overlaps the link-local range 169.254.0.0/16, which is never routed; choose another range"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).ip().family() == 4 || !(cidr('fe80::/10').containsCIDR(cidr(self).masked()) || cidr(self).masked().containsCIDR('fe80::/10'))",message="overlaps the link-local range fe80::/10, which is never routed; choose another range"
+	CIDR string `json:"cidr"`
+
+	// When packets between nodes are carried in VXLAN (RFC 7348, UDP port 4789): Never, Always, or CrossSubnet
+	// (only between nodes whose addresses lie in different subnets). Excludes ipipMode. Default: Never.
+	// +optional
+	VXLANMode VXLANMode `json:"vxlanMode,omitempty"`
+
+	// When packets between nodes are carried in IP in IP (RFC 2003): Never, Always, or CrossSubnet. For IPv4
+	// only. Excludes vxlanMode. Default: Never.
+	// +optional
+	IPIPMode IPIPMode `json:"ipipMode,omitempty"`
+
+	// Whether a connection that an address of this pool opens to a destination outside every pool leaves with
+	// the node's address. Where pools nest, one that says true is enough. Default: false.
+	// +optional
+	NATOutgoing bool `json:"natOutgoing,omitempty"`
+
+	// Whether the pool gives out no new address. It changes nothing else: the pool still translates the
+	// addresses that are in use, and its range is still a destination that is not translated. Default: false.
+	// +optional
+	Disabled bool `json:"disabled,omitempty"`
+
+	// Whether routes to this pool are kept out of BGP. Default: false.
+	// +optional
+	DisableBGPExport bool `json:"disableBGPExport,omitempty"`
+
+	// The prefix length of a block, the piece of the pool that one node owns: 20 to 32 for IPv4 (default 26,
+	// which is 64 addresses), 116 to 128 for IPv6 (default 122). A block is no larger than the pool, unless the
+	// pool is disabled. Cannot be changed. 0 is the same as no value.
+	// +optional
+	BlockSize int `json:"blockSize,omitempty"`
+
+	// The nodes that may use the pool, as a selector over their labels, such as zone == 'a'; at most 16384
+	// bytes. global() cannot be used here. Default: all().
+	// +optional
+	// +kubebuilder:validation:MaxLength=16384
+	NodeSelector string `json:"nodeSelector,omitempty"`
+
+	// The namespaces whose workloads may use the pool, as a selector over their labels, in addition to
+	// nodeSelector; at most 16384 bytes. Refused where allowedUses names Tunnel, since tunnels belong to no
+	// namespace. global() cannot be used here. Default: all().
+	// +optional
+	// +kubebuilder:validation:MaxLength=16384
+	NamespaceSelector string `json:"namespaceSelector,omitempty"`
+
+	// What addresses of the pool are for: Workload (pods and containers), Tunnel (the nodes' own ends of
+	// tunnels), LoadBalancer (services). LoadBalancer stands alone, allows no encapsulation and, once set,
+	// stays. Default, also for an empty list: Workload and Tunnel.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:XValidation:rule="!('LoadBalancer' in self) || !self.exists(u, u in ['Workload', 'Tunnel'])",message="LoadBalancer stands alone; remove it or the other uses"
+	AllowedUses []IPPoolAllowedUse `json:"allowedUses,omitempty"`
+
+	// Whether addresses are given to whoever asks for any (Automatic), or only to those who ask for this pool
+	// or an address of it by name (Manual). Default: Automatic.
+	// +optional
+	AssignmentMode *AssignmentMode `json:"assignmentMode,omitempty"`
+}
+
+// VXLANMode says when packets between nodes are carried in VXLAN.
+// +kubebuilder:validation:Enum=Never;Always;CrossSubnet
+type VXLANMode string
+
+// The values of VXLANMode.
+const (
+	VXLANModeNever       VXLANMode = "Never"
+	VXLANModeAlways      VXLANMode = "Always"
+	VXLANModeCrossSubnet VXLANMode = "CrossSubnet"
+)
+
+// IPIPMode says when packets between nodes are carried in IP in IP.
+// +kubebuilder:validation:Enum=Never;Always;CrossSubnet
+type IPIPMode string
+
+// The values of IPIPMode.
+const (
+	IPIPModeNever       IPIPMode = "Never"
+	IPIPModeAlways      IPIPMode = "Always"
+	IPIPModeCrossSubnet IPIPMode = "CrossSubnet"
+)
+
+// IPPoolAllowedUse is something that addresses of a pool may be used for.
+// +kubebuilder:validation:Enum=Workload;Tunnel;LoadBalancer
+type IPPoolAllowedUse string
+
+// The values of IPPoolAllowedUse.
+const (
+	IPPoolAllowedUseWorkload     IPPoolAllowedUse = "Workload"
+	IPPoolAllowedUseTunnel       IPPoolAllowedUse = "Tunnel"
+	IPPoolAllowedUseLoadBalancer IPPoolAllowedUse = "LoadBalancer"
+)
+
+// AssignmentMode says who is given addresses of a pool.
+// +kubebuilder:validation:Enum=Automatic;Manual
+type AssignmentMode string
+
+// The values of AssignmentMode.
+const (
+	Automatic AssignmentMode = "Automatic"
+	Manual    AssignmentMode = "Manual"
+)
+
+// IPPoolConditionAllocatable is the type of the condition that says whether a pool can give out
+// addresses.
+const IPPoolConditionAllocatable = "Allocatable"
+
+// The reasons of the condition Allocatable.
+const (
+	// IPPoolReasonOK comes with status True.
+	IPPoolReasonOK = "OK"
+	// IPPoolReasonPoolDisabled comes with status False: spec.disabled is true.
+	IPPoolReasonPoolDisabled = "PoolDisabled"
+	// IPPoolReasonCIDROverlap comes with status False: another pool that is allocatable already, else
+	// older, else lower in name, overlaps this one.
+	IPPoolReasonCIDROverlap = "CIDROverlap"
+)
+
+// IPPoolStatus is what was observed of an IPPool.
+type IPPoolStatus struct {
+	// The conditions of the pool. Allocatable says whether it can give out addresses, with reason OK,
+	// PoolDisabled or CIDROverlap.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// IPPoolList is a list of IPPools.
+//
+// +kubebuilder:object:root=true
+type IPPoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+
+	Items []IPPool `json:"items"`
+}
