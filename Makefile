@@ -1,0 +1,89 @@
+# `make` lists the targets. Every one works from a clean clone on a machine that has Go.
+
+include hack/tools.env
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-builtin-rules
+.DELETE_ON_ERROR:
+
+BIN     := $(CURDIR)/bin
+PREFIX  ?= /usr/local
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+# How long `make fuzz` searches, per fuzz target.
+FUZZTIME ?= 5s
+# What `make test` tests, and further flags for it: make test PKG=./internal/compile TESTFLAGS=-run=Decide
+PKG       ?= ./...
+TESTFLAGS ?=
+# Further flags for `make bench`.
+BENCHFLAGS ?=
+
+# A tool's version is part of its file name, so that a new version is a new file.
+CONTROLLER_GEN := $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION)
+GOLANGCI_LINT  := $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: ## Build bin/sallyport, a static binary
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+		-ldflags "-s -w -X github.com/sallyport/sallyport/internal/cli.version=$(VERSION)" \
+		-o $(BIN)/sallyport ./cmd/sallyport
+
+.PHONY: demo
+demo: ## Show a node translating real connections, in network namespaces
+	@$(MAKE) --no-print-directory build
+	@hack/install-deps ip
+	@$(BIN)/sallyport demo
+
+.PHONY: test
+test: ## Run every test under the race detector; list what was skipped
+	@hack/install-deps gcc ip nft conntrack ping
+	@go build -o $(BIN)/testreport ./internal/tools/testreport
+	@CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (5s)
+	@hack/fuzz $(FUZZTIME)
+
+.PHONY: bench
+bench: ## Measure start, change and memory on this machine
+	@$(MAKE) --no-print-directory build
+	@hack/install-deps ip
+	go run ./test/bench $(BENCHFLAGS)
+
+.PHONY: lint
+lint: $(GOLANGCI_LINT) ## Run go vet and golangci-lint
+	go vet ./...
+	$(GOLANGCI_LINT) run
+
+.PHONY: generate
+generate: $(CONTROLLER_GEN) ## Write what is generated from the API types: CRDs and deep copies
+	CONTROLLER_GEN=$(CONTROLLER_GEN) go generate ./...
+
+.PHONY: docs
+docs: ## Write what is generated in docs/reference
+	go run ./internal/tools/apidoc -crds api/crds -out docs/reference/api.md
+	go run ./internal/tools/clidoc -out docs/reference/cli.md
+
+.PHONY: install
+install: ## Install bin/sallyport into PREFIX/bin (/usr/local/bin)
+	@test -x $(BIN)/sallyport || { echo "bin/sallyport is missing: run make build first" >&2; exit 1; }
+	install -D -m 0755 $(BIN)/sallyport $(DESTDIR)$(PREFIX)/bin/sallyport
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf $(BIN)
+
+.PHONY: ci
+ci: ## Run everything that must pass before a change is merged
+	@.ci/run
+
+$(CONTROLLER_GEN):
+	@hack/install-tool $@ sigs.k8s.io/controller-tools/cmd/controller-gen@$(CONTROLLER_GEN_VERSION)
+
+$(GOLANGCI_LINT):
+	@hack/install-tool $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
