@@ -1,0 +1,176 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"go4.org/netipx"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// never are the destinations that no node translates, whatever the pools say: link-local addresses,
+// multicast and the limited broadcast address (RFC 3927, RFC 4291, RFC 5771, RFC 919).
+var never = []struct {
+	prefix netip.Prefix
+	what   string
+}{
+	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "a multicast address"},
+	{netip.MustParsePrefix("255.255.255.255/32"), "the broadcast address"},
+	{netip.MustParsePrefix("fe80::/10"), "a link-local address"},
+	{netip.MustParsePrefix("ff00::/8"), "a multicast address"},
+}
+
+// Compile decides what the kernel of one node should hold. It reads s and local and keeps references to
+// them, so they must not be changed afterwards.
+func Compile(s *model.Snapshot, local model.Local) *Plan {
+	cfg := settingsFor(s, local.Name)
+	p := &Plan{local: local, pools: s.Pools}
+	if cfg.exclusions == model.ExcludeIPPoolsAndHostIPs {
+		p.hosts = collectHosts(s.Nodes, local)
+	}
+	p.NAT = NAT{
+		Sources:       sources(s.Pools),
+		Exempt:        exempt(s.Pools, local, p.hosts),
+		OutInterfaces: cfg.outInterfaces,
+		To4:           cfg.to4,
+		To6:           cfg.to6,
+		Ports:         cfg.ports,
+		UDPPorts:      udpPorts(cfg.ports, usesVXLAN(s.Pools)),
+		Allocation:    cfg.allocation,
+	}
+	return p
+}
+
+// sources cuts the translated pools into disjoint ranges, each with the most specific pool that says
+// natOutgoing: true. Of pools with the same CIDR the older decides.
+func sources(pools []model.Pool) []Source {
+	on := make([]*model.Pool, 0, len(pools))
+	for i := range pools {
+		if pools[i].NATOutgoing && !pools[i].LoadBalancerOnly() {
+			on = append(on, &pools[i])
+		}
+	}
+	slices.SortFunc(on, func(a, b *model.Pool) int {
+		if c := a.CIDR.Compare(b.CIDR); c != 0 { // by family, address, then the wider first
+			return c
+		}
+		if a.Older(b) {
+			return -1
+		}
+		return 1
+	})
+	on = slices.CompactFunc(on, func(a, b *model.Pool) bool { return a.CIDR == b.CIDR })
+
+	c := cutter{out: make([]Source, 0, len(on))}
+	for _, p := range on {
+		c.open(p)
+	}
+	c.closeBefore(netip.Addr{})
+	return c.out
+}
+
+// cutter sweeps over nested prefixes in the order of their first addresses. The innermost open prefix
+// owns the addresses from next on.
+type cutter struct {
+	out   []Source
+	stack []openPool
+	next  netip.Addr // first address that has no owner yet; the zero Addr after a family's last one
+}
+
+type openPool struct {
+	name string
+	last netip.Addr
+}
+
+func (c *cutter) open(p *model.Pool) {
+	r := netipx.RangeOfPrefix(p.CIDR)
+	c.closeBefore(r.From())
+	if n := len(c.stack); n > 0 && c.next.Less(r.From()) {
+		c.emit(c.stack[n-1].name, r.From().Prev())
+	}
+	c.stack = append(c.stack, openPool{p.Name, r.To()})
+	c.next = r.From()
+}
+
+// closeBefore ends every open prefix that does not reach start; the zero Addr ends them all.
+func (c *cutter) closeBefore(start netip.Addr) {
+	for n := len(c.stack); n > 0; n = len(c.stack) {
+		top := c.stack[n-1]
+		if start.IsValid() && start.BitLen() == top.last.BitLen() && !top.last.Less(start) {
+			return
+		}
+		if c.next.IsValid() && !top.last.Less(c.next) {
+			c.emit(top.name, top.last)
+		}
+		c.stack = c.stack[:n-1]
+	}
+}
+
+func (c *cutter) emit(pool string, last netip.Addr) {
+	c.out = append(c.out, Source{netipx.IPRangeFrom(c.next, last), pool})
+	c.next = last.Next()
+}
+
+// exempt merges every destination that is not translated into the fewest ranges.
+func exempt(pools []model.Pool, local model.Local, hosts hostAddresses) []netipx.IPRange {
+	var b netipx.IPSetBuilder
+	for _, n := range never {
+		b.AddPrefix(n.prefix)
+	}
+	for i := range pools {
+		if !pools[i].LoadBalancerOnly() {
+			b.AddPrefix(pools[i].CIDR)
+		}
+	}
+	for _, p := range local.Interfaces {
+		if a, ok := broadcast(p); ok {
+			b.Add(a)
+		}
+	}
+	for a := range hosts {
+		b.Add(a)
+	}
+	set, err := b.IPSet()
+	if err != nil { // only an invalid prefix can cause it, and the model holds none
+		return nil
+	}
+	return set.Ranges()
+}
+
+// broadcast is the directed broadcast address of an interface's subnet, where it has one (RFC 919; not
+// with 31 or 32 bits, RFC 3021).
+func broadcast(p netip.Prefix) (netip.Addr, bool) {
+	if !p.Addr().Is4() || p.Bits() > 30 || p.Bits() == 0 {
+		return netip.Addr{}, false
+	}
+	return netipx.RangeOfPrefix(p.Masked()).To(), true
+}
+
+func usesVXLAN(pools []model.Pool) bool {
+	return slices.ContainsFunc(pools, func(p model.Pool) bool {
+		return p.VXLANMode == model.ModeAlways || p.VXLANMode == model.ModeCrossSubnet
+	})
+}
+
+// udpPorts is the range for UDP. While VXLAN is in use, no translated connection may have its port as
+// the source: the kernel would hand the node's own tunnel packets to that connection. What is left is
+// the larger part of the range beside that port.
+func udpPorts(r model.PortRange, vxlan bool) model.PortRange {
+	if !vxlan {
+		return r
+	}
+	if r.IsZero() {
+		r = model.PortRange{First: 1024, Last: 65535}
+	}
+	if r.First > model.VXLANPort || r.Last < model.VXLANPort {
+		return r
+	}
+	below := model.PortRange{First: r.First, Last: model.VXLANPort - 1}
+	above := model.PortRange{First: model.VXLANPort + 1, Last: r.Last}
+	if model.VXLANPort-r.First > r.Last-model.VXLANPort {
+		return below
+	}
+	return above
+}

@@ -1,0 +1,135 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+func pool(name, cidr string, nat bool) model.Pool {
+	return model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), NATOutgoing: nat,
+		VXLANMode: model.ModeNever, AllowedUses: model.UseWorkload | model.UseTunnel}
+}
+
+func TestSourcesAreDisjointAndNamed(t *testing.T) {
+	t.Parallel()
+	older := pool("twin-b", "10.0.0.0/24", true)
+	younger := pool("twin-a", "10.0.0.0/24", true)
+	younger.Rank = 1
+	for _, tc := range []struct {
+		name  string
+		pools []model.Pool
+		want  string
+	}{
+		{"none", nil, ""},
+		{"off", []model.Pool{pool("a", "10.0.0.0/8", false)}, ""},
+		{"one", []model.Pool{pool("a", "10.0.0.0/8", true)}, "a 10.0.0.0-10.255.255.255"},
+		{"adjacent stay apart", []model.Pool{pool("a", "10.0.0.0/25", true), pool("b", "10.0.0.128/25", true)},
+			"a 10.0.0.0-10.0.0.127, b 10.0.0.128-10.0.0.255"},
+		{"nested", []model.Pool{pool("in", "10.0.1.0/24", true), pool("out", "10.0.0.0/16", true)},
+			"out 10.0.0.0-10.0.0.255, in 10.0.1.0-10.0.1.255, out 10.0.2.0-10.0.255.255"},
+		{"nested at both ends", []model.Pool{pool("first", "10.0.0.0/24", true), pool("last", "10.0.255.0/24", true), pool("out", "10.0.0.0/16", true)},
+			"first 10.0.0.0-10.0.0.255, out 10.0.1.0-10.0.254.255, last 10.0.255.0-10.0.255.255"},
+		{"false within true is still translated", []model.Pool{pool("in", "10.0.1.0/24", false), pool("out", "10.0.0.0/16", true)},
+			"out 10.0.0.0-10.0.255.255"},
+		{"the older of twins decides", []model.Pool{younger, older}, "twin-b 10.0.0.0-10.0.0.255"},
+		{"the whole of a family and its last address", []model.Pool{pool("all", "0.0.0.0/0", true), pool("end", "255.255.255.255/32", true), pool("six", "::/0", true)},
+			"all 0.0.0.0-255.255.255.254, end 255.255.255.255-255.255.255.255, six ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var got []string
+			for _, s := range sources(tc.pools) {
+				got = append(got, fmt.Sprintf("%s %s", s.Pool, s.Range))
+			}
+			if diff := cmp.Diff(tc.want, strings.Join(got, ", ")); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestUDPPortsLeaveTheVXLANPort(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		set   model.PortRange
+		vxlan bool
+		want  string
+	}{
+		{model.PortRange{}, false, ""},
+		{model.PortRange{}, true, "4790-65535"},
+		{model.PortRange{First: 4000, Last: 5000}, false, "4000-5000"},
+		{model.PortRange{First: 4000, Last: 5000}, true, "4000-4788"},
+		{model.PortRange{First: 4700, Last: 5000}, true, "4790-5000"},
+		{model.PortRange{First: 4788, Last: 4789}, true, "4788-4788"},
+		{model.PortRange{First: 4789, Last: 4790}, true, "4790-4790"},
+		{model.PortRange{First: 4790, Last: 4800}, true, "4790-4800"},
+		{model.PortRange{First: 1, Last: 4788}, true, "1-4788"},
+	} {
+		if got := udpPorts(tc.set, tc.vxlan).String(); got != tc.want {
+			t.Errorf("set %q, VXLAN in use %v: got %q, want %q", tc.set, tc.vxlan, got, tc.want)
+		}
+	}
+}
+
+func TestReasonsNameThePool(t *testing.T) {
+	t.Parallel()
+	lb := pool("services", "192.0.2.0/24", false)
+	lb.AllowedUses = model.UseLoadBalancer
+	corporate := pool("corporate", "10.0.0.0/8", false)
+	corporate.Disabled = true
+	s := &model.Snapshot{
+		Pools: []model.Pool{corporate, pool("pods", "10.244.0.0/16", true), pool("public", "203.0.113.0/24", false), lb},
+		NATConfigurations: []model.NATConfiguration{{Name: "c", NodeSelector: "all()",
+			Exclusions: ptr(model.ExcludeIPPoolsAndHostIPs), OutInterfaces: []string{"eth*"}}},
+		Nodes: []model.Node{{Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("172.16.0.2")}}},
+	}
+	p := Compile(s, model.Local{Name: "n1", Interfaces: []netip.Prefix{netip.MustParsePrefix("172.16.0.1/24")}})
+	for _, tc := range []struct{ src, dst, out, want string }{
+		{"10.244.0.1", "198.51.100.1", "", "pool pods has natOutgoing: true and no pool holds 198.51.100.1, nor is it a node's address"},
+		{"10.244.0.1", "198.51.100.1", "wg0", "it leaves by wg0, and outInterfaces covers only eth*"},
+		{"10.244.0.1", "192.0.2.1", "", "pool pods has natOutgoing: true, and pool services, which holds 192.0.2.1, is for load balancers alone and exempts nothing"},
+		{"10.244.0.1", "10.1.1.1", "", "10.1.1.1 lies in pool corporate, which is disabled and so only marks its range as reachable without translation"},
+		{"10.244.0.1", "203.0.113.1", "", "203.0.113.1 lies in pool public, and between pools nothing is translated"},
+		{"10.244.0.1", "172.16.0.1", "", "172.16.0.1 is this node's own address: what a pod says to its node never passes the translation"},
+		{"10.244.0.1", "172.16.0.2", "", "172.16.0.2 is an address of node n2, and exclusions is IPPoolsAndHostIPs"},
+		{"10.244.0.1", "172.16.0.255", "", "172.16.0.255 is the broadcast address of a subnet of this node"},
+		{"10.244.0.1", "169.254.169.254", "", "169.254.169.254 is a link-local address, which is never translated"},
+		{"203.0.113.1", "198.51.100.1", "", "pool public has natOutgoing: false, and no other pool that holds 203.0.113.1 says true"},
+		{"192.0.2.1", "198.51.100.1", "", "pool services, which holds 192.0.2.1, is for load balancers alone and holds no pod"},
+		{"198.51.100.2", "198.51.100.1", "", "no pool holds 198.51.100.2"},
+	} {
+		v := p.Decide(Flow{Source: netip.MustParseAddr(tc.src), Destination: netip.MustParseAddr(tc.dst), Protocol: TCP, OutInterface: tc.out})
+		if v.Reason != tc.want {
+			t.Errorf("%s to %s by %q:\n got %s\nwant %s", tc.src, tc.dst, tc.out, v.Reason, tc.want)
+		}
+	}
+}
+
+// tenThousandPools is a snapshot such as a very large cluster has.
+func tenThousandPools() *model.Snapshot {
+	s := &model.Snapshot{}
+	for i := range 10_000 {
+		s.Pools = append(s.Pools, pool(fmt.Sprintf("p%05d", i), fmt.Sprintf("10.%d.%d.0/25", i/250, i%250), i%2 == 0))
+	}
+	return s
+}
+
+func BenchmarkCompile10000Pools(b *testing.B) {
+	s := tenThousandPools()
+	for b.Loop() {
+		Compile(s, model.Local{Name: "n"})
+	}
+}
+
+func BenchmarkAllocatable10000Pools(b *testing.B) {
+	s := tenThousandPools()
+	for b.Loop() {
+		Allocatable(s.Pools)
+	}
+}

@@ -1,0 +1,147 @@
+package compile
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Decide says what the plan does to a flow and why. Both addresses must be valid and of one family.
+func (p *Plan) Decide(f Flow) Verdict {
+	v := Verdict{
+		Action:      Keep,
+		Source:      Endpoint{f.Source, p.poolName(f.Source)},
+		Destination: Endpoint{f.Destination, p.poolName(f.Destination)},
+	}
+	src, translated := find(p.NAT.Sources, f.Source, func(s Source) netipx.IPRange { return s.Range })
+	_, exempted := find(p.NAT.Exempt, f.Destination, func(r netipx.IPRange) netipx.IPRange { return r })
+	switch {
+	case p.isLocal(f.Destination):
+		v.Reason = fmt.Sprintf("%s is this node's own address: what a pod says to its node never passes the translation", f.Destination)
+	case f.OutInterface != "" && !p.covers(f.OutInterface):
+		v.Reason = fmt.Sprintf("it leaves by %s, and outInterfaces covers only %s", f.OutInterface, strings.Join(p.NAT.OutInterfaces, ", "))
+	case exempted:
+		v.Decider, v.Reason = p.whyExempt(f.Destination)
+	case !translated:
+		v.Reason = p.whyNoSource(f.Source)
+	default:
+		v.Action = Translate
+		v.Decider = src.Pool
+		v.To = &Target{Address: "node", Ports: p.NAT.PortsFor(f.Protocol).String()}
+		if a := p.NAT.To(f.Source); a.IsValid() {
+			v.To.Address = a.String()
+		}
+		v.Reason = fmt.Sprintf("pool %s has natOutgoing: true and no pool holds %s", src.Pool, f.Destination)
+		if p.hosts != nil {
+			v.Reason += ", nor is it a node's address"
+		}
+		if v.Destination.Pool != "" {
+			v.Reason = fmt.Sprintf("pool %s has natOutgoing: true, and pool %s, which holds %s, is for load balancers alone and exempts nothing",
+				src.Pool, v.Destination.Pool, f.Destination)
+		}
+	}
+	return v
+}
+
+// PortsFor is the range from which a protocol's source port is taken; zero where the kernel chooses
+// freely or the protocol has no ports.
+func (n *NAT) PortsFor(proto Protocol) model.PortRange {
+	switch proto {
+	case TCP, SCTP:
+		return n.Ports
+	case UDP:
+		return n.UDPPorts
+	default:
+		return model.PortRange{}
+	}
+}
+
+// To is the configured address that sources of this family are translated to, or the zero Addr.
+func (n *NAT) To(source netip.Addr) netip.Addr {
+	if source.Is4() {
+		return n.To4
+	}
+	return n.To6
+}
+
+// find looks an address up in disjoint, sorted ranges.
+func find[E any](sorted []E, a netip.Addr, rangeOf func(E) netipx.IPRange) (E, bool) {
+	i, _ := slices.BinarySearchFunc(sorted, a, func(e E, a netip.Addr) int { return rangeOf(e).To().Compare(a) })
+	if i < len(sorted) && rangeOf(sorted[i]).Contains(a) {
+		return sorted[i], true
+	}
+	var zero E
+	return zero, false
+}
+
+// poolName is the most specific pool that holds an address, the oldest of equals, or "".
+func (p *Plan) poolName(a netip.Addr) string {
+	if best := p.mostSpecific(a, func(*model.Pool) bool { return true }); best != nil {
+		return best.Name
+	}
+	return ""
+}
+
+func (p *Plan) mostSpecific(a netip.Addr, want func(*model.Pool) bool) *model.Pool {
+	var best *model.Pool
+	for i := range p.pools {
+		q := &p.pools[i]
+		if !q.CIDR.Contains(a) || !want(q) {
+			continue
+		}
+		if best == nil || q.CIDR.Bits() > best.CIDR.Bits() || q.CIDR == best.CIDR && q.Older(best) {
+			best = q
+		}
+	}
+	return best
+}
+
+func (p *Plan) isLocal(a netip.Addr) bool {
+	return a.IsLoopback() || slices.ContainsFunc(p.local.Interfaces, func(l netip.Prefix) bool { return l.Addr() == a })
+}
+
+// covers says whether what leaves by an interface is translated at all.
+func (p *Plan) covers(name string) bool {
+	return len(p.NAT.OutInterfaces) == 0 || slices.ContainsFunc(p.NAT.OutInterfaces, func(pattern string) bool {
+		if prefix, wild := strings.CutSuffix(pattern, "*"); wild {
+			return strings.HasPrefix(name, prefix)
+		}
+		return name == pattern
+	})
+}
+
+func (p *Plan) whyExempt(a netip.Addr) (decider, reason string) {
+	for _, n := range never {
+		if n.prefix.Contains(a) {
+			return "", fmt.Sprintf("%s is %s, which is never translated", a, n.what)
+		}
+	}
+	if q := p.mostSpecific(a, func(q *model.Pool) bool { return !q.LoadBalancerOnly() }); q != nil {
+		what := "and between pools nothing is translated"
+		if q.Disabled {
+			what = "which is disabled and so only marks its range as reachable without translation"
+		}
+		return q.Name, fmt.Sprintf("%s lies in pool %s, %s", a, q.Name, what)
+	}
+	if node, ok := p.hosts[a]; ok {
+		return "", fmt.Sprintf("%s is an address of node %s, and exclusions is IPPoolsAndHostIPs", a, node)
+	}
+	return "", fmt.Sprintf("%s is the broadcast address of a subnet of this node", a)
+}
+
+func (p *Plan) whyNoSource(a netip.Addr) string {
+	holder := p.mostSpecific(a, func(q *model.Pool) bool { return !q.LoadBalancerOnly() })
+	switch {
+	case holder != nil:
+		return fmt.Sprintf("pool %s has natOutgoing: false, and no other pool that holds %s says true", holder.Name, a)
+	case p.poolName(a) != "":
+		return fmt.Sprintf("pool %s, which holds %s, is for load balancers alone and holds no pod", p.poolName(a), a)
+	default:
+		return fmt.Sprintf("no pool holds %s", a)
+	}
+}

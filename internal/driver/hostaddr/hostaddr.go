@@ -1,0 +1,108 @@
+// Package hostaddr tells which addresses the node's own interfaces have, now and whenever that changes.
+// It only reads.
+package hostaddr
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+)
+
+// List is every address on the node's interfaces with the length of its subnet's prefix, sorted. Link-local
+// addresses are left out: no decision depends on whose they are.
+func List() ([]netip.Prefix, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing the addresses of this node's interfaces: %w", err)
+	}
+	out := make([]netip.Prefix, 0, len(addrs))
+	for _, a := range addrs {
+		p, err := netip.ParsePrefix(a.String())
+		if err != nil || p.Addr().IsLinkLocalUnicast() {
+			continue
+		}
+		out = append(out, netip.PrefixFrom(p.Addr().Unmap().WithZone(""), p.Bits()))
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out), nil
+}
+
+// resubscribe is the pause before the kernel is asked again after the subscription broke.
+const resubscribe = time.Second
+
+// Watch calls report with List at the start and after each change that makes it differ, until the
+// context ends. A broken subscription is renewed, and nothing is missed: each renewal lists anew.
+func Watch(ctx context.Context, log *slog.Logger, report func([]netip.Prefix)) {
+	var last []netip.Prefix
+	first := true
+	relist := func() {
+		now, err := List()
+		if err != nil {
+			log.Error("could not list this node's addresses; the last ones known stay in force", "error", err)
+			return
+		}
+		if first || !slices.Equal(now, last) {
+			first, last = false, now
+			report(now)
+		}
+	}
+	for ctx.Err() == nil {
+		if err := follow(ctx, relist); err != nil {
+			log.Error("could not follow changes of this node's addresses; trying again", "error", err, "retry_in", resubscribe)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(resubscribe):
+		}
+	}
+}
+
+// follow calls relist once subscribed and after each notification, until the subscription ends.
+func follow(ctx context.Context, relist func()) error {
+	done := make(chan struct{})
+	defer close(done)
+	updates := make(chan netlink.AddrUpdate)
+	failed := make(chan error, 1)
+	err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{
+		ErrorCallback: func(err error) {
+			select {
+			case failed <- err:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		relist() // without notifications, each renewal still sees the change
+		return fmt.Errorf("subscribing to address changes: %w", err)
+	}
+	relist()
+	for {
+		select {
+		case <-ctx.Done():
+			// The library's reader may be about to hand over one more update before it sees done.
+			go drain(updates)
+			return nil
+		case err := <-failed:
+			go drain(updates)
+			return fmt.Errorf("reading address changes: %w", err)
+		case _, ok := <-updates:
+			if !ok {
+				return nil
+			}
+			relist()
+		}
+	}
+}
+
+// drain ends when the library's reader closes the channel, which it does once its socket is closed.
+func drain(updates <-chan netlink.AddrUpdate) {
+	for range updates {
+		continue
+	}
+}

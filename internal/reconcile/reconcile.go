@@ -1,0 +1,210 @@
+// Package reconcile keeps the kernel equal to what is declared.
+//
+// One loop takes the newest snapshot and the newest addresses of the node, compiles them to a plan and
+// applies it driver by driver. What arrives while it works is coalesced: only the newest is compiled
+// next. A driver that fails is tried again alone, with back-off, and never holds up the others. Now and
+// then each driver looks whether the kernel was changed behind its back.
+//
+// The loop owns no kernel object itself, and decides nothing about packets.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Driver owns one part of the kernel.
+type Driver interface {
+	// Name is a short word for logs, status and metrics, such as "nft".
+	Name() string
+	// Apply makes the kernel equal to the driver's part of the plan. It returns nil only if that is so,
+	// as far as the kernel has confirmed. Called again with an equal plan it does nothing.
+	Apply(ctx context.Context, plan *compile.Plan) error
+	// Observe reads the kernel back and returns how many things differ from the plan last applied. The
+	// next Apply starts from what was found.
+	Observe(ctx context.Context) (drift int, err error)
+}
+
+// Options say how a loop works. Drivers and Log are required.
+type Options struct {
+	Drivers []Driver
+	Log     *slog.Logger
+	// Resync is the time between two looks at the kernel; 1 minute by default.
+	Resync time.Duration
+	// RetryMin and RetryMax bound the pause after a failure, which doubles from one to the other;
+	// 50 milliseconds and 30 seconds by default.
+	RetryMin, RetryMax time.Duration
+}
+
+// State is what the loop has reached. It is never changed once made.
+type State struct {
+	// Plan is the newest plan; nil before the first snapshot. Version is that of its snapshot.
+	Plan    *compile.Plan
+	Version uint64
+	Drivers []DriverState // in the order of Options.Drivers
+}
+
+// DriverState is how one driver stands.
+type DriverState struct {
+	Name string `json:"name"`
+	// Ready says that the kernel holds State.Plan: it was confirmed, and nothing contradicts it since.
+	Ready bool `json:"ready"`
+	// Error is why it is not ready, in words.
+	Error string `json:"error,omitempty"`
+	// Applied is when a plan was last confirmed.
+	Applied time.Time `json:"applied,omitzero"`
+	// Applies, Failures and Repairs count attempts that changed plan or kernel, those that failed, and
+	// the times that the kernel had been changed behind the driver's back.
+	Applies  uint64 `json:"applies"`
+	Failures uint64 `json:"failures"`
+	Repairs  uint64 `json:"repairs"`
+}
+
+// Ready says whether the kernel holds the newest plan, and if not why.
+func (s State) Ready() (bool, string) {
+	if s.Plan == nil {
+		return false, "no valid resources were read yet"
+	}
+	for _, d := range s.Drivers {
+		if !d.Ready {
+			return false, d.Name + ": " + d.Error
+		}
+	}
+	return true, ""
+}
+
+// Loop is the reconcile loop. Make one with New.
+type Loop struct {
+	opts Options
+	wake chan struct{} // holds one token when there is something new
+
+	mu      sync.Mutex
+	input   input
+	state   State
+	changed chan struct{} // closed and replaced whenever state changes
+}
+
+// input is the newest of everything that a plan is made of.
+type input struct {
+	snapshot *model.Snapshot
+	version  uint64
+	local    *model.Local
+	dirty    bool
+}
+
+// New makes a loop; Run starts it.
+func New(opts Options) *Loop {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&opts.Resync, time.Minute)
+	def(&opts.RetryMin, 50*time.Millisecond)
+	def(&opts.RetryMax, 30*time.Second)
+	l := &Loop{opts: opts, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+	for _, d := range opts.Drivers {
+		l.state.Drivers = append(l.state.Drivers, DriverState{Name: d.Name(), Error: "nothing was applied yet"})
+	}
+	return l
+}
+
+// SetSnapshot hands the loop the newest snapshot; a nil one is ignored, so that what stands stays.
+func (l *Loop) SetSnapshot(s *model.Snapshot, version uint64) {
+	if s == nil {
+		return
+	}
+	l.set(func(in *input) { in.snapshot, in.version = s, version })
+}
+
+// SetLocal hands the loop what the node newly knows of itself. Nothing is compiled before the first call.
+func (l *Loop) SetLocal(local model.Local) {
+	l.set(func(in *input) { in.local = &local })
+}
+
+func (l *Loop) set(f func(*input)) {
+	l.mu.Lock()
+	f(&l.input)
+	l.input.dirty = true
+	l.mu.Unlock()
+	select {
+	case l.wake <- struct{}{}:
+	default: // a token waits already: it stands for this change too
+	}
+}
+
+// State is what has been reached, with a channel that is closed when that is no longer the newest.
+func (l *Loop) State() (State, <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state, l.changed
+}
+
+// Run works until the context ends; it leaves the kernel as it is.
+func (l *Loop) Run(ctx context.Context) {
+	workers := make([]*worker, len(l.opts.Drivers))
+	for i, d := range l.opts.Drivers {
+		workers[i] = &worker{loop: l, index: i, driver: d, log: l.opts.Log.With("driver", d.Name())}
+	}
+	resync := time.NewTicker(l.opts.Resync)
+	defer resync.Stop()
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+			if plan := l.compile(); plan != nil {
+				for _, w := range workers {
+					w.apply(ctx, plan)
+				}
+			}
+		case <-resync.C:
+			for _, w := range workers {
+				w.observe(ctx)
+			}
+		case <-retry.C:
+			for _, w := range workers {
+				w.retryIfDue(ctx)
+			}
+		}
+		retry.Reset(nextRetry(workers))
+	}
+}
+
+// compile makes the plan for the newest input, or nil where something is missing or nothing is new.
+func (l *Loop) compile() *compile.Plan {
+	l.mu.Lock()
+	in := l.input
+	l.input.dirty = false
+	l.mu.Unlock()
+	if !in.dirty || in.snapshot == nil || in.local == nil {
+		return nil
+	}
+	plan := compile.Compile(in.snapshot, *in.local)
+	l.update(func(s *State) {
+		s.Plan, s.Version = plan, in.version
+		for i := range s.Drivers {
+			s.Drivers[i].Ready, s.Drivers[i].Error = false, "the newest plan is being applied"
+		}
+	})
+	return plan
+}
+
+// update replaces the state by a changed copy and wakes those who wait for it.
+func (l *Loop) update(f func(*State)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next := l.state
+	next.Drivers = append([]DriverState(nil), l.state.Drivers...)
+	f(&next)
+	l.state = next
+	close(l.changed)
+	l.changed = make(chan struct{})
+}

@@ -1,0 +1,92 @@
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+)
+
+// worker drives one driver. It is used by the loop's goroutine alone.
+type worker struct {
+	loop   *Loop
+	index  int
+	driver Driver
+	log    *slog.Logger
+
+	plan    *compile.Plan
+	pause   time.Duration // 0 while all is well
+	retryAt time.Time
+}
+
+// apply takes a new plan to the kernel.
+func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
+	w.plan = plan
+	err := w.driver.Apply(ctx, plan)
+	if err != nil && ctx.Err() != nil {
+		return // we are being stopped: what stands in the kernel stays
+	}
+	w.loop.update(func(s *State) {
+		d := &s.Drivers[w.index]
+		d.Applies++
+		d.Ready, d.Error = err == nil, ""
+		if err != nil {
+			d.Failures++
+			d.Error = err.Error()
+			return
+		}
+		d.Applied = time.Now()
+	})
+	if err == nil {
+		if w.pause > 0 {
+			w.log.Info("the kernel holds the plan again")
+		}
+		w.pause = 0
+		return
+	}
+	w.pause = min(max(2*w.pause, w.loop.opts.RetryMin), w.loop.opts.RetryMax)
+	w.retryAt = time.Now().Add(w.pause)
+	w.log.Error("could not apply the plan; what stood in the kernel stays", "error", err, "retry_in", w.pause)
+}
+
+// observe looks whether the kernel still holds the plan, and repairs it if not.
+func (w *worker) observe(ctx context.Context) {
+	if w.plan == nil || w.pause > 0 {
+		return // nothing was applied, or a retry is due anyway and reads back
+	}
+	drift, err := w.driver.Observe(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
+		w.log.Error("could not read the kernel back", "error", err)
+	case drift == 0:
+		return
+	default:
+		w.log.Warn("somebody changed what we own in the kernel: repairing", "differences", drift)
+		w.loop.update(func(s *State) {
+			d := &s.Drivers[w.index]
+			d.Ready, d.Error = false, "somebody changed what we own in the kernel; it is being repaired"
+			d.Repairs++
+		})
+	}
+	w.apply(ctx, w.plan)
+}
+
+func (w *worker) retryIfDue(ctx context.Context) {
+	if w.pause > 0 && !time.Now().Before(w.retryAt) {
+		w.apply(ctx, w.plan)
+	}
+}
+
+// nextRetry is the time until a worker wants to try again; long when none does.
+func nextRetry(ws []*worker) time.Duration {
+	next := time.Hour
+	for _, w := range ws {
+		if w.pause > 0 {
+			next = min(next, max(0, time.Until(w.retryAt)))
+		}
+	}
+	return next
+}
