@@ -1,0 +1,195 @@
+// Package selector reads and evaluates selectors: Calico's expressions over labels, as in the field
+// nodeSelector of an IPPool.
+//
+//	all()                          everything; an empty selector says the same
+//	global()                       everything; only policies may say so, see Selector.Global
+//	has(k), !has(k)                the label k is there, or is not
+//	k == 'v', k != 'v'             its value is v, or is not
+//	k in {'v', 'w'}                its value is one of these
+//	k not in {'v', 'w'}            its value is none of these
+//	k contains 'v'                 its value contains v
+//	k starts with 'v'              its value begins with v
+//	k ends with 'v'                its value ends with v
+//	! x, x && y, x || y, (x)       not, and, or; binding in this order
+//
+// A label that is missing satisfies !=, not in and !has, and nothing else. Values stand in single or
+// double quotes and have no escapes. Label names consist of letters, digits and "_./-". Space is blanks
+// and tabs. All this is as in Calico (libcalico-go/lib/selector); what differs is that errors say where
+// and what was expected, and that the length and the nesting of a selector are bounded.
+//
+// A Selector is immutable, and safe for concurrent use.
+package selector
+
+import (
+	"slices"
+	"strings"
+)
+
+// op says what a node of a parsed selector asks.
+type op uint8
+
+const (
+	opAll op = iota
+	opGlobal
+	opHas
+	opEqual
+	opNotEqual
+	opIn
+	opNotIn
+	opContains
+	opStartsWith
+	opEndsWith
+	opNot // one operand
+	opAnd // two operands or more
+	opOr  // two operands or more
+)
+
+// spelling is how each operator between a label and its value is written.
+func (o op) spelling() string {
+	switch o {
+	case opEqual:
+		return "=="
+	case opNotEqual:
+		return "!="
+	case opIn:
+		return "in"
+	case opNotIn:
+		return "not in"
+	case opContains:
+		return "contains"
+	case opStartsWith:
+		return "starts with"
+	default:
+		return "ends with"
+	}
+}
+
+// node is a part of a parsed selector.
+type node struct {
+	op       op
+	label    string
+	values   []string // one; for opIn and opNotIn any number, sorted and distinct
+	operands []node
+}
+
+// Selector is a parsed selector. Its zero value is that of the empty selector, all().
+type Selector struct {
+	root node
+}
+
+// Matches says whether the selector holds for something with these labels. It does not allocate.
+func (s *Selector) Matches(labels map[string]string) bool { return s.root.matches(labels) }
+
+func (n *node) matches(labels map[string]string) bool {
+	switch n.op {
+	case opAll, opGlobal:
+		return true
+	case opNot:
+		return !n.operands[0].matches(labels)
+	case opAnd:
+		for i := range n.operands {
+			if !n.operands[i].matches(labels) {
+				return false
+			}
+		}
+		return true
+	case opOr:
+		for i := range n.operands {
+			if n.operands[i].matches(labels) {
+				return true
+			}
+		}
+		return false
+	}
+	value, ok := labels[n.label]
+	if !ok {
+		return n.op == opNotEqual || n.op == opNotIn
+	}
+	return n.matchesValue(value)
+}
+
+// matchesValue answers for a label that is there.
+func (n *node) matchesValue(value string) bool {
+	switch n.op {
+	case opEqual:
+		return value == n.values[0]
+	case opNotEqual:
+		return value != n.values[0]
+	case opIn, opNotIn:
+		_, found := slices.BinarySearch(n.values, value)
+		return found == (n.op == opIn)
+	case opContains:
+		return strings.Contains(value, n.values[0])
+	case opStartsWith:
+		return strings.HasPrefix(value, n.values[0])
+	case opEndsWith:
+		return strings.HasSuffix(value, n.values[0])
+	default: // opHas
+		return true
+	}
+}
+
+// Global says whether global() occurs in the selector. It means something to Calico's policies only, and
+// is refused in pools.
+func (s *Selector) Global() bool { return s.root.global() }
+
+func (n *node) global() bool {
+	return n.op == opGlobal || slices.ContainsFunc(n.operands, func(o node) bool { return o.global() })
+}
+
+// String renders the selector in one fixed form, which parses to an equal selector.
+func (s *Selector) String() string {
+	var b strings.Builder
+	s.root.render(&b)
+	return b.String()
+}
+
+func (n *node) render(b *strings.Builder) {
+	switch n.op {
+	case opAll:
+		b.WriteString("all()")
+	case opGlobal:
+		b.WriteString("global()")
+	case opHas:
+		b.WriteString("has(" + n.label + ")")
+	case opNot:
+		b.WriteString("!")
+		n.operands[0].render(b)
+	case opAnd:
+		n.renderOperands(b, " && ")
+	case opOr:
+		n.renderOperands(b, " || ")
+	case opIn, opNotIn:
+		b.WriteString(n.label + " " + n.op.spelling() + " {")
+		for i, value := range n.values {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(quote(value))
+		}
+		b.WriteString("}")
+	default:
+		b.WriteString(n.label + " " + n.op.spelling() + " " + quote(n.values[0]))
+	}
+}
+
+// renderOperands renders operands in parentheses, so that no precedence has to be known.
+func (n *node) renderOperands(b *strings.Builder, between string) {
+	b.WriteString("(")
+	for i := range n.operands {
+		if i > 0 {
+			b.WriteString(between)
+		}
+		n.operands[i].render(b)
+	}
+	b.WriteString(")")
+}
+
+// quote puts a value in quotes that it does not contain. It cannot contain both kinds, since there are no
+// escapes.
+func quote(value string) string {
+	if strings.Contains(value, `"`) {
+		return "'" + value + "'"
+	}
+	return `"` + value + `"`
+}
