@@ -235,6 +235,9 @@ func TestDecideEqualsTheNaiveModel(t *testing.T) {
 				Protocol:     rapid.SampledFrom([]Protocol{TCP, UDP, SCTP, ICMP, 47}).Draw(t, "protocol"),
 				OutInterface: rapid.SampledFrom([]string{"", "", "eth0", "eth1", "wan", "wan0"}).Draw(t, "out"),
 			}
+			if rapid.Bool().Draw(t, "far away") {
+				f.Destination = map[bool]netip.Addr{true: netip.MustParseAddr("198.51.100.1"), false: netip.MustParseAddr("2001:db8:1::1")}[f.Source.Is4()]
+			}
 			if f.Source.Is4() != f.Destination.Is4() {
 				continue
 			}
