@@ -93,7 +93,8 @@ func (p *parser) series(depth int, between tokenKind, joined op, read func(int) 
 	if err != nil || p.token.kind != between {
 		return first, err
 	}
-	n := node{op: joined, operands: []node{first}}
+	n := node{op: joined}
+	n.join(first)
 	for {
 		more, err := p.accept(between)
 		if err != nil || !more {
@@ -103,8 +104,17 @@ func (p *parser) series(depth int, between tokenKind, joined op, read func(int) 
 		if err != nil {
 			return node{}, err
 		}
-		n.operands = append(n.operands, operand)
+		n.join(operand)
 	}
+}
+
+// join appends an operand; one of the same kind, which stood in parentheses, dissolves.
+func (n *node) join(operand node) {
+	if operand.op == n.op {
+		n.operands = append(n.operands, operand.operands...)
+		return
+	}
+	n.operands = append(n.operands, operand)
 }
 
 // term reads any number of ! and what they apply to.
@@ -119,6 +129,9 @@ func (p *parser) term(depth int) (node, error) {
 	n, err := p.operand(depth)
 	if err != nil || !negated {
 		return n, err
+	}
+	if n.op == opNot { // it stood in parentheses
+		return n.operands[0], nil
 	}
 	return node{op: opNot, operands: []node{n}}, nil
 }

@@ -39,9 +39,10 @@ const (
 	opContains
 	opStartsWith
 	opEndsWith
-	opNot // one operand
-	opAnd // two operands or more
-	opOr  // two operands or more
+	// From here on by how strongly they bind, strongest first.
+	opNot // one operand, which is no opNot
+	opAnd // two operands or more, none of them opAnd
+	opOr  // two operands or more, none of them opOr
 )
 
 // spelling is how each operator between a label and its value is written.
@@ -137,14 +138,16 @@ func (n *node) global() bool {
 	return n.op == opGlobal || slices.ContainsFunc(n.operands, func(o node) bool { return o.global() })
 }
 
-// String renders the selector in one fixed form, which parses to an equal selector.
+// String renders the selector in one fixed form, with no more parentheses than are needed. It parses to
+// an equal selector, unless the spaces that it adds make it longer than MaxLength.
 func (s *Selector) String() string {
 	var b strings.Builder
-	s.root.render(&b)
+	s.root.render(&b, opOr)
 	return b.String()
 }
 
-func (n *node) render(b *strings.Builder) {
+// render writes a node where only what binds at least as strongly as within may stand without parentheses.
+func (n *node) render(b *strings.Builder, within op) {
 	switch n.op {
 	case opAll:
 		b.WriteString("all()")
@@ -154,11 +157,11 @@ func (n *node) render(b *strings.Builder) {
 		b.WriteString("has(" + n.label + ")")
 	case opNot:
 		b.WriteString("!")
-		n.operands[0].render(b)
+		n.operands[0].render(b, opNot)
 	case opAnd:
-		n.renderOperands(b, " && ")
+		n.renderOperands(b, within, " && ")
 	case opOr:
-		n.renderOperands(b, " || ")
+		n.renderOperands(b, within, " || ")
 	case opIn, opNotIn:
 		b.WriteString(n.label + " " + n.op.spelling() + " {")
 		for i, value := range n.values {
@@ -173,16 +176,17 @@ func (n *node) render(b *strings.Builder) {
 	}
 }
 
-// renderOperands renders operands in parentheses, so that no precedence has to be known.
-func (n *node) renderOperands(b *strings.Builder, between string) {
-	b.WriteString("(")
+func (n *node) renderOperands(b *strings.Builder, within op, between string) {
+	if n.op > within { // binds less
+		b.WriteString("(")
+		defer b.WriteString(")")
+	}
 	for i := range n.operands {
 		if i > 0 {
 			b.WriteString(between)
 		}
-		n.operands[i].render(b)
+		n.operands[i].render(b, n.op)
 	}
-	b.WriteString(")")
 }
 
 // quote puts a value in quotes that it does not contain. It cannot contain both kinds, since there are no
