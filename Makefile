@@ -1,7 +1,5 @@
 # `make` lists the targets. Every one works from a clean clone on a machine that has Go.
 
-include hack/tools.env
-
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS   += --no-builtin-rules
@@ -19,9 +17,9 @@ TESTFLAGS ?=
 # Further flags for `make bench`.
 BENCHFLAGS ?=
 
-# A tool's version is part of its file name, so that a new version is a new file.
-CONTROLLER_GEN := $(BIN)/controller-gen-$(CONTROLLER_GEN_VERSION)
-GOLANGCI_LINT  := $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+# The version is part of the file's name, so that a new version is a new file.
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT         := $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 .PHONY: help
 help: ## List the targets
@@ -61,8 +59,8 @@ lint: $(GOLANGCI_LINT) ## Run go vet and golangci-lint
 	$(GOLANGCI_LINT) run
 
 .PHONY: generate
-generate: $(CONTROLLER_GEN) ## Write what is generated from the API types: CRDs and deep copies
-	CONTROLLER_GEN=$(CONTROLLER_GEN) go generate ./...
+generate: ## Write what is generated from the API types: CRDs and deep copies
+	go generate ./...
 
 .PHONY: docs
 docs: ## Write what is generated in docs/reference
@@ -81,9 +79,6 @@ clean: ## Remove what was built
 .PHONY: ci
 ci: ## Run everything that must pass before a change is merged
 	@.ci/run
-
-$(CONTROLLER_GEN):
-	@hack/install-tool $@ sigs.k8s.io/controller-tools/cmd/controller-gen@$(CONTROLLER_GEN_VERSION)
 
 $(GOLANGCI_LINT):
 	@hack/install-tool $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
