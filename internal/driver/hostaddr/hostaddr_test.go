@@ -1,0 +1,61 @@
+package hostaddr
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/lab"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+)
+
+func TestMain(m *testing.M) { labtest.Main(m) }
+
+func TestWatchReportsEveryChange(t *testing.T) {
+	t.Parallel()
+	host, peer := labtest.NewHost(t, "host"), labtest.NewHost(t, "peer")
+	labtest.Must(t, lab.Link(
+		lab.Port{Host: host, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}},
+		lab.Port{Host: peer, Name: "eth0"},
+	))
+	reports := make(chan []netip.Prefix, 16)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- host.Do(func() error { // the goroutine's own thread lists and subscribes
+			Watch(ctx, slog.New(slog.DiscardHandler), func(p []netip.Prefix) { reports <- p })
+			return nil
+		})
+	}()
+	want := func(prefix string, there bool) {
+		t.Helper()
+		deadline := time.After(5 * time.Second)
+		for {
+			select {
+			case got := <-reports:
+				if slices.Contains(got, netip.MustParsePrefix(prefix)) == there {
+					return
+				}
+			case <-deadline:
+				t.Fatalf("not reported within 5 s: %s (there: %t)", prefix, there)
+			}
+		}
+	}
+	want("192.0.2.1/24", true)
+	labtest.Must(t, host.AddAddress("eth0", netip.MustParsePrefix("2001:db8::1/64")))
+	want("2001:db8::1/64", true)
+	labtest.Must(t, host.RemoveAddress("eth0", netip.MustParsePrefix("192.0.2.1/24")))
+	want("192.0.2.1/24", false)
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("still watching 5 s after the context ended")
+	}
+}
