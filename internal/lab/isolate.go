@@ -45,12 +45,23 @@ func Isolate(ctx context.Context) (inside bool, status int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
 	cmd, err := startIsolated(ctx)
 	if err != nil {
 		return false, 0, fmt.Errorf("starting in namespaces: %w", err)
 	}
-	stop := passSignals(cmd.Process)
-	defer stop()
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				_ = cmd.Process.Signal(s) // it may have ended already
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
 	err = cmd.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) && ctx.Err() == nil {
@@ -103,21 +114,6 @@ func isolatedCommand(ctx context.Context, userNamespace bool) *exec.Cmd {
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
 	return cmd
-}
-
-// passSignals sends p what this process is sent, until the returned function is called.
-func passSignals(p *os.Process) (stop func()) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
-	go func() {
-		for s := range signals {
-			_ = p.Signal(s) // it may have ended already
-		}
-	}()
-	return func() {
-		signal.Stop(signals)
-		close(signals)
-	}
 }
 
 // settle makes the namespaces of the inner program fit to work in.
