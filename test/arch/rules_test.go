@@ -1,0 +1,250 @@
+// Package arch holds the rules about who may import whom. They are ordinary tests: a new import that
+// breaks one fails here, with the rule and the chain of imports that broke it.
+//
+// Only what is built into programs is judged; a test may import what it likes.
+package arch
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// rule forbids some packages some imports.
+type rule struct {
+	says    string // the rule in words, for the message
+	binds   func(path string) bool
+	forbids func(from, to string) bool
+	direct  bool // only a package's own imports count, not those of what it imports
+}
+
+// layers lists the packages of this module from the lowest to the highest. A package imports only
+// packages of lower layers, and its own subpackages.
+var layers = [][]string{
+	{"api", "internal/model", "internal/selector"},
+	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/lab"},
+	{"internal/datastore", "internal/reconcile", "internal/cniserver",
+		"internal/driver/nft", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
+		"internal/driver/hostaddr"},
+	{"internal/agent"},
+	{"internal/cli"},
+	{"cmd/sallyport", "cmd/sallyport-cni"},
+	{"internal/tools", "test"},
+}
+
+// layer returns the number of the layer of one of our packages and the unit in it that it belongs to, or
+// -1 if it has none.
+func layer(path string) (int, string) {
+	for i, units := range layers {
+		for _, unit := range units {
+			if own(path, unit) {
+				return i, unit
+			}
+		}
+	}
+	return -1, ""
+}
+
+// pure are the packages that decide: equal arguments give equal results.
+var pure = []string{"internal/model", "internal/selector", "internal/compile", "internal/ipam"}
+
+// impure are the packages of the standard library that reach out of the program.
+var impure = []string{"os", "net", "log", "syscall", "io/ioutil", "math/rand", "crypto/rand", "runtime/debug"}
+
+// kubernetes are the trees of packages that know the Kubernetes API.
+var kubernetes = []string{"k8s.io", "sigs.k8s.io/controller-runtime"}
+
+// kubernetesClients are the ones that talk to an API server or hold the types of one's built-in kinds.
+var kubernetesClients = []string{"k8s.io/client-go", "k8s.io/api", "sigs.k8s.io/controller-runtime"}
+
+var netlink = []string{
+	"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink",
+	"github.com/vishvananda/netns", "github.com/ti-mo/conntrack", "github.com/ti-mo/netfilter",
+}
+
+var rules = []rule{
+	{
+		says:  "imports point one way, from the program down to the model",
+		binds: isOurs,
+		forbids: func(from, to string) bool {
+			if !isOurs(to) {
+				return false
+			}
+			fromLayer, fromUnit := layer(from)
+			toLayer, toUnit := layer(to)
+			return fromUnit != toUnit && toLayer >= fromLayer
+		},
+		direct: true,
+	},
+	{
+		says:  "drivers never import each other",
+		binds: func(path string) bool { return own(path, "internal/driver") },
+		forbids: func(from, to string) bool {
+			_, fromUnit := layer(from)
+			_, toUnit := layer(to)
+			return own(to, "internal/driver") && fromUnit != toUnit
+		},
+	},
+	{
+		says:  "what decides is pure: no I/O, no clock, no chance, no logging",
+		binds: func(path string) bool { return own(path, pure...) },
+		forbids: func(_, to string) bool {
+			return to != "net/netip" && within(to, impure...) || isOurs(to) && !own(to, pure...)
+		},
+		direct: true,
+	},
+	{
+		says: "only datastore/kube and api import Kubernetes client packages",
+		binds: func(path string) bool {
+			return isOurs(path) && !own(path, "internal/datastore/kube", "api", "test")
+		},
+		forbids: func(_, to string) bool { return within(to, kubernetesClients...) },
+		direct:  true,
+	},
+	{
+		says:    "only validate imports apiextensions-apiserver",
+		binds:   func(path string) bool { return isOurs(path) && !own(path, "internal/validate") },
+		forbids: func(_, to string) bool { return within(to, "k8s.io/apiextensions-apiserver") },
+		direct:  true,
+	},
+	{
+		says:    "drivers know nothing of Kubernetes",
+		binds:   func(path string) bool { return own(path, "internal/driver") },
+		forbids: func(_, to string) bool { return within(to, kubernetes...) },
+	},
+	{
+		says:    "the CNI plugin is small: no Kubernetes package, not even through another",
+		binds:   func(path string) bool { return own(path, "cmd/sallyport-cni") },
+		forbids: func(_, to string) bool { return within(to, kubernetes...) },
+	},
+	{
+		says: "only drivers, workload and lab touch netlink",
+		binds: func(path string) bool {
+			return isOurs(path) && !own(path, "internal/driver", "internal/workload", "internal/lab", "test")
+		},
+		forbids: func(_, to string) bool { return within(to, netlink...) },
+		direct:  true,
+	},
+	{
+		says:    "only the command line, which has the demo, and tests build a lab",
+		binds:   func(path string) bool { return isOurs(path) && !own(path, "internal/cli", "internal/lab", "test") },
+		forbids: func(_, to string) bool { return own(to, "internal/lab") },
+		direct:  true,
+	},
+	{
+		says:    "no program contains the testing package",
+		binds:   func(path string) bool { return own(path, "cmd") },
+		forbids: func(_, to string) bool { return to == "testing" },
+	},
+}
+
+// check returns every breach of a rule.
+func (r rule) check(g graph) []violation {
+	var found []violation
+	for _, from := range g.ours() {
+		if !r.binds(from) {
+			continue
+		}
+		chain := g.chain(from, r.direct, func(to string) bool { return r.forbids(from, to) })
+		if chain != nil {
+			found = append(found, violation{r.says, chain})
+		}
+	}
+	return found
+}
+
+// checkLayers returns the packages that no layer holds: a new package is to be put into one.
+func checkLayers(g graph) []string {
+	var homeless []string
+	for _, path := range g.ours() {
+		if n, _ := layer(path); n < 0 {
+			homeless = append(homeless, strings.TrimPrefix(path, module+"/"))
+		}
+	}
+	return homeless
+}
+
+func TestImports(t *testing.T) {
+	t.Parallel()
+	g := load(t)
+	for _, r := range rules {
+		for _, v := range r.check(g) {
+			t.Error(v)
+		}
+	}
+	for _, path := range checkLayers(g) {
+		t.Errorf("%s is in no layer: add it to layers in this file", path)
+	}
+	if len(g.ours()) < 5 {
+		t.Errorf("only %d packages of ours were found; the test looks at nothing", len(g.ours()))
+	}
+}
+
+// TestImportRules breaks every rule in a made-up graph, to show that it would be noticed.
+func TestImportRules(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		imports string // "a imports b imports c", in the short form of our paths
+		breaks  string // the start of the rule that is broken; empty for none
+	}{
+		{"internal/cli imports internal/agent imports internal/driver/nft imports internal/compile imports internal/model", ""},
+		{"internal/model imports internal/compile", "imports point one way"},
+		{"internal/reconcile imports internal/driver/nft", "imports point one way"},
+		{"internal/driver/nft imports internal/driver/nft/expr", ""},
+		{"internal/driver/nft imports internal/driver/route", "drivers never import each other"},
+		{"internal/driver/nft imports internal/lab imports internal/driver/route", "drivers never import each other"},
+		{"internal/compile imports net/netip", ""},
+		{"internal/compile imports net", "what decides is pure"},
+		{"internal/model imports log/slog", "what decides is pure"},
+		{"internal/compile imports internal/validate", "what decides is pure"},
+		{"internal/compile imports go4.org/netipx imports os", ""},
+		{"internal/datastore/dir imports k8s.io/client-go/kubernetes", "only datastore/kube"},
+		{"internal/datastore/kube imports k8s.io/client-go/kubernetes", ""},
+		{"internal/cli imports k8s.io/apiextensions-apiserver/pkg/apis", "only validate"},
+		{"internal/driver/nft imports internal/validate imports k8s.io/apimachinery", "drivers know nothing"},
+		{"cmd/sallyport-cni imports internal/cniserver imports k8s.io/apimachinery", "the CNI plugin"},
+		{"internal/agent imports github.com/vishvananda/netlink", "only drivers, workload and lab"},
+		{"internal/agent imports internal/driver/nft imports github.com/google/nftables", ""},
+		{"internal/agent imports internal/lab", "only the command line"},
+		{"cmd/sallyport imports example.org/a imports testing", "no program contains"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.imports, func(t *testing.T) {
+			t.Parallel()
+			g := madeUp(tt.imports)
+			var broken []string
+			for _, r := range rules {
+				for _, v := range r.check(g) {
+					broken = append(broken, v.String())
+				}
+			}
+			all := strings.Join(broken, "\n")
+			if tt.breaks == "" && all != "" || !strings.Contains(all, tt.breaks) {
+				t.Errorf("broken: %q, want %q", all, tt.breaks)
+			}
+		})
+	}
+	if got := fmt.Sprint(checkLayers(madeUp("internal/novel imports os"))); got != "[internal/novel]" {
+		t.Errorf("packages without a layer: %s, want [internal/novel]", got)
+	}
+}
+
+// madeUp builds a graph from one chain of imports.
+func madeUp(chain string) graph {
+	g := graph{}
+	paths := strings.Split(chain, " imports ")
+	for i, path := range paths {
+		paths[i] = path
+		if within(path, "internal", "cmd", "api", "test") {
+			paths[i] = module + "/" + path
+		}
+	}
+	for i, path := range paths {
+		p := pkg{ImportPath: path}
+		if i+1 < len(paths) {
+			p.Imports = paths[i+1 : i+2]
+		}
+		g[path] = p
+	}
+	return g
+}
