@@ -1,0 +1,83 @@
+// Clidoc writes the reference of the command line from the commands themselves, as one page of Markdown.
+//
+// Cobra's own generator writes a file a command; one page is easier to search.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/cli"
+)
+
+func main() {
+	out := flag.String("out", "docs/reference/cli.md", "file to write")
+	flag.Parse()
+	if err := run(*out); err != nil {
+		fmt.Fprintln(os.Stderr, "clidoc:", err)
+		os.Exit(1)
+	}
+}
+
+func run(out string) error {
+	// A default that this shell's environment decides is none.
+	if err := os.Unsetenv("SALLYPORT_DIR"); err != nil {
+		return err
+	}
+	root := cli.Root()
+	root.InitDefaultCompletionCmd()
+	var page bytes.Buffer
+	render(&page, root)
+	return os.WriteFile(out, page.Bytes(), 0o644) //nolint:gosec // documentation is for everyone to read
+}
+
+const header = `<!-- Written by "make docs" from the commands. Do not edit. -->
+
+# Commands
+
+A command ends with exit code 0, or 1 after an error, which it prints on standard error.
+`
+
+func render(w io.Writer, root *cobra.Command) {
+	fmt.Fprint(w, header)
+	fmt.Fprintf(w, "\nEvery command knows these flags:\n\n```\n%s```\n", root.PersistentFlags().FlagUsagesWrapped(100))
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() && c.Name() != "help" {
+			renderCommand(w, c)
+		}
+	}
+}
+
+func renderCommand(w io.Writer, c *cobra.Command) {
+	fmt.Fprintf(w, "\n## %s\n\n%s.\n\n```\n%s\n```\n", c.CommandPath(), c.Short, c.UseLine())
+	if text := strings.TrimSpace(c.Long); text != "" && !c.HasSubCommands() {
+		fmt.Fprintf(w, "\n%s\n", text)
+	}
+	if c.HasAvailableSubCommands() {
+		fmt.Fprintln(w)
+		for _, sub := range c.Commands() {
+			fmt.Fprintf(w, "- `%s`: %s.\n", sub.CommandPath(), strings.TrimSuffix(sub.Short, "."))
+		}
+		return
+	}
+	if flags := c.LocalNonPersistentFlags(); flags.HasAvailableFlags() {
+		fmt.Fprintf(w, "\n```\n%s```\n", flags.FlagUsagesWrapped(100))
+	}
+	if c.HasExample() {
+		fmt.Fprintf(w, "\nExamples:\n\n```sh\n%s\n```\n", unindent(c.Example))
+	}
+}
+
+func unindent(text string) string {
+	lines := strings.Split(strings.Trim(text, "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return strings.Join(lines, "\n")
+}
