@@ -1,0 +1,60 @@
+package validate
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// validateNode checks what is read of a Node (core/v1): its metadata, and the addresses of type InternalIP
+// and ExternalIP in its status. All else that kubectl prints of a node is ignored.
+func validateNode(_ context.Context, obj, _ map[string]any) []model.Fault {
+	faults := validateMetadata(obj, "Node")
+	status, ok := obj["status"]
+	if !ok {
+		return faults
+	}
+	fields, ok := status.(map[string]any)
+	if !ok {
+		return append(faults, model.Fault{Field: "status", Message: "must be a mapping of fields to values"})
+	}
+	value, ok := fields["addresses"]
+	if !ok {
+		return faults
+	}
+	addresses, ok := value.([]any)
+	if !ok {
+		return append(faults, model.Fault{Field: "status.addresses", Message: "must be a list of entries with type and address"})
+	}
+	for i, address := range addresses {
+		if fault := validateNodeAddress(fmt.Sprintf("status.addresses[%d]", i), address); fault != nil {
+			faults = append(faults, *fault)
+		}
+	}
+	return faults
+}
+
+func validateNodeAddress(path string, value any) *model.Fault {
+	entry, ok := value.(map[string]any)
+	if !ok {
+		return &model.Fault{Field: path, Message: "must have the fields type and address"}
+	}
+	kind, ok := entry["type"].(string)
+	if !ok {
+		return &model.Fault{Field: path + ".type", Message: "is missing; use InternalIP, ExternalIP or Hostname"}
+	}
+	if kind != "InternalIP" && kind != "ExternalIP" {
+		return nil
+	}
+	text, ok := entry["address"].(string)
+	if !ok {
+		return &model.Fault{Field: path + ".address", Message: "is missing; it must be an IP address"}
+	}
+	address, err := netip.ParseAddr(text)
+	if err != nil || address.Zone() != "" {
+		return &model.Fault{Field: path + ".address", Message: fmt.Sprintf("%q is not an IP address; write one such as 192.0.2.1 or 2001:db8::1", clip(text))}
+	}
+	return nil
+}

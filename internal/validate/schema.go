@@ -1,0 +1,144 @@
+package validate
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/pruning"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// definition is one version of a CustomResourceDefinition, ready to check objects. It is immutable.
+type definition struct {
+	structural *structuralschema.Structural
+	schema     validation.SchemaValidator
+	rules      *cel.Validator
+}
+
+// compile reads one CustomResourceDefinition, which has one version.
+func compile(files embed.FS, name string) (*definition, error) {
+	data, err := files.ReadFile(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded %s: %w", name, err)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(data, &crd); err != nil {
+		return nil, fmt.Errorf("decoding the embedded %s: %w", name, err)
+	}
+	if len(crd.Spec.Versions) != 1 || crd.Spec.Versions[0].Schema == nil {
+		return nil, fmt.Errorf("the embedded %s has %d versions; want one, with a schema", name, len(crd.Spec.Versions))
+	}
+	var props apiextensions.JSONSchemaProps
+	if err := apiextensionsv1.Convert_v1_JSONSchemaProps_To_apiextensions_JSONSchemaProps(crd.Spec.Versions[0].Schema.OpenAPIV3Schema, &props, nil); err != nil {
+		return nil, fmt.Errorf("converting the schema of the embedded %s: %w", name, err)
+	}
+	// Status belongs to the system. An API server ignores what a manifest says there, and so does validate;
+	// without its schema there is less to keep in memory.
+	delete(props.Properties, "status")
+	dropDescriptions(&props)
+	structural, err := structuralschema.NewStructural(&props)
+	if err != nil {
+		return nil, fmt.Errorf("reading the schema of the embedded %s: %w", name, err)
+	}
+	schemaValidator, _, err := validation.NewSchemaValidator(&props)
+	if err != nil {
+		return nil, fmt.Errorf("compiling the schema of the embedded %s: %w", name, err)
+	}
+	return &definition{
+		structural: structural,
+		schema:     schemaValidator,
+		rules:      cel.NewValidator(structural, true, celconfig.PerCallLimit),
+	}, nil
+}
+
+// dropDescriptions forgets what only people read.
+func dropDescriptions(props *apiextensions.JSONSchemaProps) {
+	props.Description = ""
+	for name, property := range props.Properties {
+		dropDescriptions(&property)
+		props.Properties[name] = property
+	}
+	if props.Items != nil && props.Items.Schema != nil {
+		dropDescriptions(props.Items.Schema)
+	}
+}
+
+// validate returns the faults of an object, which it may change.
+func (d *definition) validate(ctx context.Context, obj, old map[string]any) []model.Fault {
+	delete(obj, "status")
+	delete(old, "status")
+	faults := validateMetadata(obj, obj["kind"])
+
+	unknown := pruning.PruneWithOptions(obj, d.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
+	var meant []string // the fields that unknown ones may stand for
+	for _, path := range unknown {
+		fault, nearest := d.unknownField(path)
+		faults, meant = append(faults, fault), append(meant, nearest)
+	}
+	errs := validation.ValidateCustomResource(nil, obj, d.schema)
+	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, d.structural, obj)...)
+	errs = slices.DeleteFunc(errs, func(err *field.Error) bool {
+		// That it is missing is no second fault.
+		return err.Type == field.ErrorTypeRequired && slices.Contains(meant, err.Field)
+	})
+	if len(meant) == 0 && !slices.ContainsFunc(errs, blocksRules) {
+		var oldValue any
+		if old != nil {
+			oldValue = old
+		}
+		more, _ := d.rules.Validate(ctx, nil, d.structural, obj, oldValue, celconfig.RuntimeCELCostBudget)
+		errs = append(errs, more...)
+	}
+	for _, err := range errs {
+		faults = append(faults, faultOf(err))
+	}
+	return append(faults, validateSelectors(obj)...)
+}
+
+// blocksRules says whether the CEL rules cannot be asked while an object has this fault, since they rely
+// on the schema. The same faults block them in an API server.
+func blocksRules(err *field.Error) bool {
+	switch err.Type {
+	case field.ErrorTypeRequired, field.ErrorTypeNotSupported, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid:
+		return true
+	}
+	return false
+}
+
+// unknownField describes a field that the schema does not have, and returns the path of the field that was
+// probably meant, or "".
+func (d *definition) unknownField(path string) (fault model.Fault, nearest string) {
+	parent, name := "", path
+	if i := strings.LastIndexByte(path, '.'); i >= 0 {
+		parent, name = path[:i+1], path[i+1:]
+	}
+	names := slices.Sorted(maps.Keys(d.propertiesAt(parent)))
+	fault = model.Fault{Field: clip(path), Message: "is no field that exists; remove it, or use one of " + strings.Join(names, ", ")}
+	if near := closest(name, names); near != "" {
+		fault.Message = "is no field that exists; did you mean " + near + "?"
+		nearest = parent + near
+	}
+	return fault, nearest
+}
+
+// propertiesAt returns the fields of the object at a path that ends in ".", or of the whole resource.
+func (d *definition) propertiesAt(parent string) map[string]structuralschema.Structural {
+	if parent == "spec." {
+		return d.structural.Properties["spec"].Properties
+	}
+	return d.structural.Properties
+}

@@ -1,0 +1,81 @@
+package validate
+
+import (
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// compiled holds the one validator of all tests: New takes a while, and sharing it is what the agent does.
+var compiled = sync.OnceValues(New)
+
+func newValidator(tb testing.TB) *Validator {
+	tb.Helper()
+	v, err := compiled()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return v
+}
+
+// decode reads a document as the datastore does.
+func decode(tb testing.TB, document string) map[string]any {
+	tb.Helper()
+	data, err := yaml.YAMLToJSONStrict([]byte(document))
+	if err != nil {
+		tb.Fatalf("%v in\n%s", err, document)
+	}
+	var obj map[string]any
+	if err := utiljson.Unmarshal(data, &obj); err != nil {
+		tb.Fatalf("%v in\n%s", err, document)
+	}
+	return obj
+}
+
+func pool(spec string) string {
+	return "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: " + spec + "}"
+}
+
+func configuration(spec string) string {
+	return "{apiVersion: sallyport.dev/v1alpha1, kind: NATConfiguration, metadata: {name: c}, spec: " + spec + "}"
+}
+
+// check compares faults with the field to blame; an empty field means that there is none. It also looks
+// for jargon that a user should not see.
+func check(t *testing.T, document string, faults []model.Fault, field, message string) {
+	t.Helper()
+	if field == "" {
+		for _, f := range faults {
+			t.Errorf("%s\nis valid, but: %s", document, f)
+		}
+		return
+	}
+	if len(faults) != 1 || faults[0].Field != field || !strings.Contains(faults[0].Message, message) {
+		t.Errorf("%s\nwant one fault on %s, with %q; got %d:", document, field, message, len(faults))
+		for _, f := range faults {
+			t.Errorf("    %s", f)
+		}
+		return
+	}
+	for _, jargon := range []string{"in body", "regex", "rule:", "Invalid value", "expected", "self.", "\n"} {
+		if strings.Contains(faults[0].Message, jargon) && !strings.Contains(faults[0].Message, "at character") {
+			t.Errorf("%s\nthe message says %q: %s", document, jargon, faults[0].Message)
+		}
+	}
+}
+
+// run checks documents, none of which may be changed by the check.
+func run(t *testing.T, document string, validate func(map[string]any) []model.Fault, field, message string) {
+	t.Helper()
+	obj, before := decode(t, document), decode(t, document)
+	check(t, document, validate(obj), field, message)
+	if !reflect.DeepEqual(obj, before) {
+		t.Errorf("%s\nwas changed to %v", document, obj)
+	}
+}
