@@ -1,19 +1,59 @@
 package validate
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"github.com/sallyport/sallyport/internal/model"
 )
 
-// faultOf puts an error of the schema, the rules or the metadata into plain words.
-func faultOf(err *field.Error) model.Fault {
-	return model.Fault{Field: err.Field, Message: messageOf(err)}
+// outOfInt32 is how the schema's validator begins to say that a number does not fit its format. The path
+// follows; the error itself has none.
+const outOfInt32 = "Checked value must be of type integer with format int32 in "
+
+// oneErrorEach drops all errors but one on each field: what is no value of an enumeration is not also
+// blamed for its type, and what has the wrong type not also for its inside.
+func oneErrorEach(errs field.ErrorList) field.ErrorList {
+	for _, err := range errs {
+		if path, ok := strings.CutPrefix(err.Detail, outOfInt32); ok {
+			err.Field, err.BadValue = path, field.OmitValueType{}
+			err.Detail = fmt.Sprintf("must be a whole number from %d to %d", math.MinInt32, math.MaxInt32)
+		}
+	}
+	slices.SortStableFunc(errs, func(a, b *field.Error) int { return cmp.Compare(severity(a), severity(b)) })
+	var kept field.ErrorList
+	for _, err := range errs {
+		covered := slices.ContainsFunc(kept, func(k *field.Error) bool {
+			return err.Field == k.Field || severity(k) < 2 && within(err.Field, k.Field)
+		})
+		// Metadata is judged apart. What has no path repeats a wrong type.
+		if !covered && err.Field != "metadata" && !strings.HasPrefix(err.Detail, "Checked value ") {
+			kept = append(kept, err)
+		}
+	}
+	return kept
 }
 
+// severity orders the errors on one field; the lowest says most.
+func severity(err *field.Error) int {
+	switch err.Type {
+	case field.ErrorTypeNotSupported:
+		return 0
+	case field.ErrorTypeTypeInvalid:
+		return 1
+	}
+	return 2
+}
+
+// within says whether a path lies inside another.
+func within(path, outer string) bool {
+	return len(path) > len(outer) && strings.HasPrefix(path, outer) && (path[len(outer)] == '.' || path[len(outer)] == '[')
+}
+
+// messageOf puts an error of the schema or its rules into plain words.
 func messageOf(err *field.Error) string {
 	switch err.Type {
 	case field.ErrorTypeRequired:
@@ -57,8 +97,9 @@ func typeMessage(err *field.Error) string {
 	if !ok || !both {
 		return err.Detail
 	}
-	message := "must be " + typeName(wanted) + ", not " + typeName(strings.Trim(found, `"`))
-	if wanted == "string" {
+	found = typeName(strings.Trim(found, `"`))
+	message := "must be " + typeName(wanted) + ", not " + found
+	if wanted == "string" && slices.Contains([]string{"a whole number", "a fraction", "true or false"}, found) {
 		message += "; put it in quotes"
 	}
 	return message
@@ -69,16 +110,18 @@ func typeName(jsonType string) string {
 	switch jsonType {
 	case "string":
 		return "text"
-	case "integer":
+	case "integer", "int32":
 		return "a whole number"
-	case "number":
-		return "a number"
+	case "number", "float64":
+		return "a fraction"
 	case "boolean":
 		return "true or false"
 	case "array":
 		return "a list"
 	case "object":
 		return "a mapping of fields to values"
+	case "bool":
+		return "true or false"
 	case "null":
 		return "nothing"
 	}

@@ -1,6 +1,8 @@
 package validate
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -71,7 +73,11 @@ func decodeMetadata(values map[string]any) (*metav1.ObjectMeta, []model.Fault) {
 		return nil, faults
 	}
 	meta, _, unknown, err := objectmeta.GetObjectMetaWithOptions(map[string]any{"metadata": values}, objectmeta.ObjectMetaOptions{ReturnUnknownFieldPaths: true})
-	if err != nil {
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		return nil, []model.Fault{{Field: "metadata." + wrong.Field, Message: "cannot be " + typeName(wrong.Value)}}
+	case err != nil:
 		return nil, []model.Fault{{Field: "metadata", Message: "cannot be read: " + err.Error()}}
 	}
 	var faults []model.Fault

@@ -84,18 +84,21 @@ func (d *definition) validate(ctx context.Context, obj, old map[string]any) []mo
 	faults := validateMetadata(obj, obj["kind"])
 
 	unknown := pruning.PruneWithOptions(obj, d.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
-	var meant []string // the fields that unknown ones may stand for
-	for _, path := range unknown {
-		fault, nearest := d.unknownField(path)
-		faults, meant = append(faults, fault), append(meant, nearest)
-	}
 	errs := validation.ValidateCustomResource(nil, obj, d.schema)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, d.structural, obj)...)
-	errs = slices.DeleteFunc(errs, func(err *field.Error) bool {
-		// That it is missing is no second fault.
-		return err.Type == field.ErrorTypeRequired && slices.Contains(meant, err.Field)
-	})
-	if len(meant) == 0 && !slices.ContainsFunc(errs, blocksRules) {
+	errs = oneErrorEach(errs)
+
+	for _, path := range unknown {
+		if slices.ContainsFunc(errs, func(err *field.Error) bool { return within(path, err.Field) }) {
+			continue // it stands in something that should be no mapping at all
+		}
+		fault, meant := d.unknownField(path)
+		faults = append(faults, fault)
+		errs = slices.DeleteFunc(errs, func(err *field.Error) bool {
+			return err.Type == field.ErrorTypeRequired && err.Field == meant
+		})
+	}
+	if len(unknown) == 0 && !slices.ContainsFunc(errs, blocksRules) {
 		var oldValue any
 		if old != nil {
 			oldValue = old
@@ -104,7 +107,7 @@ func (d *definition) validate(ctx context.Context, obj, old map[string]any) []mo
 		errs = append(errs, more...)
 	}
 	for _, err := range errs {
-		faults = append(faults, faultOf(err))
+		faults = append(faults, model.Fault{Field: err.Field, Message: messageOf(err)})
 	}
 	return append(faults, validateSelectors(obj)...)
 }
