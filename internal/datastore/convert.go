@@ -1,0 +1,142 @@
+// Package datastore turns API objects into the values of package model. It is the one place where the
+// defaults of absent fields are filled in; every store of resources goes through it.
+//
+// It takes objects that validation has accepted. What it cannot turn into a value all the same is an error
+// that names the field, never a guess.
+package datastore
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Default prefix lengths of a block, as Calico documents them for blockSize.
+const (
+	defaultBlockSize4 = 26
+	defaultBlockSize6 = 122
+)
+
+// everything is the selector that chooses everything.
+const everything = "all()"
+
+// Pool converts an IPPool. Rank and WasAllocatable are left to the store.
+func Pool(in *apiv3.IPPool) (model.Pool, error) {
+	cidr, err := netip.ParsePrefix(in.Spec.CIDR)
+	if err != nil {
+		return model.Pool{}, fmt.Errorf("spec.cidr: %w", err)
+	}
+	uses, err := allowedUses(in.Spec.AllowedUses)
+	if err != nil {
+		return model.Pool{}, err
+	}
+	out := model.Pool{
+		Name:              in.Name,
+		CIDR:              netip.PrefixFrom(cidr.Addr().Unmap(), cidr.Bits()).Masked(),
+		NATOutgoing:       in.Spec.NATOutgoing,
+		Disabled:          in.Spec.Disabled,
+		DisableBGPExport:  in.Spec.DisableBGPExport,
+		VXLANMode:         or(model.Mode(in.Spec.VXLANMode), model.ModeNever),
+		IPIPMode:          or(model.Mode(in.Spec.IPIPMode), model.ModeNever),
+		AllowedUses:       uses,
+		ManualAssignment:  in.Spec.AssignmentMode != nil && *in.Spec.AssignmentMode == apiv3.Manual,
+		BlockSize:         in.Spec.BlockSize,
+		NodeSelector:      or(in.Spec.NodeSelector, everything),
+		NamespaceSelector: or(in.Spec.NamespaceSelector, everything),
+	}
+	if cidr.Addr().Is4In6() || !out.CIDR.IsValid() {
+		return model.Pool{}, fmt.Errorf("spec.cidr: %q is not a range of IPv4 or IPv6", in.Spec.CIDR)
+	}
+	if out.BlockSize == 0 {
+		out.BlockSize = defaultBlockSize4
+		if cidr.Addr().Is6() {
+			out.BlockSize = defaultBlockSize6
+		}
+	}
+	return out, nil
+}
+
+// allowedUses converts the field of that name; none mean workloads and tunnels.
+func allowedUses(in []apiv3.IPPoolAllowedUse) (model.Uses, error) {
+	if len(in) == 0 {
+		return model.UseWorkload | model.UseTunnel, nil
+	}
+	var out model.Uses
+	for i, use := range in {
+		switch use {
+		case apiv3.IPPoolAllowedUseWorkload:
+			out |= model.UseWorkload
+		case apiv3.IPPoolAllowedUseTunnel:
+			out |= model.UseTunnel
+		case apiv3.IPPoolAllowedUseLoadBalancer:
+			out |= model.UseLoadBalancer
+		default:
+			return 0, fmt.Errorf("spec.allowedUses[%d]: %q is not Workload, Tunnel or LoadBalancer", i, use)
+		}
+	}
+	return out, nil
+}
+
+// NATConfiguration converts a NATConfiguration. Fields that are absent stay so, since configurations are
+// merged before defaults apply; an empty list is not an absent one.
+func NATConfiguration(in *v1alpha1.NATConfiguration) (model.NATConfiguration, error) {
+	out := model.NATConfiguration{
+		Name:         in.Name,
+		NodeSelector: or(in.Spec.NodeSelector, everything),
+		Priority:     in.Spec.Priority,
+	}
+	if in.Spec.Exclusions != nil {
+		v := model.Exclusions(*in.Spec.Exclusions)
+		out.Exclusions = &v
+	}
+	if in.Spec.PortAllocation != nil {
+		v := model.PortAllocation(*in.Spec.PortAllocation)
+		out.PortAllocation = &v
+	}
+	if in.Spec.PortRange != nil {
+		v, err := portRange(*in.Spec.PortRange)
+		if err != nil {
+			return model.NATConfiguration{}, fmt.Errorf("spec.portRange: %w", err)
+		}
+		out.PortRange = &v
+	}
+	if in.Spec.Addresses != nil {
+		out.Addresses = make([]netip.Addr, 0, len(in.Spec.Addresses))
+		for i, s := range in.Spec.Addresses {
+			a, err := netip.ParseAddr(s)
+			if err != nil {
+				return model.NATConfiguration{}, fmt.Errorf("spec.addresses[%d]: %w", i, err)
+			}
+			out.Addresses = append(out.Addresses, a.Unmap())
+		}
+	}
+	if in.Spec.OutInterfaces != nil {
+		out.OutInterfaces = append([]string{}, in.Spec.OutInterfaces...)
+	}
+	return out, nil
+}
+
+// portRange parses FIRST-LAST.
+func portRange(s string) (model.PortRange, error) {
+	first, last, ok := strings.Cut(s, "-")
+	lo, err1 := strconv.ParseUint(first, 10, 16)
+	hi, err2 := strconv.ParseUint(last, 10, 16)
+	if !ok || err1 != nil || err2 != nil || lo == 0 || lo > hi {
+		return model.PortRange{}, fmt.Errorf("%q is not a range of ports such as 32768-65535", s)
+	}
+	return model.PortRange{First: uint16(lo), Last: uint16(hi)}, nil
+}
+
+// or is v, or the default where v is the zero value.
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}

@@ -1,0 +1,146 @@
+package dir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFileSize bounds a file of manifests, in bytes: about 50,000 pools.
+const maxFileSize = 16 << 20
+
+// errBusy says that a file changed while it was read.
+var errBusy = errors.New("the file changed while it was read")
+
+// identity tells one state of a file from the next without reading it.
+type identity struct {
+	dev, ino     uint64
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+func identify(st *unix.Stat_t) identity {
+	return identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+}
+
+// stat is the identity of what a path leads to.
+func stat(path string) (identity, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return identify(&st), nil
+}
+
+// isManifest says whether a file of this name in a directory is read.
+func isManifest(name string) bool {
+	if strings.HasPrefix(name, ".") {
+		return false
+	}
+	switch filepath.Ext(name) {
+	case ".yaml", ".yml", ".json":
+		return true
+	}
+	return false
+}
+
+// list is the names of the manifests in a directory, sorted.
+func list(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return !isManifest(n) })
+	slices.Sort(names)
+	return names, nil
+}
+
+// readFile reads a file with the state it was in, or errBusy if that changed meanwhile.
+func readFile(path string) ([]byte, identity, error) {
+	// Without O_NONBLOCK, opening a FIFO would wait for a writer.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, identity{}, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	id := identify(&st)
+	switch {
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return nil, id, errors.New("is a directory; a manifest is a regular file, and subdirectories must not be named like one")
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, id, errors.New("is no regular file")
+	case st.Size > maxFileSize:
+		return nil, id, fmt.Errorf("is %d bytes long, the limit is %d: spread it over several files", st.Size, maxFileSize)
+	}
+	data := make([]byte, st.Size)
+	if n, err := io.ReadFull(f, data); errors.Is(err, io.ErrUnexpectedEOF) || (n == 0 && errors.Is(err, io.EOF)) {
+		if st.Size > 0 {
+			return nil, id, errBusy
+		}
+	} else if err != nil {
+		return nil, id, err
+	}
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, id, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if identify(&st) != id {
+		return nil, id, errBusy
+	}
+	if !utf8.Valid(data) {
+		return nil, id, errors.New("is not UTF-8 text: save it as UTF-8")
+	}
+	return data, id, nil
+}
+
+// beingWritten says whether some process has the file open for writing: only then does the kernel refuse a
+// read lease with EAGAIN (fcntl(2), F_SETLEASE). Where leases cannot be had, the answer is no.
+func beingWritten(path string) bool {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	if _, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); err == nil {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
+	}
+	return errors.Is(err, unix.EAGAIN)
+}
+
+// explain is the text of a fault for a file or directory that cannot be read.
+func explain(path string, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, lerr := os.Lstat(path); lerr == nil {
+			return "is a link to something that does not exist: mend or remove the link"
+		}
+		return "does not exist: create it"
+	case errors.Is(err, unix.ENOTDIR):
+		return "is not a directory, or lies below something that is none"
+	case errors.Is(err, unix.ELOOP):
+		return "is a link that leads to itself: mend or remove the link"
+	case errors.Is(err, fs.ErrPermission):
+		return "cannot be read: permission denied; make it readable for the agent"
+	}
+	if e := (*fs.PathError)(nil); errors.As(err, &e) {
+		return "cannot be read: " + e.Err.Error()
+	}
+	return err.Error()
+}

@@ -1,0 +1,188 @@
+package dir
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// racyFor is how long after a change of a file a second one may leave the same time stamp: a few ticks of the
+// kernel's coarse clock.
+const racyFor = 50 * time.Millisecond
+
+// scan finds the directory anew and marks every file that is not as it was.
+func (s *Store) scan(now time.Time) {
+	w := s.watcher
+	s.scanned, w.rescan = now, false
+	before := s.rootFault
+	s.rootFault = nil
+	err := w.open()
+	var names []string
+	if err == nil {
+		names, err = list(s.path)
+	}
+	if err != nil {
+		s.rootFault = &model.Fault{File: s.path, Message: "the directory of manifests " + explain(s.path, err)}
+	}
+	if (before == nil) != (s.rootFault == nil) || (before != nil && *before != *s.rootFault) {
+		s.stale = true
+	}
+	if err != nil {
+		return // what was read of it stands until it is back
+	}
+	for name := range s.index.files {
+		if _, there := slices.BinarySearch(names, name); !there {
+			w.due[name] = struct{}{}
+		}
+	}
+	for _, name := range names {
+		if w.writing[name] == nil && s.differs(name) {
+			w.due[name] = struct{}{}
+		}
+	}
+}
+
+// differs says whether a file may hold something else than what was read of it.
+func (s *Store) differs(name string) bool {
+	f := s.index.files[name]
+	if _, gone := s.index.gone[name]; f == nil || f.racy || gone || s.watcher.places[name] != nil {
+		return true
+	}
+	id, err := stat(filepath.Join(s.path, name))
+	return err != nil || id != f.id
+}
+
+// read looks at files. Many are read, parsed and validated on all cores.
+func (s *Store) read(names []string, now time.Time) {
+	if len(names) == 0 {
+		return
+	}
+	for _, name := range names {
+		s.watcher.link(name)
+	}
+	files, errs := make([]*file, len(names)), make([]error, len(names))
+	var next atomic.Int64
+	work := func() {
+		for i := next.Add(1) - 1; int(i) < len(names); i = next.Add(1) - 1 {
+			files[i], errs[i] = s.readFile(names[i])
+		}
+	}
+	var helpers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(names)) - 1 {
+		helpers.Go(work)
+	}
+	work()
+	helpers.Wait()
+	for i, name := range names {
+		switch {
+		case errors.Is(errs[i], errBusy):
+			s.watcher.hold(name, now)
+		case files[i] == nil:
+			s.leave(name, now)
+		default:
+			s.put(name, files[i])
+		}
+	}
+}
+
+// put notes what a file holds.
+func (s *Store) put(name string, f *file) {
+	old := s.index.files[name]
+	s.index.set(name, f)
+	if len(f.faults) > 0 || (old != nil && len(old.faults) > 0) || len(s.index.twice) > 0 || len(s.reported) > 0 {
+		s.stale = true
+	}
+}
+
+// readFile reads, parses and validates one file; nil if there is none. It only reads the Store.
+func (s *Store) readFile(name string) (*file, error) {
+	path := filepath.Join(s.path, name)
+	began := time.Now()
+	data, id, err := readFile(path)
+	switch {
+	case errors.Is(err, errBusy):
+		return nil, err
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Lstat(path); err != nil {
+			return nil, nil
+		}
+		fallthrough // a link to nowhere
+	case err != nil:
+		return &file{id: id, racy: true, faults: []model.Fault{{File: path, Message: explain(path, err)}}}, nil
+	}
+	p := parse(path, data)
+	p.validate(s.validator, s.tables.find)
+	f := &file{id: id, racy: began.Sub(time.Unix(id.ctime.Unix())) < racyFor, objects: make([]*object, 0, len(p.manifests))}
+	for i := range p.manifests {
+		m := &p.manifests[i]
+		o := &object{Object: m.Object}
+		if m.same != nil {
+			o.JSON, o.value = m.same.JSON, m.same.value
+		} else if !m.bad {
+			if o, err = convert(m.Object); err != nil {
+				o = &object{Object: m.Object}
+				p.fault(*m, model.Fault{Kind: m.Kind, Name: m.Name, Message: err.Error()})
+			}
+		}
+		f.objects = append(f.objects, o)
+	}
+	f.faults = p.faults
+	return f, nil
+}
+
+// leave notes that a file is not there. It stands until the directory is quiet, since editors, git and
+// ConfigMap updates take files away and put them back.
+func (s *Store) leave(name string, now time.Time) {
+	if s.index.files[name] == nil {
+		return
+	}
+	if len(s.index.gone) == 0 {
+		s.goneSince = now
+	}
+	s.index.leave(name)
+	s.stale = s.stale || len(s.reported) > 0
+}
+
+// expiry is when the files that are gone count as removed; zero: none is gone.
+func (s *Store) expiry() time.Time {
+	if len(s.index.gone) == 0 || s.rootFault != nil {
+		return time.Time{}
+	}
+	since := s.goneSince
+	if s.watcher.last.After(since) {
+		since = s.watcher.last
+	}
+	quiet, limit := since.Add(removeSettle), s.goneSince.Add(removeLimit)
+	for name := range s.index.gone {
+		if s.watcher.writing[name] != nil { // it is coming back
+			limit = s.goneSince.Add(writeLimit)
+			if at := s.watcher.wake(); at.After(quiet) {
+				quiet = at
+			}
+		}
+	}
+	if limit.Before(quiet) {
+		return limit
+	}
+	return quiet
+}
+
+// expire removes the files that are gone for good.
+func (s *Store) expire(now time.Time) {
+	at := s.expiry()
+	if at.IsZero() || now.Before(at) {
+		return
+	}
+	for name := range s.index.gone {
+		s.index.set(name, nil)
+	}
+	s.stale = s.stale || len(s.reported) > 0
+}

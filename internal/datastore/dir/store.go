@@ -1,0 +1,238 @@
+package dir
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// How often the directory is looked over without any event: for file systems that report none (some network
+// and FUSE ones), and where inotify is not to be had at all.
+const (
+	rescanPeriod = time.Minute
+	pollPeriod   = 2 * time.Second
+)
+
+// Options say what a Store reads and where it keeps its last good state. All are required.
+type Options struct {
+	Dir       string // of manifests; it may be missing, which is a fault until it appears
+	StateDir  string // made where it is missing
+	Log       *slog.Logger
+	Validator Validator
+}
+
+// State is what a Store holds at one moment. It is never changed once published.
+type State struct {
+	// Snapshot is the last good state of all resources; nil while there is none.
+	Snapshot *model.Snapshot
+	// Version counts the snapshots, from 1: the same version is the same snapshot. It is 0 without one.
+	Version uint64
+	// Conditions are the Allocatable conditions of the snapshot's pools, by name.
+	Conditions map[string]compile.Condition
+	// Faults are what is wrong with the directory. While there is one, the snapshot stays as it is.
+	Faults []model.Fault
+	// Warnings are what is wrong without holding anything back: the state cannot be saved, or changes are
+	// noticed late.
+	Warnings []model.Fault
+
+	tables *tables
+}
+
+// Holds says whether the snapshot has the object with this digest (see Object.Digest), or with an empty digest, has
+// no such object.
+func (s State) Holds(kind, name, digest string) bool {
+	if s.tables == nil {
+		return false
+	}
+	r := s.tables.find(Key{kind, name})
+	if r == nil || digest == "" {
+		return r == nil && digest == ""
+	}
+	return r.Digest() == digest
+}
+
+// Store reads and watches a directory of manifests. Its fields belong to the goroutine of Run.
+type Store struct {
+	path      string
+	log       *slog.Logger
+	validator Validator
+	saver     *saver
+	watcher   *watcher
+	index     *index
+
+	tables    tables // in force
+	version   uint64 // of tables; 0: there is no good state
+	rank      uint64 // the highest that was given
+	rootFault *model.Fault
+	goneSince time.Time // when the first of the files that are gone went
+	scanned   time.Time // when everything was looked over last
+	stale     bool      // what was published is not what holds now
+	reported  map[model.Fault]bool
+	warned    []model.Fault
+}
+
+// Open loads the last good state. It reads no manifest yet. It fails where another process uses the state
+// directory; that nothing can be saved there is a warning in every State instead.
+func Open(o Options) (*Store, error) {
+	path, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("finding the directory of manifests: %w", err)
+	}
+	db, records, ok, err := openState(o.StateDir, o.Log)
+	if errors.Is(err, errLocked) {
+		return nil, err
+	}
+	if err != nil {
+		o.Log.Error("the last good state of the resources cannot be saved; it will be tried again", "state-dir", o.StateDir, "error", err)
+	}
+	s := &Store{path: path, log: o.Log, validator: o.Validator, index: newIndex(),
+		saver: newSaver(o.StateDir, db, ok, err, o.Log), reported: map[model.Fault]bool{}}
+	if ok {
+		s.adopt(records)
+	}
+	return s, nil
+}
+
+// adopt makes the saved records the state in force.
+func (s *Store) adopt(records []*record) {
+	changes := make([]change, len(records))
+	for i, r := range records {
+		changes[i] = change{r.Key, r}
+		s.rank = max(s.rank, r.rank)
+		s.index.dirty[r.Key] = struct{}{} // until a file declares it
+	}
+	s.tables, _ = s.tables.with(changes)
+	s.version = 1
+}
+
+// Close lets go of the state directory. Call it after Run has returned.
+func (s *Store) Close() error { return s.saver.close() }
+
+// Run reads the directory, publishes the first State, and from then on one for every change, until the
+// context ends. It calls publish from one goroutine at a time; publish should return at once. It can be called
+// once.
+func (s *Store) Run(ctx context.Context, publish func(State)) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	background.Go(func() { s.saver.run(ctx) })
+
+	note, err := newNotifier()
+	if err != nil {
+		s.log.Warn("changes of manifests are noticed late", "dir", s.path, "error", err)
+	}
+	queue := newEventQueue()
+	if note != nil {
+		background.Go(func() { queue.fill(note) })
+		defer note.close()
+	}
+	s.watcher = newWatcher(s.path, note)
+	s.watcher.reopen, s.watcher.err, s.stale = true, err, true
+	for {
+		s.step(time.Now(), publish)
+		timer := time.NewTimer(time.Until(s.wake()))
+		select {
+		case <-ctx.Done():
+		case <-queue.ready:
+		case <-s.saver.changed:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.watcher.take(queue.drain(), time.Now())
+	}
+}
+
+// step does what is due: looks at files, puts a good state in force, publishes.
+func (s *Store) step(now time.Time, publish func(State)) {
+	w := s.watcher
+	if w.reopen || w.rescan || now.Sub(s.scanned) >= s.period() {
+		s.scan(now)
+	}
+	s.read(w.ready(now), now)
+	s.expire(now)
+	if s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 {
+		s.advance()
+	}
+	warnings := s.warnings()
+	if !s.stale && slices.Equal(warnings, s.warned) {
+		return
+	}
+	s.stale, s.warned = false, warnings
+	state := State{Snapshot: s.tables.snapshot, Version: s.version, Conditions: s.tables.conditions, Faults: s.faults(), Warnings: warnings}
+	if s.version > 0 {
+		t := s.tables
+		state.tables = &t
+	}
+	s.report(state.Faults)
+	publish(state)
+	if s.version > 0 && len(state.Faults) == 0 {
+		signal(s.saver.wake)
+	}
+}
+
+func (s *Store) period() time.Duration {
+	if s.watcher.note == nil || s.watcher.err != nil {
+		return pollPeriod
+	}
+	return rescanPeriod
+}
+
+// wake is when step has something to do without any event.
+func (s *Store) wake() time.Time {
+	at := s.scanned.Add(s.period())
+	for _, t := range []time.Time{s.watcher.wake(), s.expiry()} {
+		if !t.IsZero() && t.Before(at) {
+			at = t
+		}
+	}
+	return at
+}
+
+// faults is everything that keeps the directory from being in force.
+func (s *Store) faults() []model.Fault {
+	out := s.index.faults()
+	if s.rootFault != nil {
+		out = append([]model.Fault{*s.rootFault}, out...)
+	}
+	return out
+}
+
+func (s *Store) warnings() []model.Fault {
+	var out []model.Fault
+	if err := s.saver.failure(); err != nil {
+		out = append(out, model.Fault{File: s.saver.stateDir,
+			Message: fmt.Sprintf("the last good state cannot be saved, so that a restart while a manifest is faulty would find none: %v", err)})
+	}
+	if err := s.watcher.err; err != nil {
+		out = append(out, model.Fault{File: s.path, Message: fmt.Sprintf("changes are noticed only every %s: %v", pollPeriod, err)})
+	}
+	return out
+}
+
+// report logs the faults that are new and that the last one is mended.
+func (s *Store) report(faults []model.Fault) {
+	now := make(map[model.Fault]bool, len(faults))
+	for _, f := range faults {
+		now[f] = true
+		if !s.reported[f] {
+			s.log.Error("a fault in the manifests; the last good state stays in force", "file", f.File, "line", f.Line,
+				"kind", f.Kind, "name", f.Name, "field", f.Field, "fault", f.Message)
+		}
+	}
+	if len(now) == 0 && len(s.reported) > 0 {
+		s.log.Info("the manifests have no fault any more", "dir", s.path)
+	}
+	s.reported = now
+}

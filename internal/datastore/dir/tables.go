@@ -1,0 +1,170 @@
+package dir
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+func (k Key) compare(o Key) int {
+	if c := strings.Compare(k.Kind, o.Kind); c != 0 {
+		return c
+	}
+	return strings.Compare(k.Name, o.Name)
+}
+
+// record is an object that is in force, with what is remembered of it. It is never changed once made.
+type record struct {
+	*object
+	rank        uint64 // of pools
+	allocatable bool   // of pools: the Allocatable condition
+}
+
+// change is a record that comes or, where it is nil, one that goes.
+type change struct {
+	key    Key
+	record *record
+}
+
+// tables are the objects in force in the forms that others ask for. They are immutable: with makes new
+// ones, in time linear in the number of objects but without looking into those that stay.
+type tables struct {
+	records    []*record // sorted by key
+	snapshot   *model.Snapshot
+	conditions map[string]compile.Condition
+}
+
+// find is the record of a key, or nil.
+func (t *tables) find(k Key) *record {
+	i, ok := slices.BinarySearchFunc(t.records, k, func(r *record, k Key) int { return r.Key.compare(k) })
+	if !ok {
+		return nil
+	}
+	return t.records[i]
+}
+
+// with is the tables after the changes, of which there is at most one for each key, and the changes with
+// those that follow from them: records whose Allocatable condition is another one now.
+func (t tables) with(changes []change) (tables, []change) {
+	changes = slices.Clone(changes)
+	slices.SortFunc(changes, func(a, b change) int { return a.key.compare(b.key) })
+	old := t.snapshot
+	if old == nil {
+		old = &model.Snapshot{}
+	}
+	out := tables{
+		records:    mergeRecords(t.records, changes),
+		conditions: t.conditions,
+		snapshot: &model.Snapshot{
+			Pools:             merge(old.Pools, changes, KindIPPool, func(p *model.Pool) string { return p.Name }, poolOf),
+			NATConfigurations: merge(old.NATConfigurations, changes, KindNATConfiguration, func(c *model.NATConfiguration) string { return c.Name }, valueOf[model.NATConfiguration]),
+			Nodes:             merge(old.Nodes, changes, KindNode, func(n *model.Node) string { return n.Name }, valueOf[model.Node]),
+		},
+	}
+	if t.conditions == nil || slices.ContainsFunc(changes, t.movesConditions) {
+		changes = out.judge(changes)
+	}
+	return out, changes
+}
+
+// movesConditions says whether a change can alter which pools are allocatable.
+func (t *tables) movesConditions(c change) bool {
+	if c.key.Kind != KindIPPool {
+		return false
+	}
+	was := t.find(c.key)
+	if was == nil || c.record == nil {
+		return true
+	}
+	p, q := was.value.(model.Pool), c.record.value.(model.Pool)
+	return p.CIDR != q.CIDR || p.Disabled != q.Disabled || was.rank != c.record.rank
+}
+
+// judge computes the conditions anew and notes them in pools and records, both of which are not yet shared.
+func (t *tables) judge(changes []change) []change {
+	t.conditions = compile.Allocatable(t.snapshot.Pools)
+	var moved map[Key]*record
+	for i := range t.snapshot.Pools {
+		p := &t.snapshot.Pools[i]
+		if is := t.conditions[p.Name].Allocatable; is != p.WasAllocatable {
+			p.WasAllocatable = is
+			if moved == nil {
+				moved = map[Key]*record{}
+			}
+			moved[Key{KindIPPool, p.Name}] = nil
+		}
+	}
+	if moved == nil {
+		return changes
+	}
+	for i, r := range t.records {
+		if _, ok := moved[r.Key]; ok {
+			next := *r
+			next.allocatable = !next.allocatable
+			t.records[i], moved[r.Key] = &next, &next
+		}
+	}
+	for i := range changes {
+		if r := moved[changes[i].key]; r != nil {
+			changes[i].record = r
+			delete(moved, changes[i].key)
+		}
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(moved), Key.compare) {
+		changes = append(changes, change{key: k, record: moved[k]})
+	}
+	return changes
+}
+
+func poolOf(r *record) model.Pool {
+	p := r.value.(model.Pool)
+	p.Rank, p.WasAllocatable = r.rank, r.allocatable
+	return p
+}
+
+func valueOf[T any](r *record) T { return r.value.(T) }
+
+// mergeRecords is the sorted records after sorted changes.
+func mergeRecords(old []*record, changes []change) []*record {
+	out := make([]*record, 0, len(old)+len(changes))
+	for _, c := range changes {
+		n, found := slices.BinarySearchFunc(old, c.key, func(r *record, k Key) int { return r.Key.compare(k) })
+		out = append(out, old[:n]...)
+		if found {
+			n++
+		}
+		old = old[n:]
+		if c.record != nil {
+			out = append(out, c.record)
+		}
+	}
+	return append(out, old...)
+}
+
+// merge is the sorted values of one kind after sorted changes; the old slice itself where there are none.
+func merge[T any](old []T, changes []change, kind string, name func(*T) string, value func(*record) T) []T {
+	first := slices.IndexFunc(changes, func(c change) bool { return c.key.Kind == kind })
+	if first < 0 {
+		return old
+	}
+	out := make([]T, 0, len(old)+len(changes))
+	for _, c := range changes[first:] {
+		if c.key.Kind != kind {
+			break
+		}
+		n, found := 0, false
+		n, found = slices.BinarySearchFunc(old, c.key.Name, func(v T, want string) int { return strings.Compare(name(&v), want) })
+		out = append(out, old[:n]...)
+		if found {
+			n++
+		}
+		old = old[n:]
+		if c.record != nil {
+			out = append(out, value(c.record))
+		}
+	}
+	return append(out, old...)
+}

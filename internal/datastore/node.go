@@ -1,0 +1,47 @@
+package datastore
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// nodeObject is the part of a Node of group "", version v1, that matters here.
+type nodeObject struct {
+	Metadata struct {
+		Name   string            `json:"name"`
+		Labels map[string]string `json:"labels"`
+	} `json:"metadata"`
+	Status struct {
+		Addresses []struct {
+			Type    string `json:"type"`
+			Address string `json:"address"`
+		} `json:"addresses"`
+	} `json:"status"`
+}
+
+// Node converts the JSON of a Node. Its addresses are those of the types InternalIP and ExternalIP, each once;
+// host names are left out.
+func Node(data []byte) (model.Node, error) {
+	var in nodeObject
+	if err := json.Unmarshal(data, &in); err != nil {
+		return model.Node{}, fmt.Errorf("decoding a Node: %w", err)
+	}
+	out := model.Node{Name: in.Metadata.Name, Labels: in.Metadata.Labels}
+	for i, a := range in.Status.Addresses {
+		if a.Type != "InternalIP" && a.Type != "ExternalIP" {
+			continue
+		}
+		addr, err := netip.ParseAddr(a.Address)
+		if err != nil {
+			return model.Node{}, fmt.Errorf("status.addresses[%d].address: %w", i, err)
+		}
+		out.Addresses = append(out.Addresses, addr.Unmap())
+	}
+	slices.SortFunc(out.Addresses, netip.Addr.Compare)
+	out.Addresses = slices.Compact(out.Addresses)
+	return out, nil
+}
