@@ -32,14 +32,12 @@ build: ## Build bin/sallyport, a static binary
 		-o $(BIN)/sallyport ./cmd/sallyport
 
 .PHONY: demo
-demo: ## Show a node translating real connections, in network namespaces
-	@$(MAKE) --no-print-directory build
-	@hack/install-deps ip
+demo: build ## Show a node translating real connections, in network namespaces
 	@$(BIN)/sallyport demo
 
 .PHONY: test
 test: ## Run every test under the race detector; list what was skipped
-	@hack/install-deps gcc ip nft conntrack ping
+	@hack/install-deps gcc nft
 	@go build -o $(BIN)/testreport ./internal/tools/testreport
 	@CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
 
@@ -48,9 +46,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (5s)
 	@hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: ## Measure start, change and memory on this machine
-	@$(MAKE) --no-print-directory build
-	@hack/install-deps ip
+bench: build ## Measure start, change and memory on this machine
 	go run ./test/bench $(BENCHFLAGS)
 
 .PHONY: lint
