@@ -7,10 +7,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -146,5 +149,18 @@ func TestErrors(t *testing.T) {
 	err := h.SetUp("eth7")
 	if err == nil || !strings.Contains(err.Error(), "eth7") || !strings.Contains(err.Error(), "castle") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestScratch makes sure that the scratch directory is empty and writable.
+func TestScratch(t *testing.T) {
+	labtest.Need(t)
+	dir, err := lab.Scratch()
+	labtest.Must(t, err)
+	t.Cleanup(func() { labtest.Must(t, unix.Unmount(dir, 0)) })
+	entries, err := os.ReadDir(dir)
+	labtest.Must(t, err, os.WriteFile(filepath.Join(dir, "file"), []byte("x"), 0o600))
+	if len(entries) != 0 {
+		t.Errorf("%s holds %v", dir, entries)
 	}
 }
