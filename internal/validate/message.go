@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -74,9 +75,20 @@ func messageOf(err *field.Error) string {
 			_, detail, _ := strings.Cut(err.Detail, " in body ")
 			return quoteValue(err.BadValue) + detail
 		}
-		return quoteValue(err.BadValue) + err.Detail
+		return quoteValue(err.BadValue) + err.Detail + canonical(err)
 	}
 	return err.Detail
+}
+
+// canonical adds how a CIDR is to be written, which a message in CEL cannot say within an API server's
+// limits.
+func canonical(err *field.Error) string {
+	text, _ := err.BadValue.(string)
+	prefix, parseErr := netip.ParsePrefix(text)
+	if parseErr != nil || prefix.Masked().String() == text {
+		return ""
+	}
+	return "; write " + prefix.Masked().String()
 }
 
 // quoteValue renders a short text or number before what is said of it, and anything else as nothing.

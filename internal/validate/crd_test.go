@@ -1,0 +1,112 @@
+package validate
+
+import (
+	"context"
+	"io/fs"
+	"testing"
+
+	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apiextensionsvalidation "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
+	structuralschema "k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/cel/environment"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/api/crds"
+)
+
+// readCRD reads one of the embedded CustomResourceDefinitions, as an API server would store it.
+func readCRD(t *testing.T, name string) *apiextensions.CustomResourceDefinition {
+	t.Helper()
+	data, err := crds.Files().ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(data, &crd); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	apiextensionsv1.SetDefaults_CustomResourceDefinition(&crd)
+	apiextensionsv1.SetDefaults_CustomResourceDefinitionSpec(&crd.Spec)
+	crd.Status.StoredVersions = []string{crd.Spec.Versions[0].Name}
+	var internal apiextensions.CustomResourceDefinition
+	if err := apiextensionsv1.Convert_v1_CustomResourceDefinition_To_apiextensions_CustomResourceDefinition(&crd, &internal, nil); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return &internal
+}
+
+// TestServersAcceptDefinitions runs what an API server asks of a CustomResourceDefinition, among it whether
+// the CEL rules compile and whether their estimated cost stays within its limits.
+func TestServersAcceptDefinitions(t *testing.T) {
+	t.Parallel()
+	names, err := fs.Glob(crds.Files(), "*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(names) < 2 {
+		t.Fatalf("only %d definitions are embedded", len(names))
+	}
+	for _, name := range names {
+		crd := readCRD(t, name)
+		for _, err := range apiextensionsvalidation.ValidateCustomResourceDefinition(context.Background(), crd) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestRuleCosts keeps the estimated cost of every rule far below the limit of an API server, so that a
+// rule may grow without a surprise in somebody's cluster.
+func TestRuleCosts(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"projectcalico.org_ippools.yaml", "sallyport.dev_natconfigurations.yaml"} {
+		crd := readCRD(t, name)
+		props := crd.Spec.Validation
+		if props == nil {
+			props = crd.Spec.Versions[0].Schema
+		}
+		root := props.OpenAPIV3Schema
+		context := apiextensionsvalidation.RootCELContext(root)
+		spec := root.Properties["spec"]
+		specContext := context.ChildPropertyContext(&spec, "spec")
+		checkCosts(t, name+": spec", specContext, &spec)
+		for field, property := range spec.Properties {
+			fieldContext := specContext.ChildPropertyContext(&property, field)
+			checkCosts(t, name+": spec."+field, fieldContext, &property)
+			if property.Items != nil {
+				checkCosts(t, name+": spec."+field+"[]", fieldContext.ChildItemsContext(property.Items.Schema), property.Items.Schema)
+			}
+		}
+	}
+}
+
+func checkCosts(t *testing.T, where string, context *apiextensionsvalidation.CELSchemaContext, props *apiextensions.JSONSchemaProps) {
+	t.Helper()
+	if len(props.XValidations) == 0 {
+		return
+	}
+	info, err := context.TypeInfo()
+	if err != nil || info == nil {
+		t.Fatalf("%s: no type: %v", where, err)
+	}
+	structural, err := structuralschema.NewStructural(props)
+	if err != nil {
+		t.Fatalf("%s: %v", where, err)
+	}
+	results, err := cel.Compile(structural, info.DeclType, celconfig.PerCallLimit, environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()), cel.NewExpressionsEnvLoader())
+	if err != nil {
+		t.Fatalf("%s: %v", where, err)
+	}
+	for i, result := range results {
+		if result.Error != nil {
+			t.Errorf("%s, rule %d: %v", where, i, result.Error)
+		}
+		cost := result.MaxCost * *context.MaxCardinality
+		t.Logf("%s, rule %d: cost %d of %d, message %d", where, i, cost, apiextensionsvalidation.StaticEstimatedCostLimit, result.MessageExpressionMaxCost)
+		if cost > apiextensionsvalidation.StaticEstimatedCostLimit/20 {
+			t.Errorf("%s, rule %d: cost %d of %d", where, i, cost, apiextensionsvalidation.StaticEstimatedCostLimit)
+		}
+	}
+}
