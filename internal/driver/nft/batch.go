@@ -1,0 +1,277 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxChunk is how many bytes of elements go into one message. An attribute holds 64 KiB at most.
+	maxChunk = 48 << 10
+	// maxEcho is how many deleted ranges are echoed, so that their last counts are known. The echoes of
+	// many more might not fit the receive buffer.
+	maxEcho = 1000
+)
+
+// batch is a transaction on its way to the kernel: one datagram with a message to begin it, those that
+// do something, and one to end it. Messages are numbered from first on, and notes has one for each.
+type batch struct {
+	buf      []byte
+	first    uint32
+	notes    []note
+	elements int // that the batch adds or deletes
+}
+
+// note says what a message does, for the error if the kernel refuses it.
+type note struct {
+	at       int    // in buf
+	doing    string // with the object's name
+	feature  string // what the kernel must have for it; "" if nothing special
+	set      string // the set whose ranges are added or deleted, or ""
+	segments []segment
+}
+
+// newBatch begins a transaction. The kernel is asked to say which generation it begins (NLM_F_ECHO).
+func newBatch(first uint32) *batch {
+	b := &batch{first: first}
+	b.notes = append(b.notes, note{doing: "beginning a transaction"})
+	at := 0
+	b.buf, at = appendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_ECHO, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, first)
+	endMessage(b.buf, at)
+	return b
+}
+
+// count is the number of messages.
+func (b *batch) count() int { return len(b.notes) }
+
+// last is the index of the last message that does something.
+func (b *batch) last() int { return len(b.notes) - 2 }
+
+// finish ends the transaction. The kernel is to answer its last message, however it ends.
+func (b *batch) finish() {
+	flags := b.buf[b.notes[len(b.notes)-1].at+6:]
+	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
+	at := 0
+	b.buf, at = appendHeader(b.buf, unix.NFNL_MSG_BATCH_END, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, b.first+uint32(b.count()))
+	endMessage(b.buf, at)
+	b.notes = append(b.notes, note{at: at, doing: "ending a transaction"})
+}
+
+// message appends one message about our table; write appends its attributes.
+func (b *batch) message(kind, flags uint16, n note, write func()) {
+	b.buf, n.at = appendMessage(b.buf, kind, flags, unix.NFPROTO_INET, b.first+uint32(b.count()))
+	write()
+	endMessage(b.buf, n.at)
+	b.notes = append(b.notes, n)
+}
+
+func (b *batch) text(kind uint16, s string)     { b.buf = appendText(b.buf, kind, s) }
+func (b *batch) number(kind uint16, v uint32)   { b.buf = appendUint32(b.buf, kind, v) }
+func (b *batch) nest(kind uint16, inner func()) { at := b.open(kind); inner(); closeNest(b.buf, at) }
+
+func (b *batch) open(kind uint16) (at int) {
+	b.buf, at = openNest(b.buf, kind)
+	return at
+}
+
+// write appends the messages that carry out a change.
+func (b *batch) write(c *change) {
+	if c.rebuild {
+		b.deleteTable()
+	}
+	if c.create || c.rebuild {
+		n := note{doing: "creating table " + TableName, feature: "tables of family inet (nf_tables)"}
+		b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, func() { b.text(unix.NFTA_TABLE_NAME, TableName) })
+	}
+	for _, name := range c.emptyChains {
+		b.named(unix.NFT_MSG_DELRULE, "emptying chain "+name, unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN, name)
+	}
+	for _, name := range c.emptySets {
+		b.named(unix.NFT_MSG_DELSETELEM, "emptying set "+name, unix.NFTA_SET_ELEM_LIST_TABLE, unix.NFTA_SET_ELEM_LIST_SET, name)
+	}
+	for _, d := range c.remove {
+		flags := uint16(0)
+		if len(d.segments) <= maxEcho {
+			flags = unix.NLM_F_ECHO
+		}
+		b.addElements(unix.NFT_MSG_DELSETELEM, flags, "deleting from", d)
+	}
+	for _, name := range c.dropSets {
+		b.named(unix.NFT_MSG_DELSET, "deleting set "+name, unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME, name)
+	}
+	for _, name := range c.dropChains {
+		b.named(unix.NFT_MSG_DELCHAIN, "deleting chain "+name, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME, name)
+	}
+	for i := range c.newSets {
+		b.addSet(&c.newSets[i], uint32(i+1))
+	}
+	for _, d := range c.add {
+		b.addElements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "adding to", d)
+	}
+	for i := range c.newChains {
+		b.addChain(&c.newChains[i])
+	}
+	for i := range c.fill {
+		b.addRules(&c.fill[i])
+	}
+}
+
+// deleteTable deletes our table with all that is in it.
+func (b *batch) deleteTable() {
+	b.message(unix.NFT_MSG_DELTABLE, 0, note{doing: "deleting table " + TableName}, func() { b.text(unix.NFTA_TABLE_NAME, TableName) })
+}
+
+// named appends a message that says no more than which object of our table it is about.
+func (b *batch) named(kind uint16, doing string, tableAttr, nameAttr uint16, name string) {
+	b.message(kind, 0, note{doing: doing}, func() {
+		b.text(tableAttr, TableName)
+		b.text(nameAttr, name)
+	})
+}
+
+// addSet appends a message that creates a set. The id is unique within the batch.
+func (b *batch) addSet(s *set, id uint32) {
+	n := note{doing: "creating set " + s.name, feature: "interval sets with counters"}
+	b.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, func() {
+		b.text(unix.NFTA_SET_TABLE, TableName)
+		b.text(unix.NFTA_SET_NAME, s.name)
+		b.number(unix.NFTA_SET_FLAGS, s.spec.flags)
+		b.number(unix.NFTA_SET_KEY_TYPE, s.spec.keyType)
+		b.number(unix.NFTA_SET_KEY_LEN, s.spec.keyLen)
+		b.number(unix.NFTA_SET_ID, id)
+		if s.spec.expr != "" {
+			b.nest(attrSetExpr, func() { b.text(unix.NFTA_EXPR_NAME, s.spec.expr) })
+		}
+	})
+}
+
+// addChain appends a message that creates a chain.
+func (b *batch) addChain(c *chain) {
+	n := note{doing: "creating chain " + c.name}
+	if c.hook.kind != "" {
+		n.feature = "chains of type " + c.hook.kind + " (module nft_chain_" + c.hook.kind + ")"
+	}
+	b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, func() {
+		b.text(unix.NFTA_CHAIN_TABLE, TableName)
+		b.text(unix.NFTA_CHAIN_NAME, c.name)
+		if c.hook.kind == "" {
+			return
+		}
+		b.nest(unix.NFTA_CHAIN_HOOK, func() {
+			b.number(unix.NFTA_HOOK_HOOKNUM, c.hook.number)
+			b.number(unix.NFTA_HOOK_PRIORITY, uint32(c.hook.priority))
+		})
+		b.number(unix.NFTA_CHAIN_POLICY, c.hook.policy)
+		b.text(unix.NFTA_CHAIN_TYPE, c.hook.kind)
+	})
+}
+
+// addRules appends a message for each rule of a chain.
+func (b *batch) addRules(c *chain) {
+	for i, r := range c.rules {
+		n := note{doing: fmt.Sprintf("adding rule %d to chain %s", i+1, c.name), feature: "expressions nat and masq (modules nft_nat, nft_masq)"}
+		b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, n, func() {
+			b.text(unix.NFTA_RULE_TABLE, TableName)
+			b.text(unix.NFTA_RULE_CHAIN, c.name)
+			b.buf = appendAttr(b.buf, unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, r.wire)
+		})
+	}
+}
+
+// addElements appends as many messages as the ranges need. Both ends of a range are in one message.
+func (b *batch) addElements(kind, flags uint16, doing string, d difference) {
+	for rest := d.segments; len(rest) > 0; {
+		n := note{doing: doing + " set " + d.set, set: d.set}
+		b.message(kind, flags, n, func() {
+			b.text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+			b.text(unix.NFTA_SET_ELEM_LIST_SET, d.set)
+			done := 0
+			b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() {
+				for start := len(b.buf); done < len(rest) && len(b.buf)-start < maxChunk; done++ {
+					b.addRange(rest[done])
+				}
+			})
+			n.segments, rest = rest[:done], rest[done:]
+		})
+		b.notes[len(b.notes)-1].segments = n.segments
+	}
+}
+
+// openEnd is what nft writes into a range without an end, so as to print it well: NFTNL_UDATA_SET_ELEM_FLAGS
+// with SET_ELEM_F_INTERVAL_OPEN (libnftnl's include/libnftnl/udata.h, nft's src/intervals.c).
+func openEnd() []byte {
+	return binary.NativeEndian.AppendUint32([]byte{1, 4}, 1)
+}
+
+// addRange appends the elements of one range: its first address, and the one after its last, if any.
+func (b *batch) addRange(s segment) {
+	next := s.last.Next()
+	b.nest(unix.NFTA_LIST_ELEM, func() {
+		b.addKey(s.first)
+		if !next.IsValid() {
+			b.buf = appendAttr(b.buf, unix.NFTA_SET_ELEM_USERDATA, openEnd())
+		}
+	})
+	b.elements++
+	if !next.IsValid() {
+		return
+	}
+	b.nest(unix.NFTA_LIST_ELEM, func() {
+		b.addKey(next)
+		b.number(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+	})
+	b.elements++
+}
+
+func (b *batch) addKey(a netip.Addr) {
+	b.nest(unix.NFTA_SET_ELEM_KEY, func() { b.buf = appendAttr(b.buf, unix.NFTA_DATA_VALUE, a.AsSlice()) })
+}
+
+// explain makes an error of the kernel's answer to the message with an index.
+func (b *batch) explain(index int, r reply) error {
+	n := b.notes[index]
+	doing := n.doing
+	if s, ok := b.rangeAt(n, r.offset); ok {
+		doing += ": " + s.String()
+		if s.pool != "" {
+			doing += fmt.Sprintf(" of pool %q", s.pool)
+		}
+	} else if len(n.segments) > 0 {
+		doing += fmt.Sprintf(": one of %d ranges from %s to %s", len(n.segments), n.segments[0], n.segments[len(n.segments)-1])
+	}
+	err := error(&refusal{doing: doing, errno: r.errno, text: r.text})
+	if index == 0 {
+		return unsupported("nf_tables", err, unix.EOPNOTSUPP, unix.EINVAL)
+	}
+	if n.feature != "" {
+		return unsupported(n.feature, err, unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT)
+	}
+	return err
+}
+
+// rangeAt finds the range whose element is at an offset in a message.
+func (b *batch) rangeAt(n note, offset int) (segment, bool) {
+	end := len(b.buf) - n.at
+	if offset <= 0 || offset > end-attrHeader || len(n.segments) == 0 {
+		return segment{}, false
+	}
+	size := int(binary.NativeEndian.Uint16(b.buf[n.at+offset:]))
+	if size < attrHeader || offset+size > end {
+		return segment{}, false
+	}
+	e, err := parseElement(b.buf[n.at+offset+attrHeader : n.at+offset+size])
+	if err != nil {
+		return segment{}, false
+	}
+	i := slices.IndexFunc(n.segments, func(s segment) bool {
+		return !e.end && s.first == e.key || e.end && s.last.Next() == e.key
+	})
+	if i < 0 {
+		return segment{}, false
+	}
+	return n.segments[i], true
+}

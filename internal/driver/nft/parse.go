@@ -1,0 +1,256 @@
+package nft
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// What linux/netfilter/nf_tables.h has and golang.org/x/sys/unix has not.
+const (
+	attrChainFlags = 10 // NFTA_CHAIN_FLAGS
+	attrSetExpr    = 17 // NFTA_SET_EXPR
+	attrSetExprs   = 18 // NFTA_SET_EXPRESSIONS
+
+	chainFlagBase    = 1 // NFT_CHAIN_BASE
+	chainFlagBinding = 4 // NFT_CHAIN_BINDING: it lives and dies with the rule that goes to it
+
+	elementCatchall = 2 // NFT_SET_ELEM_CATCHALL
+)
+
+// parseTable decodes the flags of a table. The rest of it is read elsewhere.
+func parseTable(m message) (flags uint32, err error) {
+	for a, err := range m.attributes() {
+		if err != nil {
+			return 0, err
+		}
+		if a.kind == unix.NFTA_TABLE_FLAGS {
+			if flags, err = a.uint32(); err != nil {
+				return 0, fmt.Errorf("table flags: %w", err)
+			}
+		}
+	}
+	return flags, nil
+}
+
+// parseChain decodes a chain without its rules, and the name of its table.
+func parseChain(m message) (c chain, table string, err error) {
+	for a, err := range m.attributes() {
+		if err == nil {
+			switch a.kind {
+			case unix.NFTA_CHAIN_TABLE:
+				table = a.text()
+			case unix.NFTA_CHAIN_NAME:
+				c.name = a.text()
+			case unix.NFTA_CHAIN_TYPE:
+				c.hook.kind = a.text()
+			case unix.NFTA_CHAIN_POLICY:
+				c.hook.policy, err = a.uint32()
+			case unix.NFTA_CHAIN_HOOK:
+				err = c.hook.parse(a.data)
+			case attrChainFlags:
+				c.flags, err = a.uint32()
+				c.flags &^= chainFlagBase
+			}
+		}
+		if err != nil {
+			return chain{}, "", fmt.Errorf("chain %q: %w", c.name, err)
+		}
+	}
+	return c, table, nil
+}
+
+// parse decodes the number and the priority of a hook.
+func (h *hook) parse(b []byte) error {
+	for a, err := range attributes(b) {
+		if err != nil {
+			return err
+		}
+		v := uint32(0)
+		switch a.kind {
+		case unix.NFTA_HOOK_HOOKNUM:
+			h.number, err = a.uint32()
+		case unix.NFTA_HOOK_PRIORITY:
+			v, err = a.uint32()
+			h.priority = int32(v)
+		}
+		if err != nil {
+			return fmt.Errorf("hook: %w", err)
+		}
+	}
+	return nil
+}
+
+// parseRule decodes a rule and the names of its table and chain.
+func parseRule(m message) (r rule, table, chain string, err error) {
+	for a, err := range m.attributes() {
+		if err == nil {
+			switch a.kind {
+			case unix.NFTA_RULE_TABLE:
+				table = a.text()
+			case unix.NFTA_RULE_CHAIN:
+				chain = a.text()
+			case unix.NFTA_RULE_EXPRESSIONS:
+				r.form, err = canonical(a.data)
+			}
+		}
+		if err != nil {
+			return rule{}, "", "", fmt.Errorf("rule in chain %q: %w", chain, err)
+		}
+	}
+	return r, table, chain, nil
+}
+
+// parseSet decodes a set without its elements, and the name of its table.
+func parseSet(m message) (s set, table string, err error) {
+	for a, err := range m.attributes() {
+		if err == nil {
+			switch a.kind {
+			case unix.NFTA_SET_TABLE:
+				table = a.text()
+			case unix.NFTA_SET_NAME:
+				s.name = a.text()
+			case unix.NFTA_SET_FLAGS:
+				s.spec.flags, err = a.uint32()
+			case unix.NFTA_SET_KEY_TYPE:
+				s.spec.keyType, err = a.uint32()
+			case unix.NFTA_SET_KEY_LEN:
+				s.spec.keyLen, err = a.uint32()
+			case unix.NFTA_SET_DESC:
+				s.spec.size, err = parseSetSize(a.data)
+			case attrSetExpr:
+				s.spec.expr, _, err = parseExpression(a.data)
+			case attrSetExprs:
+				s.spec.expr = "several"
+			}
+		}
+		if err != nil {
+			return set{}, "", fmt.Errorf("set %q: %w", s.name, err)
+		}
+	}
+	return s, table, nil
+}
+
+func parseSetSize(b []byte) (uint32, error) {
+	for a, err := range attributes(b) {
+		if err != nil {
+			return 0, err
+		}
+		if a.kind == unix.NFTA_SET_DESC_SIZE {
+			return a.uint32()
+		}
+	}
+	return 0, nil
+}
+
+// parseElements decodes the elements in a message about a set, and appends them to out. Keys that are
+// not addresses are an error.
+func parseElements(out []element, m message) ([]element, error) {
+	for a, err := range m.attributes() {
+		if err != nil {
+			return nil, err
+		}
+		if a.kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		for item, err := range attributes(a.data) {
+			if err != nil {
+				return nil, fmt.Errorf("elements: %w", err)
+			}
+			e, err := parseElement(item.data)
+			if err != nil {
+				return nil, fmt.Errorf("element: %w", err)
+			}
+			out = append(out, e)
+		}
+	}
+	return out, nil
+}
+
+func parseElement(b []byte) (e element, err error) {
+	for a, err := range attributes(b) {
+		if err == nil {
+			switch a.kind {
+			case unix.NFTA_SET_ELEM_KEY:
+				e.key, err = parseKey(a.data)
+			case unix.NFTA_SET_ELEM_FLAGS:
+				var flags uint32
+				flags, err = a.uint32()
+				e.end, e.any = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, flags&elementCatchall != 0
+			case unix.NFTA_SET_ELEM_EXPR:
+				e.count, err = parseCounter(a.data)
+			}
+		}
+		if err != nil {
+			return element{}, err
+		}
+	}
+	if !e.key.IsValid() && !e.any {
+		return element{}, fmt.Errorf("%w: no key", errMalformed)
+	}
+	return e, nil
+}
+
+func parseKey(b []byte) (netip.Addr, error) {
+	for a, err := range attributes(b) {
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if a.kind != unix.NFTA_DATA_VALUE {
+			continue
+		}
+		if addr, ok := netip.AddrFromSlice(a.data); ok {
+			return addr, nil
+		}
+		return netip.Addr{}, fmt.Errorf("%w: a key of %d bytes", errMalformed, len(a.data))
+	}
+	return netip.Addr{}, fmt.Errorf("%w: a key without value", errMalformed)
+}
+
+// parseCounter decodes the packets of a counter expression; any other expression counts nothing.
+func parseCounter(b []byte) (uint64, error) {
+	name, data, err := parseExpression(b)
+	if err != nil || name != counterExpr {
+		return 0, err
+	}
+	for a, err := range attributes(data) {
+		if err != nil {
+			return 0, err
+		}
+		if a.kind == unix.NFTA_COUNTER_PACKETS {
+			return a.uint64()
+		}
+	}
+	return 0, nil
+}
+
+// parseSetName decodes the names of the table and the set that elements belong to.
+func parseSetName(m message) (table, set string, err error) {
+	for a, err := range m.attributes() {
+		if err != nil {
+			return "", "", err
+		}
+		switch a.kind {
+		case unix.NFTA_SET_ELEM_LIST_TABLE:
+			table = a.text()
+		case unix.NFTA_SET_ELEM_LIST_SET:
+			set = a.text()
+		}
+	}
+	return table, set, nil
+}
+
+// parseGeneration decodes the number of the ruleset's generation: each transaction of anybody in the
+// network namespace begins the next.
+func parseGeneration(m message) (uint32, error) {
+	for a, err := range m.attributes() {
+		if err != nil {
+			return 0, err
+		}
+		if a.kind == unix.NFTA_GEN_ID {
+			return a.uint32()
+		}
+	}
+	return 0, fmt.Errorf("%w: no generation", errMalformed)
+}
