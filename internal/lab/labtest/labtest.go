@@ -17,23 +17,27 @@ const missingEnv = "SALLYPORT_LAB_MISSING"
 // Main is the TestMain of a package whose tests need network namespaces: it runs them in namespaces of
 // their own (lab.Isolate). Where the kernel does not allow it, the tests run all the same, and those
 // that call Need or NewHost are skipped, each saying which feature is missing.
-func Main(m *testing.M) {
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has something to do before or after: it returns the exit status. It
+// is called twice, outside the namespaces and, in another process, inside (lab.Isolated).
+func Run(m *testing.M) int {
 	inside, status, err := lab.Isolate(context.Background())
 	var missing *lab.FeatureError
 	switch {
 	case errors.As(err, &missing):
 		if err := os.Setenv(missingEnv, missing.Error()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			return 1
 		}
 		fmt.Fprintln(os.Stderr, "SKIP:", missing)
 	case err != nil:
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	case !inside:
-		os.Exit(status)
+		return status
 	}
-	os.Exit(m.Run())
+	return m.Run()
 }
 
 // Need skips a test, with the reason, where there is no lab.
@@ -43,7 +47,7 @@ func Need(t testing.TB) {
 		t.Skip(missing)
 	}
 	if !lab.Isolated() {
-		t.Fatal("the package's TestMain must call labtest.Main")
+		t.Fatal("the package's TestMain must call labtest.Main or labtest.Run")
 	}
 }
 
