@@ -38,7 +38,7 @@ demo: build ## Show a node translating real connections, in network namespaces
 .PHONY: test
 test: ## Run every test under the race detector; list what was skipped
 	@hack/install-deps gcc nft
-	@go build -o $(BIN)/testreport ./internal/tools/testreport
+	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
 
 .PHONY: fuzz
