@@ -83,7 +83,7 @@ func (b *batch) write(c *change) {
 	if c.rebuild {
 		b.deleteTable()
 	}
-	if c.create || c.rebuild {
+	if c.create {
 		n := note{doing: "creating table " + TableName, feature: "tables of family inet (nf_tables)"}
 		b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, func() { b.text(unix.NFTA_TABLE_NAME, TableName) })
 	}

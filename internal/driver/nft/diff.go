@@ -32,14 +32,22 @@ func (c *change) empty() bool { return c.drift == 0 }
 
 // diff says how to turn what the kernel holds into what is wanted.
 func diff(actual, wanted *table) *change {
-	c := &change{}
-	if actual.present && (actual.flags != wanted.flags || actual.foreign > 0) {
-		// A table that is asleep, owned by others or that holds other kinds of things cannot be mended bit
-		// by bit on every kernel.
-		c.rebuild = true
-		c.drift += 1 + actual.foreign
-		actual = &table{}
+	if !actual.present || actual.flags == wanted.flags && actual.foreign == 0 {
+		return diffPresent(actual, wanted)
 	}
+	// A table that is asleep, owned by others or that holds other kinds of things cannot be mended bit by
+	// bit on every kernel.
+	c := diffPresent(&table{}, wanted)
+	c.rebuild = true
+	c.drift = actual.foreign + diffPresent(actual, wanted).drift
+	if actual.flags != wanted.flags {
+		c.drift++
+	}
+	return c
+}
+
+func diffPresent(actual, wanted *table) *change {
+	c := &change{}
 	if !actual.present {
 		c.create = true
 		c.drift++
