@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -18,8 +19,10 @@ const threadNS = "/proc/thread-self/ns/net"
 // netfilter rules. Its methods may be called from several goroutines at once.
 type Host struct {
 	name  string
-	ns    *os.File
 	route *netlink.Handle
+
+	mu sync.RWMutex
+	ns *os.File // nil once closed
 }
 
 // NewHost makes a host in a new network namespace. Its loopback is up, reverse path filtering and
@@ -72,12 +75,32 @@ func (h *Host) adopt() error {
 // Name is the name that the host was made with.
 func (h *Host) Name() string { return h.name }
 
-// FD is a descriptor of the host's network namespace. It is valid until Close.
-func (h *Host) FD() int { return int(h.ns.Fd()) }
+// FD is a descriptor of the host's network namespace. It is valid until Close, and -1 from then on.
+func (h *Host) FD() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.ns == nil {
+		return -1
+	}
+	return int(h.ns.Fd())
+}
+
+// enter takes the calling thread into the host.
+func (h *Host) enter() error {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if h.ns == nil {
+		return os.ErrClosed
+	}
+	return unix.Setns(int(h.ns.Fd()), unix.CLONE_NEWNET)
+}
 
 // Close lets go of the namespace. The kernel removes it, its interfaces and the peers of its veth
-// pairs as soon as no socket and no process is left in it.
+// pairs as soon as no socket and no process is left in it. From then on Do, and what builds on it, fails
+// with os.ErrClosed; interfaces and routes must not be changed any more.
 func (h *Host) Close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.route != nil {
 		h.route.Close()
 		h.route = nil
@@ -95,7 +118,7 @@ func (h *Host) Close() error {
 // starts are not in the host. Do may be nested, for the same host or another one.
 func (h *Host) Do(f func() error) error {
 	return onThread(func() error {
-		if err := unix.Setns(h.FD(), unix.CLONE_NEWNET); err != nil {
+		if err := h.enter(); err != nil {
 			return fmt.Errorf("entering host %s: %w", h.name, err)
 		}
 		return f()
