@@ -70,7 +70,7 @@ func readDir(path string) (*contents, error) {
 	c := &contents{}
 	for _, name := range names {
 		file := filepath.Join(path, name)
-		data, id, err := readFile(file)
+		data, id, err := readFile(file, true)
 		if err != nil {
 			c.unread = append(c.unread, model.Fault{File: file, Message: explain(file, err)})
 			continue
@@ -164,7 +164,7 @@ func (m *Manifests) read(path string, stdin io.Reader) error {
 		m.unread = append(m.unread, c.unread...)
 		return nil
 	}
-	data, _, err := readFile(path)
+	data, _, err := readFile(path, true)
 	if err != nil {
 		return fmt.Errorf("%s %s", path, explain(path, err))
 	}

@@ -100,6 +100,10 @@ func normalise(tree map[string]any) (Key, *model.Fault) {
 	if _, there := tree["metadata"]; there && !metaOK {
 		return fault("metadata", "must be an object with a name")
 	}
+	switch meta["name"].(type) {
+	case bool, int64, float64: // YAML 1.1 takes n, y, on and off for booleans
+		return fault("metadata.name", "must be a string: write it in quotes")
+	}
 	if name == "" {
 		return fault("metadata.name", "is required and must be a string")
 	}

@@ -3,7 +3,6 @@ package dir
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,8 +16,8 @@ import (
 // maxFileSize bounds a file of manifests, in bytes: about 50,000 pools.
 const maxFileSize = 16 << 20
 
-// errBusy says that a file changed while it was read.
-var errBusy = errors.New("the file changed while it was read")
+// errBusy says that a file is being written.
+var errBusy = errors.New("is being written")
 
 // identity tells one state of a file from the next without reading it.
 type identity struct {
@@ -68,15 +67,15 @@ func list(dir string) ([]string, error) {
 	return names, nil
 }
 
-// readFile reads a file with the state it was in, or errBusy if that changed meanwhile.
-func readFile(path string) ([]byte, identity, error) {
+// readFile reads a file with the state it was in, or errBusy if that changed meanwhile or, unless insist is set,
+// some process has it open for writing.
+func readFile(path string, insist bool) ([]byte, identity, error) {
 	// Without O_NONBLOCK, opening a FIFO would wait for a writer.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, identity{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	f := os.NewFile(uintptr(fd), path)
-	defer f.Close()
+	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -89,14 +88,21 @@ func readFile(path string) ([]byte, identity, error) {
 		return nil, id, errors.New("is no regular file")
 	case st.Size > maxFileSize:
 		return nil, id, fmt.Errorf("is %d bytes long, the limit is %d: spread it over several files", st.Size, maxFileSize)
+	case !insist && beingWritten(fd):
+		return nil, id, errBusy
 	}
 	data := make([]byte, st.Size)
-	if n, err := io.ReadFull(f, data); errors.Is(err, io.ErrUnexpectedEOF) || (n == 0 && errors.Is(err, io.EOF)) {
-		if st.Size > 0 {
-			return nil, id, errBusy
+	for done := 0; done < len(data); {
+		n, err := unix.Read(fd, data[done:])
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return nil, id, &fs.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return nil, id, errBusy // it became shorter
+		default:
+			done += n
 		}
-	} else if err != nil {
-		return nil, id, err
 	}
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, id, &fs.PathError{Op: "stat", Path: path, Err: err}
@@ -110,15 +116,11 @@ func readFile(path string) ([]byte, identity, error) {
 	return data, id, nil
 }
 
-// beingWritten says whether some process has the file open for writing: only then does the kernel refuse a
+// beingWritten says whether some process has the open file open for writing: only then does the kernel refuse a
 // read lease with EAGAIN (fcntl(2), F_SETLEASE). Where leases cannot be had, the answer is no.
-func beingWritten(path string) bool {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	if _, err = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK); err == nil {
+func beingWritten(fd int) bool {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)
+	if err == nil { // given back at once, so that no writer waits for it
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_UNLCK)
 	}
 	return errors.Is(err, unix.EAGAIN)

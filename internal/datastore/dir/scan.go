@@ -3,6 +3,7 @@ package dir
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -40,12 +41,12 @@ func (s *Store) scan(now time.Time) {
 	}
 	for name := range s.index.files {
 		if _, there := slices.BinarySearch(names, name); !there {
-			w.due[name] = struct{}{}
+			w.due[name] = false
 		}
 	}
 	for _, name := range names {
 		if w.writing[name] == nil && s.differs(name) {
-			w.due[name] = struct{}{}
+			w.due[name] = false
 		}
 	}
 }
@@ -61,10 +62,11 @@ func (s *Store) differs(name string) bool {
 }
 
 // read looks at files. Many are read, parsed and validated on all cores.
-func (s *Store) read(names []string, now time.Time) {
-	if len(names) == 0 {
+func (s *Store) read(due map[string]bool, now time.Time) {
+	if len(due) == 0 {
 		return
 	}
+	names := slices.Sorted(maps.Keys(due))
 	for _, name := range names {
 		s.watcher.link(name)
 	}
@@ -72,7 +74,7 @@ func (s *Store) read(names []string, now time.Time) {
 	var next atomic.Int64
 	work := func() {
 		for i := next.Add(1) - 1; int(i) < len(names); i = next.Add(1) - 1 {
-			files[i], errs[i] = s.readFile(names[i])
+			files[i], errs[i] = s.readFile(names[i], due[names[i]])
 		}
 	}
 	var helpers sync.WaitGroup
@@ -85,11 +87,13 @@ func (s *Store) read(names []string, now time.Time) {
 		switch {
 		case errors.Is(errs[i], errBusy):
 			s.watcher.hold(name, now)
+			continue
 		case files[i] == nil:
 			s.leave(name, now)
 		default:
 			s.put(name, files[i])
 		}
+		s.watcher.settled(name)
 	}
 }
 
@@ -103,10 +107,10 @@ func (s *Store) put(name string, f *file) {
 }
 
 // readFile reads, parses and validates one file; nil if there is none. It only reads the Store.
-func (s *Store) readFile(name string) (*file, error) {
+func (s *Store) readFile(name string, insist bool) (*file, error) {
 	path := filepath.Join(s.path, name)
 	began := time.Now()
-	data, id, err := readFile(path)
+	data, id, err := readFile(path, insist)
 	switch {
 	case errors.Is(err, errBusy):
 		return nil, err

@@ -74,6 +74,7 @@ type Store struct {
 	rootFault *model.Fault
 	goneSince time.Time // when the first of the files that are gone went
 	scanned   time.Time // when everything was looked over last
+	begun     bool      // every file was read once
 	stale     bool      // what was published is not what holds now
 	reported  map[model.Fault]bool
 	warned    []model.Fault
@@ -162,7 +163,9 @@ func (s *Store) step(now time.Time, publish func(State)) {
 	}
 	s.read(w.ready(now), now)
 	s.expire(now)
-	if s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 {
+	// At the start, a file that is being written was never read: what it declares must not count as removed.
+	s.begun = s.begun || len(w.writing) == 0
+	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 {
 		s.advance()
 	}
 	warnings := s.warnings()

@@ -25,7 +25,7 @@ var validator = sync.OnceValue(func() Validator {
 })
 
 // patience bounds every wait for something that must happen.
-const patience = 10 * time.Second
+const patience = 20 * time.Second
 
 // harness is a Store that runs on a directory, with everything that it published.
 type harness struct {

@@ -3,7 +3,6 @@ package dir
 import (
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,7 +39,7 @@ type watcher struct {
 	places  map[string][]place            // the places that a file or the root depends on
 	rootDir string                        // where path leads; empty: nowhere
 
-	due     map[string]struct{} // files to read now
+	due     map[string]bool     // files to read now; true: also while somebody has them open for writing
 	writing map[string]*writing // files that somebody may be in the middle of writing
 	rescan  bool                // events were lost: look at everything
 	reopen  bool                // path may lead elsewhere now
@@ -53,7 +52,7 @@ type writing struct{ first, last time.Time }
 func newWatcher(path string, note *notifier) *watcher {
 	return &watcher{path: path, note: note,
 		dirs: map[string]int{}, refs: map[string]int{}, wds: map[int][]string{}, users: map[place]map[string]struct{}{}, places: map[string][]place{},
-		due: map[string]struct{}{}, writing: map[string]*writing{}}
+		due: map[string]bool{}, writing: map[string]*writing{}}
 }
 
 // open finds out where the directory is and watches it, and what leads there.
@@ -213,7 +212,7 @@ func (w *watcher) lost(dir string, now time.Time) {
 			if user == rootName {
 				w.reopen = true
 			} else {
-				w.due[user] = struct{}{}
+				w.due[user] = false
 			}
 		}
 	}
@@ -234,10 +233,11 @@ func (w *watcher) file(name string, e event, path string, now time.Time) {
 			w.writing[name] = &writing{first: now}
 		}
 		w.writing[name].last = now
+		delete(w.due, name)
 		return
 	}
 	delete(w.writing, name)
-	w.due[name] = struct{}{}
+	w.due[name] = false
 }
 
 // complete says whether a name that was just made needs no writing: a link to elsewhere, a second name of a
@@ -250,33 +250,28 @@ func complete(path string) bool {
 	return st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink > 1
 }
 
-// ready is the files to read now, sorted. Files that somebody writes are kept back until they are closed,
-// or quiet for long enough.
-func (w *watcher) ready(now time.Time) []string {
+// ready is the files to read now. Files that somebody writes are kept back until they are closed, or quiet
+// for long enough.
+func (w *watcher) ready(now time.Time) map[string]bool {
 	for name, wr := range w.writing {
-		if now.Sub(wr.last) < writeSettle {
-			continue
+		if now.Sub(wr.last) >= writeSettle {
+			w.due[name] = now.Sub(wr.first) >= writeLimit
 		}
-		if now.Sub(wr.first) < writeLimit && beingWritten(filepath.Join(w.path, name)) {
-			wr.last = now
-			continue
-		}
-		delete(w.writing, name)
-		w.due[name] = struct{}{}
 	}
-	if len(w.due) == 0 {
-		return nil
-	}
-	out := slices.Sorted(maps.Keys(w.due))
-	clear(w.due)
-	return out
+	due := w.due
+	w.due = map[string]bool{}
+	return due
 }
 
-// hold keeps a file back for a while: it changed while it was read.
+// settled notes that a file was read.
+func (w *watcher) settled(name string) { delete(w.writing, name) }
+
+// hold keeps a file back for a while: somebody has it open for writing, or it changed while it was read.
 func (w *watcher) hold(name string, now time.Time) {
 	if w.writing[name] == nil {
-		w.writing[name] = &writing{first: now, last: now}
+		w.writing[name] = &writing{first: now}
 	}
+	w.writing[name].last = now
 }
 
 // wake is when ready has something to say without any event; zero: never.

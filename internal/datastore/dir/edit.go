@@ -1,0 +1,281 @@
+package dir
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Action is what an edit did to an object.
+type Action string
+
+// The actions, in kubectl's words.
+const (
+	Created    Action = "created"
+	Configured Action = "configured"
+	Unchanged  Action = "unchanged"
+	Deleted    Action = "deleted"
+)
+
+// Result is what was done to one object.
+type Result struct {
+	Key
+	Action Action
+	File   string // the file that holds it, or held it
+	Digest string // of the object as it is now (see Object.Digest); empty: it is gone
+}
+
+// FaultsError is an edit that was refused. Nothing was written.
+type FaultsError struct {
+	Reason string
+	Faults []model.Fault
+}
+
+func (e *FaultsError) Error() string {
+	lines := []string{e.Reason + ":"}
+	for _, f := range e.Faults {
+		lines = append(lines, "  "+f.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// NotFoundError is an object that the directory does not declare.
+type NotFoundError struct{ Key }
+
+func (e *NotFoundError) Error() string { return e.Key.String() + " not found" }
+
+// edit is a change of a directory in the making: nothing is written before all is known to be right.
+type edit struct {
+	dir      string
+	contents *contents
+	current  map[Key]*manifest
+	file     map[*manifest]int              // index in contents
+	bad      map[Key]bool                   // declared, with faults
+	changes  map[int]map[int]map[string]any // by file and document; nil: remove it
+	created  map[string]map[string]any      // by file name
+}
+
+// Apply makes the directory declare these objects as well: each replaces the document that declares it now, or
+// gets a file of its own, named by its kind and name (ippool_default.yaml). Either all are valid, or nothing is
+// written. It refuses while another document of the directory is faulty, and where an object stands inside a List.
+// With dryRun nothing is written. The results are in the order of the objects.
+//
+// Each file is replaced at once, but several files are not one transaction: an error while writing says
+// which were written.
+func Apply(dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error) {
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	keys := map[Key]bool{}
+	for _, o := range m.all() {
+		keys[o.Key] = true
+	}
+	e, err := begin(dir, v, keys)
+	if err != nil {
+		return nil, err
+	}
+	if faults := e.check(m, v); len(faults) > 0 {
+		return nil, &FaultsError{"nothing was applied, since not everything is valid", faults}
+	}
+	results := make([]Result, 0, len(keys))
+	for _, o := range m.all() {
+		r, err := e.put(o)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, r)
+	}
+	return results, e.write(dryRun)
+}
+
+// Delete makes the directory declare these objects no more. A file of which nothing but white space would be left
+// is removed. Objects that are not declared are errors of type NotFoundError, joined; the others are deleted all
+// the same. It refuses as Apply does.
+func Delete(dir string, v Validator, keys []Key, dryRun bool) ([]Result, error) {
+	unlock, err := lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	set := map[Key]bool{}
+	for _, k := range keys {
+		set[k] = true
+	}
+	e, err := begin(dir, v, set)
+	if err != nil {
+		return nil, err
+	}
+	var results []Result
+	var missing []error
+	for _, k := range keys {
+		m := e.current[k]
+		if m == nil {
+			missing = append(missing, &NotFoundError{k})
+			continue
+		}
+		if m.item >= 0 {
+			return nil, insideList(m)
+		}
+		e.change(m, nil)
+		results = append(results, Result{Key: k, Action: Deleted, File: m.File})
+	}
+	if err := e.write(dryRun); err != nil {
+		return nil, err
+	}
+	return results, errors.Join(missing...)
+}
+
+// begin reads the directory and refuses if anything beside the given objects is faulty.
+func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
+	c, err := readDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	e := &edit{dir: dir, contents: c, current: map[Key]*manifest{}, file: map[*manifest]int{}, bad: map[Key]bool{},
+		changes: map[int]map[int]map[string]any{}, created: map[string]map[string]any{}}
+	var faults []model.Fault
+	for _, f := range c.faults(v) {
+		k := Key{f.Kind, f.Name}
+		e.bad[k] = true
+		if !keys[k] {
+			faults = append(faults, f)
+		}
+	}
+	for i, p := range c.files {
+		for j := range p.manifests {
+			m := &p.manifests[j]
+			if first := e.current[m.Key]; first != nil && keys[m.Key] {
+				faults = append(faults, twice(&m.Object, &first.Object))
+			}
+			e.current[m.Key], e.file[m] = m, i
+		}
+	}
+	if len(faults) > 0 {
+		sortFaults(faults)
+		return nil, &FaultsError{"nothing was changed, since the directory has faults; mend them first", faults}
+	}
+	return e, nil
+}
+
+// check is what is wrong with objects that are to be applied: as successors of those that are declared now,
+// unless these are faulty themselves.
+func (e *edit) check(m *Manifests, v Validator) []model.Fault {
+	faults := slices.Clone(m.unread)
+	seen := map[Key]*manifest{}
+	for _, p := range m.files {
+		p.faults = slices.Clone(p.faults)
+		for i := range p.manifests {
+			o := &p.manifests[i]
+			if first := seen[o.Key]; first != nil {
+				faults = append(faults, twice(&o.Object, &first.Object))
+			}
+			seen[o.Key] = o
+			var found []model.Fault
+			if old := e.current[o.Key]; old != nil && !e.bad[o.Key] {
+				found = v.Update(o.tree, old.tree)
+			} else {
+				found = v.Create(o.tree)
+			}
+			for _, f := range found {
+				p.fault(*o, f)
+			}
+		}
+		faults = append(faults, p.faults...)
+	}
+	return faults
+}
+
+// put notes what applying one object means.
+func (e *edit) put(o *manifest) (Result, error) {
+	r := Result{Key: o.Key, Action: Unchanged, Digest: o.Digest()}
+	old := e.current[o.Key]
+	switch {
+	case old == nil:
+		name, err := e.newName(o.Key)
+		if err != nil {
+			return r, err
+		}
+		e.created[name] = o.tree
+		r.Action, r.File = Created, filepath.Join(e.dir, name)
+		return r, nil
+	case bytes.Equal(old.JSON, o.JSON):
+	case old.item >= 0:
+		return r, insideList(old)
+	default:
+		e.change(old, o.tree)
+		r.Action = Configured
+	}
+	r.File = old.File
+	return r, nil
+}
+
+func (e *edit) change(m *manifest, tree map[string]any) {
+	i := e.file[m]
+	if e.changes[i] == nil {
+		e.changes[i] = map[int]map[string]any{}
+	}
+	e.changes[i][m.doc] = tree
+}
+
+func insideList(m *manifest) error {
+	return fmt.Errorf("%s stands inside a List in %s:%d, which is not edited: make it a document of its own, or change it there by hand", m.Key, m.File, m.Line)
+}
+
+// newName is the name of the file for a new object. A name that is taken, by a file that declares something else
+// by now, gets a number.
+func (e *edit) newName(k Key) (string, error) {
+	if k.Name != filepath.Base(k.Name) {
+		return "", fmt.Errorf("%s: the name cannot be that of a file", k)
+	}
+	base := strings.ToLower(k.Kind) + "_" + k.Name
+	const longest = 255 - len("-999.yaml") // NAME_MAX of Linux
+	if len(base) > longest {
+		base = base[:longest]
+	}
+	for n := 1; n < 1000; n++ {
+		name := base + ".yaml"
+		if n > 1 {
+			name = fmt.Sprintf("%s-%d.yaml", base, n)
+		}
+		if _, taken := e.created[name]; taken {
+			continue
+		}
+		if _, err := os.Lstat(filepath.Join(e.dir, name)); errors.Is(err, os.ErrNotExist) {
+			return name, nil
+		}
+	}
+	return "", fmt.Errorf("%s: there are too many files named %s-N.yaml", k, base)
+}
+
+// write computes every new file first and then puts them in place.
+func (e *edit) write(dryRun bool) error {
+	var writes []fileWrite
+	for _, i := range slices.Sorted(maps.Keys(e.changes)) {
+		p := e.contents.files[i]
+		data, err := rewrite(p, e.changes[i])
+		if err != nil {
+			return err
+		}
+		writes = append(writes, fileWrite{path: p.file, data: data, was: &e.contents.ids[i]})
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.created)) {
+		data, err := renderYAML(e.created[name])
+		if err != nil {
+			return err
+		}
+		writes = append(writes, fileWrite{path: filepath.Join(e.dir, name), data: data})
+	}
+	if dryRun {
+		return nil
+	}
+	return commit(writes)
+}
