@@ -34,7 +34,7 @@ func Link(a, b Port) error {
 			return fmt.Errorf("linking %s to %s: %w", a, b, err)
 		}
 	}
-	return nil
+	return errors.Join(a.Host.awaitCarrier(a.Name), b.Host.awaitCarrier(b.Name))
 }
 
 // String names the host and the interface.
@@ -126,14 +126,18 @@ func (h *Host) Index(name string) (int, error) {
 	return link.Attrs().Index, nil
 }
 
-// AddAddress gives an interface an address with the length of its subnet. It can be used at once: there
+// AddAddress gives an interface that is up an address with the length of its subnet. It can be used at once: there
 // is no duplicate address detection.
 func (h *Host) AddAddress(name string, address netip.Prefix) error {
 	a := &netlink.Addr{IPNet: ipNet(address)}
 	if address.Addr().Is6() {
 		a.Flags = unix.IFA_F_NODAD
 	}
-	return h.onLink("adding "+address.String()+" to", name, func(l netlink.Link) error { return h.route.AddrAdd(l, a) })
+	err := h.onLink("adding "+address.String()+" to", name, func(l netlink.Link) error { return h.route.AddrAdd(l, a) })
+	if err != nil {
+		return err
+	}
+	return h.awaitLocal(address.Addr())
 }
 
 // RemoveAddress takes an address from an interface.
