@@ -336,3 +336,38 @@ func TestDirectoryThroughLinks(t *testing.T) {
 	write(t, filepath.Join(base, "v1", "res", "a.yaml"), pool("a", "10.3.0.0/24"))
 	h.untilPools("a=10.3.0.0/24")
 }
+
+// A file that is being written while the agent starts was declared before: it must not count as empty.
+func TestStartWhileAFileIsWritten(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24"), "b.yaml": pool("b", "10.2.0.0/24")})
+	h.untilPools("a=10.1.0.0/24", "b=10.2.0.0/24")
+	h.stop()
+	f, err := os.OpenFile(filepath.Join(h.dir, "a.yaml"), os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	write(t, filepath.Join(h.dir, "b.yaml"), pool("b", "10.3.0.0/24"))
+	h = start(t, h.dir, h.state)
+	_, err = f.WriteString(pool("a", "10.4.0.0/24"))
+	must(t, err)
+	must(t, f.Close())
+	h.untilPools("a=10.4.0.0/24", "b=10.3.0.0/24")
+	h.never("a vanished", func(s State) bool { return len(pools(s)) != 2 || len(s.Faults) > 0 })
+}
+
+// Many changes in a row end in what the files say, and a new, empty directory is taken at its word.
+func TestManyChangesAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, nil)
+	var want []string
+	for i := range 300 {
+		name := fmt.Sprintf("p%03d", i)
+		for range 3 {
+			write(t, filepath.Join(h.dir, name+".yaml"), pool(name, fmt.Sprintf("10.0.%d.0/28", i%256), "disabled: true"))
+		}
+		want = append(want, name+"="+fmt.Sprintf("10.0.%d.0/28", i%256))
+	}
+	h.untilPools(want...)
+	must(t, os.Rename(h.dir, h.dir+"2"))
+	must(t, os.Mkdir(h.dir, 0o755))
+	h.untilPools()
+}
