@@ -1,0 +1,185 @@
+// Package agent wires the parts of a node together: the datastore feeds the reconcile loop, the loop
+// drives the kernel, and a socket and an HTTP address tell how it all stands.
+//
+// It holds no logic of its own about pools or packets. Stopping it leaves the kernel as it is.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/driver/hostaddr"
+	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/reconcile"
+	"github.com/sallyport/sallyport/internal/validate"
+)
+
+// Config says what an agent works on. Every field is required but MetricsAddress.
+type Config struct {
+	NodeName string
+	Dir      string // holds the manifests
+	StateDir string // holds the last good state
+	Socket   string // path of the socket for status
+	// MetricsAddress is where /healthz, /readyz and /metrics are served, as host:port; empty: nowhere.
+	MetricsAddress string
+	Version        string
+	Log            *slog.Logger
+}
+
+// Agent is one running agent.
+type Agent struct {
+	cfg       Config
+	log       *slog.Logger
+	nft       *nft.Driver
+	loop      *reconcile.Loop
+	resources resources
+}
+
+// Run runs an agent until the context ends. It returns an error if it could not start, or if a part of
+// it broke that cannot go on.
+func Run(ctx context.Context, cfg Config) error {
+	validator, err := validate.New()
+	if err != nil {
+		return fmt.Errorf("preparing validation: %w", err)
+	}
+	socket, err := listenSocket(ctx, cfg.Socket)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	store, err := dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Log: cfg.Log, Validator: validator})
+	if err != nil {
+		return err
+	}
+	driver, err := nft.New(nft.Options{Log: cfg.Log})
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, resources: resources{next: make(chan struct{})}}
+	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}}, Log: cfg.Log})
+
+	cfg.Log.Info("starting", "node", cfg.NodeName, "dir", cfg.Dir, "version", cfg.Version)
+	err = a.run(ctx, store, socket)
+	cfg.Log.Info("stopped; the rules in the kernel stay")
+	return errors.Join(err, driver.Close(), store.Close())
+}
+
+func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serve(ctx, socket, a.socketHandler()) })
+	if a.cfg.MetricsAddress != "" {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", a.cfg.MetricsAddress)
+		if err != nil {
+			return fmt.Errorf("listening for metrics and probes (--metrics-address): %w", err)
+		}
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{a})
+		g.Go(func() error { return serve(ctx, l, a.healthHandler(promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))) })
+	}
+	g.Go(func() error {
+		hostaddr.Watch(ctx, a.log, func(p []netip.Prefix) {
+			a.loop.SetLocal(model.Local{Name: a.cfg.NodeName, Interfaces: p})
+		})
+		return nil
+	})
+	g.Go(func() error { a.loop.Run(ctx); return nil })
+	g.Go(func() error {
+		return store.Run(ctx, func(s dir.State) {
+			a.resources.set(s)
+			a.loop.SetSnapshot(s.Snapshot, s.Version)
+		})
+	})
+	return g.Wait()
+}
+
+// natDriver gives the nftables driver its part of the plan.
+type natDriver struct{ *nft.Driver }
+
+func (natDriver) Name() string { return "nft" }
+
+func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
+	return d.Driver.Apply(ctx, p.NAT)
+}
+
+// resources holds what the datastore published last.
+type resources struct {
+	mu    sync.Mutex
+	state dir.State
+	next  chan struct{} // closed and replaced by set
+}
+
+func (r *resources) set(s dir.State) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state = s
+	close(r.next)
+	r.next = make(chan struct{})
+}
+
+func (r *resources) get() dir.State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.state
+}
+
+func (r *resources) changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.next
+}
+
+// listenSocket makes the agent's socket, which root and its group alone may use. A socket that a dead
+// agent left is replaced; one on which an agent answers is an error.
+func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("making the directory of the socket: %w", err)
+	}
+	if NewClient(path).Running(ctx) {
+		return nil, fmt.Errorf("another agent answers on %s: stop it first, or give this one its own --socket and --state-dir in another network namespace", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("removing the socket of an earlier agent: %w", err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("making the socket: %w", err)
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(fmt.Errorf("restricting the socket: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// serve answers on l until the context ends; calls under way then have a moment to finish.
+func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
+		BaseContext: func(net.Listener) context.Context { return ctx }}
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		stopped <- srv.Shutdown(end)
+	}()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	}
+	return <-stopped
+}

@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"net/netip"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/reconcile"
+)
+
+// Status is how the node stands; `sallyport status -o json` prints it.
+type Status struct {
+	Node    string `json:"node"`
+	Version string `json:"version"`
+	// Ready says that the kernel was read back and equals the plan; Reason is why not.
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+
+	Dir       string                  `json:"dir"`
+	Drivers   []reconcile.DriverState `json:"drivers"`
+	Resources ResourceStatus          `json:"resources"`
+	NAT       *NATStatus              `json:"nat,omitempty"` // absent before the first plan
+	Pools     []PoolStatus            `json:"pools"`
+	// Faults are what is wrong with the manifests. While there is one, the last good state of all
+	// resources stays in force.
+	Faults []model.Fault `json:"faults"`
+	// Warnings are what is wrong without holding anything back.
+	Warnings []model.Fault `json:"warnings"`
+}
+
+// ResourceStatus counts the resources in force.
+type ResourceStatus struct {
+	Pools             int `json:"pools"`
+	NATConfigurations int `json:"natConfigurations"`
+	Nodes             int `json:"nodes"`
+}
+
+// NATStatus is what the plan says about translation on this node.
+type NATStatus struct {
+	SourceRanges   int                  `json:"sourceRanges"`
+	ExemptRanges   int                  `json:"exemptRanges"`
+	OutInterfaces  []string             `json:"outInterfaces,omitempty"` // absent: every interface
+	To4            string               `json:"to4"`                     // "node" or an address
+	To6            string               `json:"to6"`
+	Ports          string               `json:"ports,omitempty"`
+	UDPPorts       string               `json:"udpPorts,omitempty"`
+	PortAllocation model.PortAllocation `json:"portAllocation"`
+}
+
+// PoolStatus is how one pool stands on this node.
+type PoolStatus struct {
+	Name        string       `json:"name"`
+	CIDR        netip.Prefix `json:"cidr"`
+	NATOutgoing bool         `json:"natOutgoing"`
+	Disabled    bool         `json:"disabled"`
+	Allocatable bool         `json:"allocatable"`
+	Reason      string       `json:"reason"`  // of the Allocatable condition
+	Message     string       `json:"message"` // of the same
+	// TranslatedConnections counts those that this pool decided, since the table was made.
+	TranslatedConnections uint64 `json:"translatedConnections"`
+}
+
+// WaitRequest asks the agent to answer when it holds objects in the kernel.
+type WaitRequest struct {
+	Objects []ObjectDigest `json:"objects"`
+	// Seconds to wait at most, up to 600.
+	Seconds float64 `json:"seconds"`
+}
+
+// ObjectDigest names an object with one content.
+type ObjectDigest struct {
+	Kind   string `json:"kind"`
+	Name   string `json:"name"`
+	Digest string `json:"digest"` // as the datastore gives it; empty: the object is gone
+}
+
+// WaitResponse is the answer to a WaitRequest.
+type WaitResponse struct {
+	Held   bool   `json:"held"`
+	Reason string `json:"reason,omitempty"` // why not in time
+}
+
+// ExplainResponse is the verdict of the plan that the agent holds.
+type ExplainResponse struct {
+	Node    string          `json:"node"`
+	Verdict compile.Verdict `json:"verdict"`
+	// Ready says that the kernel was read back and equals that plan; Reason is why not.
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+}

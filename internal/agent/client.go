@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+)
+
+// ErrNoAgent says that no agent answers on the socket.
+var ErrNoAgent = errors.New("no agent is running there; start one with: sallyport run")
+
+// maxAnswer bounds what a client reads of an answer, in bytes: a status of 100,000 pools takes a third.
+const maxAnswer = 128 << 20
+
+// Client speaks with an agent over its socket.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient makes a client for the agent whose socket has this path. It connects with each call.
+func NewClient(socket string) *Client {
+	var d net.Dialer
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Status asks how the node stands.
+func (c *Client) Status(ctx context.Context) (*Status, error) {
+	var s Status
+	return &s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// WaitReady asks for the status as soon as the node is ready, or after the time given.
+func (c *Client) WaitReady(ctx context.Context, d time.Duration) (*Status, error) {
+	var s Status
+	return &s, c.call(ctx, http.MethodGet, "/v1/status?wait="+url.QueryEscape(d.String()), nil, &s)
+}
+
+// Wait asks until the agent holds the objects in the kernel, or the time is over.
+func (c *Client) Wait(ctx context.Context, objects []ObjectDigest, d time.Duration) (*WaitResponse, error) {
+	var r WaitResponse
+	return &r, c.call(ctx, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: d.Seconds()}, &r)
+}
+
+// Explain asks what the plan that the agent holds does to a flow.
+func (c *Client) Explain(ctx context.Context, f compile.Flow) (*ExplainResponse, error) {
+	q := url.Values{
+		"source": {f.Source.String()}, "destination": {f.Destination.String()},
+		"protocol": {strconv.Itoa(int(f.Protocol))}, "port": {strconv.Itoa(int(f.DestinationPort))}, "outInterface": {f.OutInterface},
+	}
+	var r ExplainResponse
+	return &r, c.call(ctx, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r)
+}
+
+// Running says whether an agent answers on the socket, or at least holds it.
+func (c *Client) Running(ctx context.Context) bool {
+	_, err := c.Status(ctx)
+	return !errors.Is(err, ErrNoAgent)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return fmt.Errorf("asking the agent: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
+	if err != nil {
+		return fmt.Errorf("asking the agent: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	var op *net.OpError
+	switch {
+	case errors.As(err, &op) && op.Op == "dial" && errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("asking the agent on %s: permission denied; try it as root", c.socket)
+	case errors.As(err, &op) && op.Op == "dial":
+		return fmt.Errorf("asking the agent on %s: %w", c.socket, ErrNoAgent)
+	case err != nil:
+		return fmt.Errorf("asking the agent on %s: %w", c.socket, err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("the agent refused: %s", strings.TrimSpace(string(b)))
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	return nil
+}

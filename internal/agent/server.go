@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+)
+
+// Bounds on what callers may ask for.
+const (
+	maxWait       = 10 * time.Minute
+	maxRequest    = 16 << 20 // bytes of a request's body
+	scrapeTimeout = 10 * time.Second
+)
+
+// socketHandler serves the agent's socket.
+func (a *Agent) socketHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", a.serveStatus)
+	mux.HandleFunc("POST /v1/wait", a.serveWait)
+	mux.HandleFunc("GET /v1/explain", a.serveExplain)
+	return mux
+}
+
+// healthHandler serves what probes and Prometheus ask for.
+func (a *Agent) healthHandler(metrics http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		s, _ := a.loop.State()
+		if ready, reason := s.Ready(); !ready {
+			http.Error(w, "not ready: "+reason, http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.Handle("GET /metrics", metrics)
+	return mux
+}
+
+func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
+	if wait := r.FormValue("wait"); wait != "" {
+		d, err := time.ParseDuration(wait)
+		if err != nil {
+			http.Error(w, fmt.Sprintf("wait: %q is not a duration such as 5s", wait), http.StatusBadRequest)
+			return
+		}
+		a.until(r.Context(), d, func() string {
+			s, _ := a.loop.State()
+			_, reason := s.Ready()
+			return reason
+		})
+	}
+	status, err := a.status(r.Context())
+	if err != nil {
+		a.log.Warn("status is incomplete", "error", err)
+	}
+	reply(w, status)
+}
+
+func (a *Agent) serveWait(w http.ResponseWriter, r *http.Request) {
+	var req WaitRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&req); err != nil {
+		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	reason := a.until(r.Context(), time.Duration(req.Seconds*float64(time.Second)), func() string { return a.missing(req.Objects) })
+	reply(w, WaitResponse{Held: reason == "", Reason: reason})
+}
+
+// until calls check at each change of state until it returns "" or the time is over, and returns what it
+// said last.
+func (a *Agent) until(ctx context.Context, d time.Duration, check func() string) string {
+	ctx, cancel := context.WithTimeout(ctx, min(d, maxWait))
+	defer cancel()
+	for {
+		_, changed := a.loop.State()
+		read := a.resources.changed()
+		reason := check()
+		if reason == "" {
+			return ""
+		}
+		select {
+		case <-changed:
+		case <-read:
+		case <-ctx.Done():
+			return reason
+		}
+	}
+}
+
+// missing says why the kernel does not hold the objects yet, or "" when it does.
+func (a *Agent) missing(objects []ObjectDigest) string {
+	// The loop's state is read first: what it has applied was published before.
+	s, _ := a.loop.State()
+	held := a.resources.get()
+	if len(held.Faults) > 0 {
+		return fmt.Sprintf("the last good state stays in force while there is a fault: %s", held.Faults[0])
+	}
+	for _, o := range objects {
+		if !held.Holds(o.Kind, o.Name, o.Digest) {
+			return fmt.Sprintf("the agent has not read this %s %q yet; it watches %s", o.Kind, o.Name, a.cfg.Dir)
+		}
+	}
+	if s.Version < held.Version {
+		return "the agent has read it and is about to apply it"
+	}
+	_, reason := s.Ready()
+	return reason
+}
+
+func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
+	f, err := flowOf(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s, _ := a.loop.State()
+	ready, reason := s.Ready()
+	if s.Plan == nil {
+		http.Error(w, reason, http.StatusServiceUnavailable)
+		return
+	}
+	reply(w, ExplainResponse{Node: a.cfg.NodeName, Verdict: s.Plan.Decide(f), Ready: ready, Reason: reason})
+}
+
+func flowOf(r *http.Request) (compile.Flow, error) {
+	src, err1 := netip.ParseAddr(r.FormValue("source"))
+	dst, err2 := netip.ParseAddr(r.FormValue("destination"))
+	proto, err3 := strconv.ParseUint(r.FormValue("protocol"), 10, 8)
+	port, err4 := strconv.ParseUint(r.FormValue("port"), 10, 16)
+	if err := errors.Join(err1, err2, err3, err4); err != nil {
+		return compile.Flow{}, err
+	}
+	if src.BitLen() != dst.BitLen() {
+		return compile.Flow{}, fmt.Errorf("%s and %s are not of one family", src, dst)
+	}
+	return compile.Flow{Source: src.Unmap(), Destination: dst.Unmap(), Protocol: compile.Protocol(proto),
+		DestinationPort: uint16(port), OutInterface: r.FormValue("outInterface")}, nil
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // a caller that has gone away needs no answer
+}

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// status gathers how the node stands. With an error, what could be gathered is returned.
+func (a *Agent) status(ctx context.Context) (*Status, error) {
+	loop, _ := a.loop.State()
+	held := a.resources.get()
+	out := &Status{Node: a.cfg.NodeName, Version: a.cfg.Version, Dir: a.cfg.Dir, Drivers: loop.Drivers, Pools: []PoolStatus{}, Faults: []model.Fault{}, Warnings: []model.Fault{}}
+	out.Ready, out.Reason = loop.Ready()
+	out.Faults = append(out.Faults, held.Faults...)
+	out.Warnings = append(out.Warnings, held.Warnings...)
+	if loop.Plan != nil {
+		out.NAT = natStatus(&loop.Plan.NAT)
+	}
+	counters, err := a.nft.Counters(ctx)
+	if err != nil {
+		err = fmt.Errorf("counting translated connections: %w", err)
+	}
+	if s := held.Snapshot; s != nil {
+		out.Resources = ResourceStatus{Pools: len(s.Pools), NATConfigurations: len(s.NATConfigurations), Nodes: len(s.Nodes)}
+		for i := range s.Pools {
+			p := &s.Pools[i]
+			c := held.Conditions[p.Name]
+			out.Pools = append(out.Pools, PoolStatus{Name: p.Name, CIDR: p.CIDR, NATOutgoing: p.NATOutgoing, Disabled: p.Disabled,
+				Allocatable: c.Allocatable, Reason: c.Reason, Message: c.Message, TranslatedConnections: counters[p.Name].Connections})
+		}
+	}
+	return out, err
+}
+
+func natStatus(n *compile.NAT) *NATStatus {
+	to := func(a netip.Addr) string {
+		if a.IsValid() {
+			return a.String()
+		}
+		return "node"
+	}
+	return &NATStatus{SourceRanges: len(n.Sources), ExemptRanges: len(n.Exempt), OutInterfaces: n.OutInterfaces, To4: to(n.To4), To6: to(n.To6),
+		Ports: n.Ports.String(), UDPPorts: n.UDPPorts.String(), PortAllocation: n.Allocation}
+}
+
+// collector gives Prometheus what status says, read when it is asked for.
+type collector struct{ agent *Agent }
+
+// desc describes a metric of Sallyport's own; docs/reference/metrics.md lists them.
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("sallyport_"+name, help, labels, nil)
+}
+
+// Describe announces nothing: the metrics are made when asked for.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect makes the metrics.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
+	defer cancel()
+	s, err := c.agent.status(ctx)
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(desc("translated_connections_total", "Connections translated, by the pool that decided."), err)
+	}
+	send := func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, t, v, labels...)
+	}
+	truth := map[bool]float64{true: 1}
+	send(desc("ready", "1 when the kernel was read back and equals the plan."), prometheus.GaugeValue, truth[s.Ready])
+	send(desc("resource_faults", "Faults in the manifests; while there is one, the last good state stays in force."), prometheus.GaugeValue, float64(len(s.Faults)))
+	resources := desc("resources", "Resources in force, by kind.", "kind")
+	send(resources, prometheus.GaugeValue, float64(s.Resources.Pools), "IPPool")
+	send(resources, prometheus.GaugeValue, float64(s.Resources.NATConfigurations), "NATConfiguration")
+	send(resources, prometheus.GaugeValue, float64(s.Resources.Nodes), "Node")
+	if s.NAT != nil {
+		send(desc("source_ranges", "Disjoint ranges of addresses whose connections are translated."), prometheus.GaugeValue, float64(s.NAT.SourceRanges))
+		send(desc("exempt_ranges", "Ranges of destinations that are not translated."), prometheus.GaugeValue, float64(s.NAT.ExemptRanges))
+	}
+	ready := desc("driver_ready", "1 when the driver's part of the kernel equals the plan.", "driver")
+	applies := desc("driver_applies_total", "Attempts to bring a plan to the kernel.", "driver")
+	failures := desc("driver_failures_total", "Attempts that failed.", "driver")
+	repairs := desc("driver_repairs_total", "Times that the kernel had been changed behind the driver's back.", "driver")
+	for _, d := range s.Drivers {
+		send(ready, prometheus.GaugeValue, truth[d.Ready], d.Name)
+		send(applies, prometheus.CounterValue, float64(d.Applies), d.Name)
+		send(failures, prometheus.CounterValue, float64(d.Failures), d.Name)
+		send(repairs, prometheus.CounterValue, float64(d.Repairs), d.Name)
+	}
+	if err != nil {
+		return
+	}
+	translated := desc("translated_connections_total", "Connections translated, by the pool that decided.", "pool")
+	for _, p := range s.Pools {
+		if p.NATOutgoing {
+			send(translated, prometheus.CounterValue, float64(p.TranslatedConnections), p.Name)
+		}
+	}
+}

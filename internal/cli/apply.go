@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/agent"
+	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/validate"
+)
+
+func applyCommand(g *global) *cobra.Command {
+	var files []string
+	var wait time.Duration
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE|DIR|-",
+		Short: "Write resources into the directory of manifests",
+		Long: `Write resources into the directory of manifests, which the agent watches. An object that is declared there
+is replaced where it stands, and everything around it stays as it is, byte for byte; another one gets a
+file of its own, KIND_NAME.yaml.
+
+One invalid document and nothing is written, nor while another document in the directory is faulty. What is
+immutable, such as a pool's cidr, is refused: delete the pool and create another.`,
+		Example: "  sallyport apply -f pool.yaml --wait 5s\n  sallyport get pool private -o yaml | sed s/true/false/ | sallyport apply -f -",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := validate.New()
+			if err != nil {
+				return err
+			}
+			manifests, err := dir.ReadManifests(files, cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			results, err := dir.Apply(g.dir, v, manifests, dryRun)
+			if err != nil {
+				return err
+			}
+			if len(results) == 0 {
+				return errors.New("nothing to apply: no object was given")
+			}
+			suffix := ""
+			if dryRun {
+				suffix = " (dry run)"
+			}
+			for _, r := range results {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s%s\n", fullName(r.Kind, r.Name), r.Action, suffix)
+			}
+			if wait == 0 || dryRun {
+				return nil
+			}
+			return waitHeld(cmd, g, results, wait)
+		},
+	}
+	filesFlag(cmd, &files)
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long, such as 5s, until the agent holds the result in the kernel")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done and write nothing")
+	return cmd
+}
+
+// waitHeld waits until the kernel of this node holds what was written.
+func waitHeld(cmd *cobra.Command, g *global, results []dir.Result, wait time.Duration) error {
+	digests := make([]agent.ObjectDigest, 0, len(results))
+	for _, r := range results {
+		digests = append(digests, agent.ObjectDigest{Kind: r.Kind, Name: r.Name, Digest: r.Digest})
+	}
+	r, err := g.client().Wait(cmd.Context(), digests, wait)
+	switch {
+	case err != nil:
+		return fmt.Errorf("written, but not known to be in the kernel: %w", err)
+	case !r.Held:
+		return fmt.Errorf("written, but not in the kernel after %s: %s", wait, r.Reason)
+	default:
+		return nil
+	}
+}

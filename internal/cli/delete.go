@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/validate"
+)
+
+func deleteCommand(g *global) *cobra.Command {
+	var files []string
+	cmd := &cobra.Command{
+		Use:   "delete (KIND NAME... | -f FILE|DIR|-)",
+		Short: "Remove resources from the directory of manifests",
+		Long: `Remove resources from the directory of manifests. What stands around them in a file stays as it is, byte for
+byte; a file in which nothing is left is removed. It refuses while another document there is faulty.
+
+Without its pool, an address is no longer translated, nor exempt as a destination.`,
+		Example:           "  sallyport delete ippool private\n  sallyport delete -f pool.yaml",
+		ValidArgsFunction: completeObjects(g),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := validate.New()
+			if err != nil {
+				return err
+			}
+			keys, err := keysOf(cmd, files, args)
+			if err != nil {
+				return err
+			}
+			results, err := dir.Delete(g.dir, v, keys, false)
+			for _, r := range results {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "delete what this file, directory, or - for standard input declares; may be repeated")
+	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
+	return cmd
+}
+
+// keysOf is what a person wants to delete, named by arguments or by files.
+func keysOf(cmd *cobra.Command, files, args []string) ([]dir.Key, error) {
+	switch {
+	case len(files) > 0 && len(args) > 0:
+		return nil, errors.New("give either KIND NAME... or -f, not both")
+	case len(files) > 0:
+		manifests, err := dir.ReadManifests(files, cmd.InOrStdin())
+		if err != nil {
+			return nil, err
+		}
+		var keys []dir.Key
+		for _, o := range manifests.Objects() {
+			keys = append(keys, o.Key)
+		}
+		if len(keys) == 0 {
+			return nil, errors.New("nothing to delete: no object was given")
+		}
+		return keys, nil
+	case len(args) < 2:
+		return nil, errors.New("say what to delete: KIND NAME..., or -f FILE")
+	}
+	r, err := findResource(args[0])
+	if err != nil {
+		return nil, err
+	}
+	keys := make([]dir.Key, 0, len(args)-1)
+	for _, name := range args[1:] {
+		keys = append(keys, dir.Key{Kind: r.kind, Name: name})
+	}
+	return keys, nil
+}

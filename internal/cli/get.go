@@ -1,0 +1,337 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/validate"
+)
+
+// resource is one kind as the command line knows it.
+type resource struct {
+	kind    string
+	full    string // as kubectl prints it
+	aliases []string
+}
+
+// resources are the kinds that a directory may hold.
+func resources() []resource {
+	return []resource{
+		{dir.KindIPPool, "ippool.projectcalico.org", []string{"ippools", "ippool", "ipp", "pools", "pool"}},
+		{dir.KindNATConfiguration, "natconfiguration.sallyport.dev", []string{"natconfigurations", "natconfiguration", "natconfig", "nat"}},
+		{dir.KindNode, "node", []string{"nodes", "node", "no"}},
+	}
+}
+
+// findResource finds a kind by what a person typed: a kind, an alias, or a full name.
+func findResource(name string) (resource, error) {
+	var known []string
+	for _, r := range resources() {
+		short, _, _ := strings.Cut(strings.ToLower(name), ".")
+		if slices.Contains(r.aliases, short) && (short == strings.ToLower(name) || fits(r, name)) {
+			return r, nil
+		}
+		known = append(known, r.aliases[0])
+	}
+	return resource{}, fmt.Errorf("there is no kind %q here: it is one of %s", name, strings.Join(known, ", "))
+}
+
+// fits says whether a name with a group, such as ippools.projectcalico.org, has the kind's group.
+func fits(r resource, name string) bool {
+	_, group, _ := strings.Cut(strings.ToLower(name), ".")
+	_, want, _ := strings.Cut(r.full, ".")
+	return want != "" && (group == want || r.kind == dir.KindIPPool && group == "crd.projectcalico.org")
+}
+
+// fullName is how kubectl names an object of a kind.
+func fullName(kind, name string) string {
+	for _, r := range resources() {
+		if r.kind == kind {
+			return r.full + "/" + name
+		}
+	}
+	return strings.ToLower(kind) + "/" + name
+}
+
+// loadDir reads and validates the manifests as they stand now.
+func loadDir(path string) (*dir.Loaded, error) {
+	v, err := validate.New()
+	if err != nil {
+		return nil, err
+	}
+	return dir.Load(path, v)
+}
+
+func getCommand(g *global) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "get KIND [NAME...]",
+		Short: "List what the manifests declare",
+		Long: `List what the manifests declare, as they stand now, with the condition of each pool. Faulty manifests are
+reported on standard error, and the exit code is 1 if there are any.
+
+KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
+		Example:           "  sallyport get pools\n  sallyport get ippool private -o yaml",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeObjects(g),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output, "", "wide", "yaml", "json", "name"); err != nil {
+				return err
+			}
+			r, err := findResource(args[0])
+			if err != nil {
+				return err
+			}
+			l, err := loadDir(g.dir)
+			if err != nil {
+				return err
+			}
+			for _, f := range l.Faults {
+				fmt.Fprintln(cmd.ErrOrStderr(), "sallyport: "+f.String())
+			}
+			l.Conditions = conditionsOf(cmd.Context(), g, l)
+			chosen, missing := choose(l, r, args[1:])
+			if err := printObjects(cmd.OutOrStdout(), l, r, chosen, output, len(args) == 2); err != nil {
+				return err
+			}
+			for _, name := range missing {
+				fmt.Fprintf(cmd.ErrOrStderr(), "sallyport: %s was not found in %s\n", fullName(r.kind, name), g.dir)
+			}
+			if len(l.Faults) > 0 || len(missing) > 0 {
+				return errSilent
+			}
+			return nil
+		},
+	}
+	outputFlag(cmd, &output, "wide", "yaml", "json", "name")
+	return cmd
+}
+
+// conditionsOf are the pools' conditions: an agent's, who knows which pool came first, or else those that
+// follow from the manifests alone.
+func conditionsOf(ctx context.Context, g *global, l *dir.Loaded) map[string]compile.Condition {
+	s, err := g.client().Status(ctx)
+	if err != nil || len(s.Pools) == 0 {
+		return l.Conditions
+	}
+	out := make(map[string]compile.Condition, len(s.Pools))
+	for _, p := range s.Pools {
+		out[p.Name] = compile.Condition{Allocatable: p.Allocatable, Reason: p.Reason, Message: p.Message}
+	}
+	return out
+}
+
+// choose picks the objects of a kind, all of them where no name is given.
+func choose(l *dir.Loaded, r resource, names []string) (chosen []dir.Object, missing []string) {
+	for _, o := range l.Objects {
+		if o.Kind == r.kind && (len(names) == 0 || slices.Contains(names, o.Name)) {
+			chosen = append(chosen, o)
+		}
+	}
+	for _, n := range names {
+		if !slices.ContainsFunc(chosen, func(o dir.Object) bool { return o.Name == n }) {
+			missing = append(missing, n)
+		}
+	}
+	return chosen, missing
+}
+
+func printObjects(w io.Writer, l *dir.Loaded, r resource, objects []dir.Object, output string, single bool) error {
+	switch output {
+	case "name":
+		for _, o := range objects {
+			fmt.Fprintln(w, fullName(o.Kind, o.Name))
+		}
+		return nil
+	case "json", "yaml":
+		return printDocuments(w, l, objects, output, single)
+	default:
+		if len(objects) == 0 {
+			return nil
+		}
+		return printTable(w, l, r, objects, output == "wide")
+	}
+}
+
+// printDocuments prints one object as itself, and several as a List, as kubectl does.
+func printDocuments(w io.Writer, l *dir.Loaded, objects []dir.Object, output string, single bool) error {
+	items := make([]any, 0, len(objects))
+	for _, o := range objects {
+		m, err := o.Map()
+		if err != nil {
+			return err
+		}
+		if c, ok := l.Conditions[o.Name]; ok && o.Kind == dir.KindIPPool {
+			m["status"] = map[string]any{"conditions": []any{conditionObject(c)}}
+		}
+		items = append(items, m)
+	}
+	var doc any = map[string]any{"apiVersion": "v1", "kind": "List", "items": items}
+	switch {
+	case single && len(items) == 1:
+		doc = items[0]
+	case single:
+		return nil // what is missing is said on standard error
+	}
+	if output == "json" {
+		return printJSON(w, doc)
+	}
+	b, err := yaml.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+func conditionObject(c compile.Condition) map[string]any {
+	status := "False"
+	if c.Allocatable {
+		status = "True"
+	}
+	return map[string]any{"type": "Allocatable", "status": status, "reason": c.Reason, "message": c.Message}
+}
+
+func printTable(w io.Writer, l *dir.Loaded, r resource, objects []dir.Object, wide bool) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	named := map[string]bool{}
+	for _, o := range objects {
+		named[o.Name] = true
+	}
+	switch r.kind {
+	case dir.KindIPPool:
+		tablePools(t, l, named, wide)
+	case dir.KindNATConfiguration:
+		tableNAT(t, l, named, wide)
+	default:
+		tableNodes(t, l, named, wide)
+	}
+	return t.Flush()
+}
+
+func tablePools(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
+	fmt.Fprint(w, "NAME\tCIDR\tNATOUTGOING\tDISABLED\tALLOCATABLE")
+	if wide {
+		fmt.Fprint(w, "\tVXLAN\tIPIP\tBLOCKSIZE\tNODES\tNAMESPACES\tMESSAGE")
+	}
+	fmt.Fprintln(w)
+	for i := range l.Snapshot.Pools {
+		p := &l.Snapshot.Pools[i]
+		if !named[p.Name] {
+			continue
+		}
+		c := l.Conditions[p.Name]
+		fmt.Fprintf(w, "%s\t%s\t%t\t%t\t%s", p.Name, p.CIDR, p.NATOutgoing, p.Disabled, c.Reason)
+		if wide {
+			fmt.Fprintf(w, "\t%s\t%s\t%d\t%s\t%s\t%s", p.VXLANMode, p.IPIPMode, p.BlockSize, p.NodeSelector, p.NamespaceSelector, c.Message)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+func tableNAT(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
+	fmt.Fprint(w, "NAME\tPRIORITY\tNODES\tEXCLUSIONS\tADDRESSES\tPORTS")
+	if wide {
+		fmt.Fprint(w, "\tPORTALLOCATION\tOUTINTERFACES")
+	}
+	fmt.Fprintln(w)
+	for i := range l.Snapshot.NATConfigurations {
+		c := &l.Snapshot.NATConfigurations[i]
+		if !named[c.Name] {
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s", c.Name, c.Priority, c.NodeSelector, orDash(c.Exclusions), list(c.Addresses), portsOf(c.PortRange))
+		if wide {
+			fmt.Fprintf(w, "\t%s\t%s", orDash(c.PortAllocation), list(c.OutInterfaces))
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+func tableNodes(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
+	fmt.Fprint(w, "NAME\tADDRESSES")
+	if wide {
+		fmt.Fprint(w, "\tLABELS")
+	}
+	fmt.Fprintln(w)
+	for i := range l.Snapshot.Nodes {
+		n := &l.Snapshot.Nodes[i]
+		if !named[n.Name] {
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s", n.Name, list(n.Addresses))
+		if wide {
+			labels, _ := json.Marshal(n.Labels) // a map of strings always encodes
+			fmt.Fprintf(w, "\t%s", labels)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// orDash is a field's value, or "-" where it is not set.
+func orDash[T ~string](v *T) string {
+	if v == nil {
+		return "-"
+	}
+	return string(*v)
+}
+
+func portsOf(r *model.PortRange) string {
+	if r == nil {
+		return "-"
+	}
+	return r.String()
+}
+
+// list is "-" for a list that is not set, and "none" for one that is set to nothing.
+func list[T any](vs []T) string {
+	switch {
+	case vs == nil:
+		return "-"
+	case len(vs) == 0:
+		return "none"
+	}
+	s := make([]string, len(vs))
+	for i, v := range vs {
+		s[i] = fmt.Sprint(v)
+	}
+	return strings.Join(s, ",")
+}
+
+// completeObjects completes a kind, and then names of it.
+func completeObjects(g *global) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		var out []string
+		if len(args) == 0 {
+			for _, r := range resources() {
+				out = append(out, r.aliases[0])
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		}
+		r, err := findResource(args[0])
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		l, err := loadDir(g.dir)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		for _, o := range l.Objects {
+			if o.Kind == r.kind && !slices.Contains(args[1:], o.Name) {
+				out = append(out, o.Name)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}

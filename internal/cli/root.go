@@ -1,0 +1,113 @@
+// Package cli is the command line of Sallyport, one file a command. A command reads its flags, calls the
+// package that does the work, and prints; it decides nothing else.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/agent"
+)
+
+// Where things are unless a flag says otherwise.
+const (
+	defaultDir      = "/etc/sallyport/resources"
+	defaultSocket   = "/run/sallyport/agent.sock"
+	defaultStateDir = "/var/lib/sallyport"
+	dirVariable     = "SALLYPORT_DIR"
+)
+
+// version is set when a release is built.
+var version string
+
+// errSilent ends a command with exit code 1 when everything was said already.
+var errSilent = errors.New("")
+
+// Main runs the command line of this process and returns its exit code: 0, or 1 after an error.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := Root().ExecuteContext(ctx); err != nil {
+		if !errors.Is(err, errSilent) {
+			fmt.Fprintln(os.Stderr, "sallyport: "+err.Error())
+		}
+		return 1
+	}
+	return 0
+}
+
+// global are the flags that every command knows.
+type global struct {
+	dir    string
+	socket string
+}
+
+func (g *global) client() *agent.Client { return agent.NewClient(g.socket) }
+
+// Root is the whole command tree.
+func Root() *cobra.Command {
+	g := &global{}
+	root := &cobra.Command{
+		Use:   "sallyport",
+		Short: "Decide what the outgoing connections of pods look like from outside",
+		Long: `Sallyport reads IP pools and programs the node that it runs on: a connection that a pod of a pool with
+natOutgoing: true opens to an address outside every pool leaves with the node's address; every other one
+keeps the pod's.
+
+Begin with "sallyport demo", which shows it on this machine without touching it, and then "sallyport run".`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		// Cobra suggests the nearest command by itself; a bare call prints help.
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	dir := os.Getenv(dirVariable)
+	if dir == "" {
+		dir = defaultDir
+	}
+	root.PersistentFlags().StringVar(&g.dir, "dir", dir, "directory of manifests (environment: "+dirVariable+")")
+	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "socket of the agent")
+	must(root.MarkPersistentFlagDirname("dir"))
+	root.AddCommand(
+		runCommand(g), applyCommand(g), getCommand(g), deleteCommand(g), validateCommand(g), explainCommand(g),
+		statusCommand(g), cleanupCommand(g), demoCommand(), versionCommand(),
+	)
+	return root
+}
+
+// must reports a mistake in the command tree itself, which the tests see.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version of this program",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), buildVersion())
+			return err
+		},
+	}
+}
+
+// buildVersion is the release, or what Go recorded of the build.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
+		return b.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,75 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/agent"
+)
+
+func runCommand(g *global) *cobra.Command {
+	cfg := agent.Config{Version: buildVersion()}
+	var format, level string
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the agent: keep this node's kernel equal to the manifests",
+		Long: `Run the agent of this node. It watches the directory of manifests, programs the kernel and repairs it,
+and answers on its socket. Stopping it leaves the rules in place; "sallyport cleanup" removes them.
+
+The node's name selects the NATConfigurations and the Node manifest that are meant for it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(cmd.ErrOrStderr(), format, level)
+			if err != nil {
+				return err
+			}
+			cfg.Dir, cfg.Socket, cfg.Log = g.dir, g.socket, log
+			if cfg.NodeName, err = nodeName(cfg.NodeName); err != nil {
+				return err
+			}
+			return agent.Run(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host name)")
+	cmd.Flags().StringVar(&cfg.StateDir, "state-dir", defaultStateDir, "directory for the last good state")
+	cmd.Flags().StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9470", "host:port for /healthz, /readyz and /metrics; empty for none")
+	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
+	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	must(cmd.MarkFlagDirname("state-dir"))
+	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+// nodeName is the name given, or else the host's, as Kubernetes names nodes: in lower case.
+func nodeName(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return "", fmt.Errorf("asking for the host name (give --node-name instead): %w", err)
+	}
+	return strings.ToLower(host), nil
+}
+
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level: %q is none of debug, info, warn, error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	default:
+		return nil, fmt.Errorf("--log-format: %q is neither text nor json", format)
+	}
+}

@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/agent"
+)
+
+// poolsShown bounds the pools in a status that a person reads; -o json has them all.
+const poolsShown = 20
+
+func statusCommand(g *global) *cobra.Command {
+	var output string
+	var wait time.Duration
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say whether this node is ready, and if not why",
+		Long: `Ask the agent how the node stands: whether the kernel was read back and equals the manifests, what each
+pool translates, and what is wrong with the files. The exit code is 0 when the node is ready and no file
+is faulty, else 1.`,
+		Example: "  sallyport status\n  sallyport status --wait 5s -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output, "", "json"); err != nil {
+				return err
+			}
+			s, err := waitStatus(cmd, g.client(), wait)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				err = printJSON(cmd.OutOrStdout(), s)
+			} else {
+				err = printStatus(cmd.OutOrStdout(), s)
+			}
+			if err == nil && (!s.Ready || len(s.Faults) > 0) {
+				return errSilent
+			}
+			return err
+		},
+	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long until the node is ready, such as 5s")
+	outputFlag(cmd, &output, "json")
+	return cmd
+}
+
+// waitStatus asks for the status once the node is ready, or after the time given. An agent that is not
+// there yet is waited for too.
+func waitStatus(cmd *cobra.Command, c *agent.Client, wait time.Duration) (*agent.Status, error) {
+	deadline := time.Now().Add(wait)
+	for {
+		s, err := c.WaitReady(cmd.Context(), max(0, time.Until(deadline)))
+		if err == nil || wait == 0 || time.Now().After(deadline) {
+			return s, err
+		}
+		select {
+		case <-cmd.Context().Done():
+			return nil, cmd.Context().Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func printStatus(w io.Writer, s *agent.Status) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	ready := "yes: the kernel was read back and equals the manifests"
+	if !s.Ready {
+		ready = "NO: " + s.Reason
+	}
+	fmt.Fprintf(t, "Node:\t%s\nReady:\t%s\nManifests:\t%s: %s\n", s.Node, ready, s.Dir, counted(s.Resources))
+	if n := s.NAT; n != nil {
+		fmt.Fprintf(t, "Translates:\t%d source ranges, %d exempt ranges, %s\n", n.SourceRanges, n.ExemptRanges, target(n))
+	}
+	for _, d := range s.Drivers {
+		state := "ready"
+		if !d.Ready {
+			state = "NOT READY: " + d.Error
+		}
+		fmt.Fprintf(t, "Driver %s:\t%s (%d applied, %d failed, %d repaired)\n", d.Name, state, d.Applies, d.Failures, d.Repairs)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(s.Faults) > 0 {
+		fmt.Fprintf(w, "\nThe last good state stays in force until these faults are mended:\n")
+		for _, f := range s.Faults {
+			fmt.Fprintf(w, "  %s\n", f)
+		}
+	}
+	for _, f := range s.Warnings {
+		fmt.Fprintf(w, "\nWarning: %s\n", f)
+	}
+	return printPools(w, s.Pools)
+}
+
+func printPools(w io.Writer, pools []agent.PoolStatus) error {
+	if len(pools) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "POOL\tCIDR\tNATOUTGOING\tALLOCATABLE\tTRANSLATED")
+	for _, p := range pools[:min(len(pools), poolsShown)] {
+		allocatable := "yes"
+		if !p.Allocatable {
+			allocatable = "no: " + p.Reason
+		}
+		translated := "-"
+		if p.NATOutgoing {
+			translated = fmt.Sprint(p.TranslatedConnections)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%t\t%s\t%s\n", p.Name, p.CIDR, p.NATOutgoing, allocatable, translated)
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if more := len(pools) - poolsShown; more > 0 {
+		fmt.Fprintf(w, "and %d more: sallyport status -o json\n", more)
+	}
+	return nil
+}
+
+func counted(r agent.ResourceStatus) string {
+	return fmt.Sprintf("%d pools, %d NAT configurations, %d nodes", r.Pools, r.NATConfigurations, r.Nodes)
+}
+
+// target says in words what connections are translated to.
+func target(n *agent.NATStatus) string {
+	s := "to " + n.To4
+	if n.To6 != n.To4 {
+		s = fmt.Sprintf("to %s (IPv4) and %s (IPv6)", n.To4, n.To6)
+	} else if n.To4 == "node" {
+		s = "to the address of the interface they leave by"
+	}
+	if n.Ports != "" {
+		s += ", ports " + n.Ports
+	}
+	if n.UDPPorts != n.Ports {
+		s += ", UDP ports " + n.UDPPorts
+	}
+	return s + fmt.Sprintf(", %s", n.PortAllocation)
+}
+
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"go4.org/netipx"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/lab"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// measureChange flips natOutgoing of the pod's pool and waits for the first packet that shows it. In
+// turn with it, a person's shortest way is measured: loading a masquerade rule with the nft binary.
+func measureChange(ctx context.Context, o options, tmp string) ([]result, error) {
+	ours, err := flips(ctx, o, tmp, 1)
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := handFlips(ctx, o, tmp)
+	if err != nil {
+		return nil, err
+	}
+	return []result{
+		milliseconds("manifest written to first translated packet", ours),
+		milliseconds("the same by hand: nft -f with one masquerade rule", theirs).against(ours, theirs),
+	}, nil
+}
+
+// flips changes one pool among others and returns, for each change, when packets showed it.
+func flips(ctx context.Context, o options, tmp string, pools int) (ds []time.Duration, err error) {
+	dir, state, err := manifests(tmp, pools)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newNetwork()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	a, err := startAgent(ctx, o, n, dir, state)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, a.stop()) }()
+	if err := a.ready(ctx); err != nil {
+		return nil, err
+	}
+	return awaitFlips(ctx, o, n, func(translate bool) error { return writePool(dir, 0, translate) })
+}
+
+// awaitFlips switches translation on and off and returns how long each switching on took.
+func awaitFlips(ctx context.Context, o options, n *network, flip func(bool) error) (ds []time.Duration, err error) {
+	p, err := startProber(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.close()) }()
+	for range o.flips {
+		if _, err := p.await(false, func() error { return flip(false) }); err != nil {
+			return nil, err
+		}
+		time.Sleep(10 * time.Millisecond) // idle, as most nodes are when somebody changes a pool
+		d, err := p.await(true, func() error { return flip(true) })
+		if err != nil {
+			return nil, err
+		}
+		ds = append(ds, d)
+		time.Sleep(10 * time.Millisecond)
+	}
+	return ds, nil
+}
+
+// handFlips is the floor: one rule, loaded by the nft binary in the node.
+func handFlips(ctx context.Context, o options, tmp string) (ds []time.Duration, err error) {
+	n, err := newNetwork()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	return awaitFlips(ctx, o, n, func(translate bool) error {
+		rule := ""
+		if translate {
+			rule = "ip saddr 10.244.0.0/24 ip daddr != 10.244.0.0/24 masquerade fully-random"
+		}
+		return nftLoad(ctx, n.node, "table inet hand\ndelete table inet hand\ntable inet hand { chain c { type nat hook postrouting priority srcnat; "+rule+"\n } }")
+	})
+}
+
+func nftLoad(ctx context.Context, h *lab.Host, ruleset string) error {
+	cmd := h.Command(ctx, "nft", "-f", "-")
+	cmd.Stdin = bytes.NewReader([]byte(ruleset))
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := h.Start(cmd); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("nft -f: %w: %s", err, out.String())
+	}
+	return nil
+}
+
+// measureFootprint looks at an agent with ten pools that has nothing to do.
+func measureFootprint(ctx context.Context, o options, tmp string) (_ []result, err error) {
+	dir, state, err := manifests(tmp, 10)
+	if err != nil {
+		return nil, err
+	}
+	n, err := newNetwork()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	a, err := startAgent(ctx, o, n, dir, state)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, a.stop()) }()
+	if err := a.ready(ctx); err != nil {
+		return nil, err
+	}
+	time.Sleep(2 * time.Second) // what starting needed has settled
+	before, err := a.cpu()
+	if err != nil {
+		return nil, err
+	}
+	time.Sleep(o.idle)
+	after, err := a.cpu()
+	if err != nil {
+		return nil, err
+	}
+	rss, err := a.resident()
+	if err != nil {
+		return nil, err
+	}
+	return []result{
+		summary("agent with ten pools, resident", "MiB", []float64{rss}),
+		summary("the same, CPU while nothing changes", "ms/s", []float64{float64(after-before) / float64(time.Millisecond) / o.idle.Seconds()}),
+	}, nil
+}
+
+// manyPools is how many a very large cluster might have.
+const manyPools = 10_000
+
+func measureManyPools(ctx context.Context, o options, tmp string) ([]result, error) {
+	var cold, warm, theirs []time.Duration
+	for range o.rounds {
+		c, w, h, err := startMany(ctx, o, tmp)
+		if err != nil {
+			return nil, err
+		}
+		cold, warm, theirs = append(cold, c), append(warm, w), append(theirs, h)
+	}
+	changes, err := flips(ctx, o, tmp, manyPools)
+	if err != nil {
+		return nil, err
+	}
+	return []result{
+		milliseconds("10,000 pools: agent started to programmed, nothing there before", cold),
+		milliseconds("the same ranges: nft -f of a ready file", theirs).against(cold, theirs),
+		milliseconds("10,000 pools: agent restarted on its own table and state", warm),
+		milliseconds("10,000 pools: one changed to first translated packet", changes),
+	}, nil
+}
+
+// startMany times a first start, a second one on what the first has left, and nft's load of as many
+// ranges.
+func startMany(ctx context.Context, o options, tmp string) (cold, warm, theirs time.Duration, err error) {
+	dir, state, err := manifests(tmp, manyPools)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	n, err := newNetwork()
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	for _, took := range []*time.Duration{&cold, &warm} {
+		begin := time.Now()
+		a, err := startAgent(ctx, o, n, dir, state)
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if err := errors.Join(a.ready(ctx), func() error { *took = time.Since(begin); return nil }(), a.stop()); err != nil {
+			return 0, 0, 0, err
+		}
+	}
+	ruleset := nftRanges(manyPools)
+	begin := time.Now()
+	err = nftLoad(ctx, n.outside, ruleset)
+	return cold, warm, time.Since(begin), err
+}
+
+// measureDriver loads 100,000 prefixes by the driver alone, in turn with the nft binary.
+func measureDriver(ctx context.Context, o options, _ string) ([]result, error) {
+	const prefixes = 100_000
+	var ours, change, theirs []time.Duration
+	for range o.rounds {
+		h, err := lab.NewHost("driver")
+		if err != nil {
+			return nil, err
+		}
+		d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
+		if err != nil {
+			return nil, errors.Join(err, h.Close())
+		}
+		part := compile.NAT{Allocation: model.PortsFullyRandom}
+		for i := range prefixes {
+			part.Sources = append(part.Sources, compile.Source{Range: netipx.RangeOfPrefix(nth(i)), Pool: "p"})
+		}
+		load := func() time.Duration {
+			begin := time.Now()
+			err = errors.Join(err, d.Apply(ctx, part))
+			return time.Since(begin)
+		}
+		ours = append(ours, load())
+		part.Sources = part.Sources[:prefixes-1]
+		change = append(change, load())
+		begin := time.Now()
+		err = errors.Join(err, nftLoad(ctx, h, nftRanges(prefixes)))
+		theirs = append(theirs, time.Since(begin))
+		if err := errors.Join(err, d.Close(), h.Close()); err != nil {
+			return nil, err
+		}
+	}
+	return []result{
+		milliseconds("driver: 100,000 prefixes loaded and read back", ours),
+		milliseconds("the same: nft -f, not read back", theirs).against(ours, theirs),
+		milliseconds("driver: one of 100,000 removed", change),
+	}, nil
+}
+
+// nth is the i-th of many prefixes that neither overlap nor touch.
+func nth(i int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(11 + i>>15), byte(i >> 7), byte(i << 1), 0}), 25)
+}
+
+// nftRanges is a ruleset with one set of that many prefixes.
+func nftRanges(n int) string {
+	var b bytes.Buffer
+	b.WriteString("table inet hand { set s { type ipv4_addr; flags interval; counter; elements = {")
+	for i := range n {
+		fmt.Fprintf(&b, "%s,\n", nth(i))
+	}
+	b.WriteString("} } }\n")
+	return b.String()
+}
+
+// manifests makes a directory with that many pools, a file each, and an empty state directory. The
+// first is the pod's.
+func manifests(tmp string, pools int) (dir, state string, err error) {
+	root, err := os.MkdirTemp(tmp, "node-")
+	if err != nil {
+		return "", "", err
+	}
+	dir, state = filepath.Join(root, "resources"), filepath.Join(root, "state")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.Mkdir(state, 0o755)); err != nil {
+		return "", "", err
+	}
+	for i := range pools {
+		if err := writePool(dir, i, true); err != nil {
+			return "", "", err
+		}
+	}
+	return dir, state, nil
+}
+
+// writePool writes one manifest as careful tools do: aside first, then by rename.
+func writePool(dir string, i int, natOutgoing bool) error {
+	cidr := nth(i)
+	if i == 0 {
+		cidr = netip.PrefixFrom(podAddr, 24).Masked()
+	}
+	text := fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: pool-%05d\nspec:\n  cidr: %s\n  natOutgoing: %t\n", i, cidr, natOutgoing)
+	aside, final := filepath.Join(dir, fmt.Sprintf(".pool-%05d", i)), filepath.Join(dir, fmt.Sprintf("pool-%05d.yaml", i))
+	if err := os.WriteFile(aside, []byte(text), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(aside, final)
+}
