@@ -256,6 +256,9 @@ func (b *batch) explain(index int, r reply) error {
 // rangeAt finds the range whose element is at an offset in a message.
 func (b *batch) rangeAt(n note, offset int) (segment, bool) {
 	end := len(b.buf) - n.at
+	if len(n.segments) == 1 {
+		return n.segments[0], true
+	}
 	if offset <= 0 || offset > end-attrHeader || len(n.segments) == 0 {
 		return segment{}, false
 	}

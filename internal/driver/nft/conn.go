@@ -30,12 +30,15 @@ var errEnd = errors.New("end of the answer")
 // returns errEnd, or another error. What answers a request that was given up is passed over.
 func (c *conn) receive(ctx context.Context, n int, handle func(message) error) error {
 	return c.receiveAny(ctx, func(m message) error {
-		if c.seq-m.seq >= uint32(n) {
+		if !c.answers(m, n) {
 			return nil
 		}
 		return handle(m)
 	})
 }
+
+// answers says whether a message answers one of the last n sent.
+func (c *conn) answers(m message, n int) bool { return c.seq-m.seq < uint32(n) }
 
 // receiveAny hands every message to handle, until that returns errEnd, or another error.
 func (c *conn) receiveAny(ctx context.Context, handle func(message) error) error {
@@ -182,9 +185,14 @@ func (c *conn) transact(ctx context.Context, b *batch) (outcome, error) {
 	}
 	out := outcome{deleted: map[string][]element{}}
 	var failed error
-	err := c.receive(ctx, b.count(), func(m message) error {
+	err := c.receiveAny(ctx, func(m message) error {
 		index := int(m.seq - b.first)
 		switch {
+		case m.seq == 0 && m.is(unix.NFT_MSG_DELSETELEM):
+			// Echoes have no number. There are none of an earlier transaction: one whose answer was not read
+			// is followed by a reading of the table, which passes them over.
+			return out.addDeleted(m)
+		case !c.answers(m, b.count()):
 		case m.kind == unix.NLMSG_ERROR:
 			r, err := parseReply(m)
 			if err != nil {
@@ -202,8 +210,6 @@ func (c *conn) transact(ctx context.Context, b *batch) (outcome, error) {
 			var err error
 			out.generation, err = parseGeneration(m)
 			return err
-		case m.is(unix.NFT_MSG_DELSETELEM):
-			return out.addDeleted(m)
 		}
 		return nil
 	})

@@ -71,7 +71,7 @@ func (d *Driver) Close() error {
 
 // Apply makes our table what the plan wants, in one transaction of differences. Applied again, an equal
 // plan costs nothing. The first time, and after an error, the table is read back before and after;
-// otherwise the kernel's acknowledgements are the confirmation.
+// otherwise the kernel's acknowledgements are the confirmation. The plan must not be changed afterwards.
 //
 // With an error the kernel holds either what it held before or what the plan wants, and the next Apply
 // finds out which. The error is an *UnsupportedError if the kernel lacks a feature, wraps unix.EPERM if
