@@ -4,7 +4,7 @@
 // The markers in this package are the only source of the rules that an IPPool must obey. The
 // CustomResourceDefinition in api/crds is generated from them; an API server runs it in a cluster, and
 // package validate runs the same file everywhere else. What the markers cannot say (the syntax of
-// selectors) is a function in package validate.
+// selectors) is a function in package validate. An API server needs Kubernetes 1.31 for them (isCIDR).
 //
 // +kubebuilder:object:generate=true
 // +groupName=projectcalico.org

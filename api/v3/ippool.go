@@ -37,7 +37,8 @@ type IPPool struct {
 //
 // Its rules guard each other, so that one fault gives one error, on its own field: every rule that reads
 // the CIDR holds while the CIDR cannot be parsed, and a rule about a change holds where the new value is
-// wrong by itself. Optional fields are read as self.?field.orValue(default), which looks each up once.
+// wrong by itself. Optional fields are read as self.?field.orValue(default), which looks each up once. No
+// rule may compare with an empty text in two apostrophes: gofmt turns them into a quotation mark.
 //
 // +kubebuilder:validation:XValidation:fieldPath=".cidr",rule="!isCIDR(self.cidr) || !isCIDR(oldSelf.cidr) || cidr(self.cidr).masked() == cidr(oldSelf.cidr).masked()",messageExpression="'cannot change from ' + oldSelf.cidr + '; delete the pool and create another with the new range'"
 // +kubebuilder:validation:XValidation:fieldPath=".blockSize",rule="self.?blockSize.orValue(0) == 0 || !isCIDR(self.cidr) || (cidr(self.cidr).ip().family() == 4 ? self.blockSize >= 20 && self.blockSize <= 32 : self.blockSize >= 116 && self.blockSize <= 128)",messageExpression="cidr(self.cidr).ip().family() == 4 ? 'must be 20 to 32 for IPv4, default 26' : 'must be 116 to 128 for IPv6, default 122'"
@@ -47,7 +48,8 @@ type IPPool struct {
 // +kubebuilder:validation:XValidation:fieldPath=".vxlanMode",rule="self.?vxlanMode.orValue('Never') == 'Never' || !(self.?allowedUses.orValue([]) == ['LoadBalancer'])",message="a pool for LoadBalancer is never encapsulated; set vxlanMode to Never"
 // +kubebuilder:validation:XValidation:fieldPath=".vxlanMode",rule="self.?vxlanMode.orValue('Never') == 'Never' || self.?ipipMode.orValue('Never') == 'Never' || (isCIDR(self.cidr) && cidr(self.cidr).ip().family() == 6) || self.?allowedUses.orValue([]) == ['LoadBalancer']",message="VXLAN and IP in IP exclude each other; set vxlanMode or ipipMode to Never"
 // +kubebuilder:validation:XValidation:fieldPath=".allowedUses",rule="!has(oldSelf.allowedUses) || !('LoadBalancer' in oldSelf.allowedUses) || (has(self.allowedUses) && 'LoadBalancer' in self.allowedUses)",message="a pool for LoadBalancer stays one; delete it and create another for other uses"
-// +kubebuilder:validation:XValidation:fieldPath=".namespaceSelector",rule="self.?namespaceSelector.orValue(”) == ” || !has(self.allowedUses) || !('Tunnel' in self.allowedUses)",message="tunnels belong to no namespace; remove namespaceSelector, or Tunnel from allowedUses"
+// +kubebuilder:validation:XValidation:fieldPath=".nodeSelector",rule="!has(self.nodeSelector) || self.nodeSelector.size() == 0 || self.nodeSelector == 'all()' || !(self.?allowedUses.orValue([]) == ['LoadBalancer'])",message="addresses for LoadBalancer belong to no node; remove nodeSelector, or write all()"
+// +kubebuilder:validation:XValidation:fieldPath=".namespaceSelector",rule="!has(self.namespaceSelector) || self.namespaceSelector.size() == 0 || !has(self.allowedUses) || !('Tunnel' in self.allowedUses)",message="tunnels belong to no namespace; remove namespaceSelector, or Tunnel from allowedUses"
 type IPPoolSpec struct {
 	// The range of the pool, such as 10.244.0.0/16 or fd00:10:244::/56, in canonical form: no bit is set
 	// behind the prefix, and IPv6 is written as RFC 5952 says. It must not overlap the link-local ranges
@@ -91,7 +93,7 @@ type IPPoolSpec struct {
 	BlockSize int `json:"blockSize,omitempty"`
 
 	// The nodes that may use the pool, as a selector over their labels, such as zone == 'a'; at most 16384
-	// bytes. global() cannot be used here. Default: all().
+	// bytes. global() cannot be used here, and nothing but all() in a pool for LoadBalancer. Default: all().
 	// +optional
 	// +kubebuilder:validation:MaxLength=16384
 	NodeSelector string `json:"nodeSelector,omitempty"`

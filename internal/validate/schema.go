@@ -109,7 +109,13 @@ func (d *definition) validate(ctx context.Context, obj, old map[string]any) []mo
 	for _, err := range errs {
 		faults = append(faults, model.Fault{Field: err.Field, Message: messageOf(err)})
 	}
-	return append(faults, validateSelectors(obj)...)
+	for _, fault := range validateSelectors(obj) {
+		// A selector that a rule refuses as a whole is not also read.
+		if !slices.ContainsFunc(faults, func(f model.Fault) bool { return f.Field == fault.Field }) {
+			faults = append(faults, fault)
+		}
+	}
+	return faults
 }
 
 // blocksRules says whether the CEL rules cannot be asked while an object has this fault, since they rely
