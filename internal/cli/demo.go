@@ -157,53 +157,54 @@ func (d *demo) write(name, text string) error {
 	return os.Rename(aside, filepath.Join(d.dir, name))
 }
 
-// table makes connections and prints what the servers saw.
+// table makes connections in both families and prints what the servers saw, IPv4 line by line.
 func (d *demo) table(ctx context.Context, pods []*lab.Machine) error {
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  FROM\tTO\tSEEN AS\tWHY")
+	ipv6Connections := 0
 	for _, from := range pods {
 		for _, to := range []*lab.Machine{d.net.Internet, d.net.Corporate, d.net.Public, d.net.Private} {
 			if to == from {
 				continue
 			}
-			for _, family := range []func(*lab.Machine) netip.Addr{ipv4, ipv6} {
-				if err := d.row(ctx, w, from, to, family); err != nil {
-					return err
-				}
+			seen, why, err := d.connect(ctx, from, to, func(m *lab.Machine) netip.Addr { return m.IPv4 })
+			if err != nil {
+				return err
 			}
+			fmt.Fprintf(w, "  %s\t%s %s\t%s\t%s\n", from.Name(), to.Name(), to.IPv4, seen, why)
+			if _, _, err := d.connect(ctx, from, to, func(m *lab.Machine) netip.Addr { return m.IPv6 }); err != nil {
+				return err
+			}
+			ipv6Connections++
 		}
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(d.out)
+	_, err := fmt.Fprintf(d.out, "\nThe same %d connections over IPv6 were seen alike.\n\n", ipv6Connections)
 	return err
 }
 
-func ipv4(m *lab.Machine) netip.Addr { return m.IPv4 }
-func ipv6(m *lab.Machine) netip.Addr { return m.IPv6 }
-
-// row makes one connection, and holds what was seen against what the agent says.
-func (d *demo) row(ctx context.Context, w io.Writer, from, to *lab.Machine, family func(*lab.Machine) netip.Addr) error {
+// connect makes one connection, and holds what was seen against what the agent says.
+func (d *demo) connect(ctx context.Context, from, to *lab.Machine, family func(*lab.Machine) netip.Addr) (seen, why string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	e, err := d.client.Explain(ctx, compile.Flow{Source: family(from), Destination: family(to), Protocol: compile.TCP, DestinationPort: 80})
 	if err != nil {
-		return err
+		return "", "", err
 	}
-	seen, err := d.net.Ask(ctx, from, family(to))
+	source, err := d.net.Ask(ctx, from, family(to))
 	if err != nil {
-		return err
+		return "", "", err
 	}
 	as, want := "itself", family(from)
 	if e.Verdict.Action == compile.Translate {
 		as, want = "the node", family(d.net.Node)
 	}
-	if seen != want {
-		return fmt.Errorf("%s was seen as %s by %s, but should have been seen as %s", family(from), seen, family(to), want)
+	if source != want {
+		return "", "", fmt.Errorf("%s was seen as %s by %s, but should have been seen as %s", family(from), source, family(to), want)
 	}
-	_, err = fmt.Fprintf(w, "  %s %s\t%s %s\t%s, %s\t%s\n", from.Name(), family(from), to.Name(), family(to), as, seen, e.Verdict.Reason)
-	return err
+	return fmt.Sprintf("%s, %s", as, source), e.Verdict.Reason, nil
 }
 
 // flip switches natOutgoing on for the public pools and measures how long packets take to show it.

@@ -122,9 +122,9 @@ func (p *Plan) whyExempt(a netip.Addr) (decider, reason string) {
 		}
 	}
 	if q := p.mostSpecific(a, func(q *model.Pool) bool { return !q.LoadBalancerOnly() }); q != nil {
-		what := "and between pools nothing is translated"
+		what := "and nothing is translated between pools"
 		if q.Disabled {
-			what = "which is disabled and so only marks its range as reachable without translation"
+			what = "disabled: it only exempts its range"
 		}
 		return q.Name, fmt.Sprintf("%s lies in pool %s, %s", a, q.Name, what)
 	}

@@ -92,7 +92,7 @@ func handFlips(ctx context.Context, o options, tmp string) (ds []time.Duration, 
 		if translate {
 			rule = "ip saddr 10.244.0.0/24 ip daddr != 10.244.0.0/24 masquerade fully-random"
 		}
-		return nftLoad(ctx, n.node, "table inet hand\ndelete table inet hand\ntable inet hand { chain c { type nat hook postrouting priority srcnat; "+rule+"\n } }")
+		return nftLoad(ctx, n.node, "table inet hand\ndelete table inet hand\ntable inet hand {\nchain c {\ntype nat hook postrouting priority srcnat;\n"+rule+"\n}\n}\n")
 	})
 }
 
@@ -248,11 +248,11 @@ func nth(i int) netip.Prefix {
 // nftRanges is a ruleset with one set of that many prefixes.
 func nftRanges(n int) string {
 	var b bytes.Buffer
-	b.WriteString("table inet hand { set s { type ipv4_addr; flags interval; counter; elements = {")
+	b.WriteString("table inet hand {\nset s {\ntype ipv4_addr; flags interval; counter\nelements = {")
 	for i := range n {
 		fmt.Fprintf(&b, "%s,\n", nth(i))
 	}
-	b.WriteString("} } }\n")
+	b.WriteString("}\n}\n}\n")
 	return b.String()
 }
 
