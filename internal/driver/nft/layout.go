@@ -161,7 +161,7 @@ func checkSettings(nat compile.NAT) error {
 
 // sourceSegments takes the sources of one family.
 func sourceSegments(f family, sources []compile.Source) ([]segment, error) {
-	var out []segment
+	out := make([]segment, 0, countFamily(f, len(sources), func(i int) netipx.IPRange { return sources[i].Range }))
 	for _, s := range sources {
 		var err error
 		if out, err = appendSegment(out, f, s.Range, s.Pool); err != nil {
@@ -173,7 +173,7 @@ func sourceSegments(f family, sources []compile.Source) ([]segment, error) {
 
 // exemptSegments takes the exemptions of one family.
 func exemptSegments(f family, ranges []netipx.IPRange) ([]segment, error) {
-	var out []segment
+	out := make([]segment, 0, countFamily(f, len(ranges), func(i int) netipx.IPRange { return ranges[i] }))
 	for _, r := range ranges {
 		var err error
 		if out, err = appendSegment(out, f, r, ""); err != nil {
@@ -183,12 +183,23 @@ func exemptSegments(f family, ranges []netipx.IPRange) ([]segment, error) {
 	return out, nil
 }
 
+// countFamily counts the ranges of a family, so that no room is wasted on large plans.
+func countFamily(f family, n int, at func(int) netipx.IPRange) int {
+	count := 0
+	for i := range n {
+		if f.holds(at(i)) {
+			count++
+		}
+	}
+	return count
+}
+
 // appendSegment appends a range if it is of the family. Ranges must come in ascending order.
 func appendSegment(out []segment, f family, r netipx.IPRange, pool string) ([]segment, error) {
-	if !r.IsValid() || r.From().Is4In6() || r.To().Is4In6() {
+	if !r.IsValid() {
 		return nil, fmt.Errorf("not a range of addresses of one family")
 	}
-	if r.From().Is4() != (f.proto == unix.NFPROTO_IPV4) {
+	if !f.holds(r) {
 		return out, nil
 	}
 	if n := len(out); n > 0 && out[n-1].last.Compare(r.From()) >= 0 {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables/expr"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/model"
@@ -33,6 +34,11 @@ func ipv4() family {
 
 func ipv6() family {
 	return family{proto: unix.NFPROTO_IPV6, addrLen: 16, source: 8, destination: 24, keyType: 8, suffix: "6"}
+}
+
+// holds says whether a range is of the family.
+func (f family) holds(r netipx.IPRange) bool {
+	return r.From().Is4() == (f.proto == unix.NFPROTO_IPV4)
 }
 
 // ruleBuilder strings expressions together. The first error is kept for build.
