@@ -11,10 +11,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/cli"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
 
-func TestMain(m *testing.M) { labtest.Main(m) }
+// programEnv makes this test binary be the program itself, so that the agent under test is built as the
+// tests are: with the race detector, where they are run with it.
+const programEnv = "SALLYPORT_E2E_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programEnv) != "" {
+		os.Exit(cli.Main())
+	}
+	labtest.Main(m)
+}
 
 // newRand is a source of randomness whose seed is in the test's log.
 func newRand(t *testing.T) *rand.Rand {

@@ -181,7 +181,7 @@ func TestPathMTUDiscovery(t *testing.T) {
 			_ = conn.Close()
 		}()
 		conn, err := p.pod.Dial(t.Context(), "tcp", l.Addr().String())
-		labtest.Must(t, err, conn.SetDeadline(time.Now().Add(5*patience)))
+		labtest.Must(t, err, conn.SetDeadline(time.Now().Add(patience)))
 		_, err = conn.Write(make([]byte, 1<<19))
 		labtest.Must(t, err, conn.Close())
 		if got, want := <-received, fmt.Sprint(1<<19, " bytes from ", pathNode[family], " <nil>"); got != want {

@@ -91,7 +91,7 @@ type sighting struct {
 }
 
 // patience is how long to wait for a packet that should come. Only failing tests wait so long.
-const patience = 2 * time.Second
+const patience = 10 * time.Second
 
 // collect reads the taps until every id is seen or nothing more comes for the time of patience.
 func collect(taps []*tap, ids map[uint32]bool) (map[uint32]sighting, error) {
