@@ -47,5 +47,5 @@ func run(dir, out string) error {
 	}
 	var page bytes.Buffer
 	render(&page, definitions)
-	return os.WriteFile(out, page.Bytes(), 0o644) //nolint:gosec // documentation is for everyone to read
+	return os.WriteFile(out, page.Bytes(), 0o644)
 }
