@@ -34,13 +34,19 @@ var errSilent = errors.New("")
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := Root().ExecuteContext(ctx); err != nil {
-		if !errors.Is(err, errSilent) {
-			fmt.Fprintln(os.Stderr, "sallyport: "+err.Error())
-		}
-		return 1
+	return execute(ctx, Root())
+}
+
+// execute runs a command line, prints its error and returns the exit code.
+func execute(ctx context.Context, root *cobra.Command) int {
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
 	}
-	return 0
+	if !errors.Is(err, errSilent) {
+		fmt.Fprintln(root.ErrOrStderr(), "sallyport: "+err.Error())
+	}
+	return 1
 }
 
 // global are the flags that every command knows.

@@ -1,0 +1,301 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+)
+
+// sallyport runs one command line, with standard input, on a directory of manifests and without an
+// agent. It returns what was printed, errors as Main prints them, and the exit code.
+func sallyport(t *testing.T, dir, stdin string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	root := Root()
+	root.SetArgs(append([]string{"--dir", dir, "--socket", filepath.Join(t.TempDir(), "none.sock")}, args...))
+	root.SetIn(strings.NewReader(stdin))
+	root.SetOut(&out)
+	root.SetErr(&errs)
+	code = execute(t.Context(), root)
+	return out.String(), errs.String(), code
+}
+
+const pools = `# Kept by the network team.
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata:
+  name: corporate
+spec:
+  cidr: 10.0.0.0/8
+  disabled: true
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata:
+  name: private
+spec:
+  cidr: 10.244.0.0/16
+  natOutgoing: true # the fabric does not route it
+`
+
+func manifests(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "pools.yaml"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func want(t *testing.T, what, got, want string) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestGet(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	table := `NAME        CIDR            NATOUTGOING   DISABLED   ALLOCATABLE
+corporate   10.0.0.0/8      false         true       PoolDisabled
+private     10.244.0.0/16   true          false      Allocatable
+`
+	for _, alias := range []string{"ippool", "ippools", "ipp", "pool", "pools", "IPPool", "ippools.projectcalico.org", "ippool.crd.projectcalico.org"} {
+		out, errs, code := sallyport(t, dir, "", "get", alias)
+		want(t, alias, out, table)
+		want(t, alias+" errors", errs, "")
+		if code != 0 {
+			t.Errorf("get %s: exit code %d", alias, code)
+		}
+	}
+	out, _, _ := sallyport(t, dir, "", "get", "pools", "-o", "name")
+	want(t, "names", out, "ippool.projectcalico.org/corporate\nippool.projectcalico.org/private\n")
+	out, _, _ = sallyport(t, dir, "", "get", "pool", "private", "-o", "yaml")
+	want(t, "yaml", out, `apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata:
+  name: private
+spec:
+  cidr: 10.244.0.0/16
+  natOutgoing: true
+status:
+  conditions:
+  - message: the pool gives out addresses
+    reason: Allocatable
+    status: "True"
+    type: Allocatable
+`)
+	out, errs, code := sallyport(t, dir, "", "get", "pool", "private", "public")
+	if want(t, "missing", errs, "sallyport: ippool.projectcalico.org/public was not found in "+dir+"\n"); code != 1 || !strings.Contains(out, "private") {
+		t.Errorf("one of two is missing: exit code %d, %q", code, out)
+	}
+	_, errs, code = sallyport(t, dir, "", "get", "pods")
+	want(t, "unknown kind", errs, "sallyport: there is no kind \"pods\" here: it is one of ippools, natconfigurations, nodes\n")
+	if code != 1 {
+		t.Errorf("unknown kind: exit code %d", code)
+	}
+}
+
+func TestGetSaysWhatIsFaulty(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, strings.Replace(pools, "10.0.0.0/8", "10.0.0.1/8", 1))
+	out, errs, code := sallyport(t, dir, "", "get", "pools", "-o", "name")
+	want(t, "the sound one", out, "ippool.projectcalico.org/private\n")
+	if code != 1 || !strings.Contains(errs, "pools.yaml:7: IPPool \"corporate\": spec.cidr: ") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	out, _, code := sallyport(t, t.TempDir(), pools, "validate", "-f", "-", "-o", "json")
+	if want(t, "clean", out, "[]\n"); code != 0 {
+		t.Errorf("clean: exit code %d", code)
+	}
+	bad := strings.Replace(pools, "natOutgoing", "natoutgoing", 1) + "---\n{{ template }}\n"
+	out, _, code = sallyport(t, t.TempDir(), bad, "validate", "-f", "-", "-o", "json")
+	var faults []map[string]string
+	if err := json.Unmarshal([]byte(out), &faults); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if code != 1 || len(faults) != 2 {
+		t.Fatalf("exit code %d, %v", code, faults)
+	}
+	named, unreadable := faults[0], faults[1]
+	if named["kind"] == "" {
+		named, unreadable = unreadable, named
+	}
+	if named["kind"] != "IPPool" || named["name"] != "private" || named["field"] != "spec.natoutgoing" || !strings.Contains(named["message"], "natOutgoing") {
+		t.Errorf("misspelt field: %v", named)
+	}
+	if unreadable["kind"] != "" || unreadable["name"] != "" || !strings.HasPrefix(unreadable["message"], "-:") {
+		t.Errorf("unreadable document: %v", unreadable)
+	}
+	for _, f := range faults {
+		if len(f) != 4 {
+			t.Errorf("a fault has other fields than kind, name, field, message: %v", f)
+		}
+	}
+}
+
+func TestApplyAndDelete(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	read := func() string {
+		t.Helper()
+		b, err := os.ReadFile(filepath.Join(dir, "pools.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	const public = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: public}\nspec: {cidr: 203.0.113.0/24}\n"
+	corporate, _, _ := strings.Cut(pools, "---\n")
+	for _, step := range []struct {
+		what, stdin string
+		args        []string
+		out, errs   string // errs: a part of it
+		code        int
+	}{
+		{"dry run", public, []string{"apply", "-f", "-", "--dry-run"}, "ippool.projectcalico.org/public created (dry run)\n", "", 0},
+		{"nothing was written", "", []string{"get", "pool", "public", "-o", "name"}, "", "was not found", 1},
+		{"create", public, []string{"apply", "-f", "-"}, "ippool.projectcalico.org/public created\n", "", 0},
+		{"again", public, []string{"apply", "-f", "-"}, "ippool.projectcalico.org/public unchanged\n", "", 0},
+		{"change", strings.Replace(corporate, "true", "false", 1), []string{"apply", "-f", "-"}, "ippool.projectcalico.org/corporate configured\n", "", 0},
+		{"immutable", strings.Replace(public, "113.0/24", "112.0/24", 1), []string{"apply", "-f", "-"}, "", "spec.cidr", 1},
+		{"one of two invalid", public + "---\n" + strings.Replace(corporate, "10.0.0.0/8", "10.0.0.0/33", 1), []string{"apply", "-f", "-"}, "", "spec.cidr", 1},
+		{"nothing", "# nothing\n", []string{"apply", "-f", "-"}, "", "nothing to apply", 1},
+		{"no agent to wait for", public, []string{"apply", "-f", "-", "--wait", "1s"}, "ippool.projectcalico.org/public unchanged\n", "no agent is running there", 1},
+		{"delete", "", []string{"delete", "pool", "corporate", "public"}, "ippool.projectcalico.org/corporate deleted\nippool.projectcalico.org/public deleted\n", "", 0},
+		{"delete what is not there", "", []string{"delete", "pool", "corporate"}, "", "corporate", 1},
+		{"delete without saying what", "", []string{"delete"}, "", "say what to delete", 1},
+	} {
+		out, errs, code := sallyport(t, dir, step.stdin, step.args...)
+		want(t, step.what, out, step.out)
+		if code != step.code || !strings.Contains(errs, step.errs) || step.errs == "" && errs != "" {
+			t.Errorf("%s: exit code %d, %s", step.what, code, errs)
+		}
+	}
+	if got := read(); !strings.Contains(got, "natOutgoing: true # the fabric does not route it") || strings.Contains(got, "corporate") {
+		t.Errorf("the neighbour did not stay as it was:\n%s", got)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools+`---
+apiVersion: sallyport.dev/v1alpha1
+kind: NATConfiguration
+metadata: {name: default}
+spec:
+  portRange: 32768-65535
+  outInterfaces: ["eth*"]
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2}
+status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}
+`)
+	for _, tc := range []struct {
+		what string
+		args []string
+		out  string
+	}{
+		{"translated", []string{"10.244.0.1", "198.51.100.1"},
+			"Translated: the connection from 10.244.0.1 to 198.51.100.1 leaves with the node's address on the interface it leaves by, ports 32768-65535, since pool private has natOutgoing: true and no pool holds 198.51.100.1. This assumes that it leaves by eth*.\n"},
+		{"another interface", []string{"10.244.0.1", "198.51.100.1", "--out-interface", "wg0"},
+			"Kept: the connection from 10.244.0.1 to 198.51.100.1 leaves with the pod's address, since it leaves by wg0, and outInterfaces covers only eth*.\n"},
+		{"the node of the pod", []string{"10.244.0.1", "192.0.2.2", "--node-name", "n2"},
+			"Kept: the connection from 10.244.0.1 to 192.0.2.2 leaves with the pod's address, since 192.0.2.2 is this node's own address: what a pod says to its node never passes the translation.\n"},
+		{"json", []string{"10.244.0.1", "198.51.100.1", "--proto", "icmp", "-o", "json"}, `{
+  "action": "translate",
+  "source": {
+    "address": "10.244.0.1",
+    "pool": "private"
+  },
+  "destination": {
+    "address": "198.51.100.1",
+    "pool": ""
+  },
+  "to": {
+    "address": "node",
+    "ports": ""
+  },
+  "reason": "pool private has natOutgoing: true and no pool holds 198.51.100.1"
+}
+`},
+		{"json of what is kept", []string{"10.244.0.1", "10.1.1.1", "-o", "json"}, `{
+  "action": "keep",
+  "source": {
+    "address": "10.244.0.1",
+    "pool": "private"
+  },
+  "destination": {
+    "address": "10.1.1.1",
+    "pool": "corporate"
+  },
+  "reason": "10.1.1.1 lies in pool corporate, disabled: it only exempts its range"
+}
+`},
+	} {
+		out, errs, code := sallyport(t, dir, "", append([]string{"explain"}, tc.args...)...)
+		if want(t, tc.what, out, tc.out); code != 0 || errs != "" {
+			t.Errorf("%s: exit code %d, %s", tc.what, code, errs)
+		}
+	}
+}
+
+func TestBadInputIsNamed(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	for _, tc := range []struct{ args, want string }{
+		{"explain 10.0.0.1 fd00::1", "SRC 10.0.0.1 and DST fd00::1 are of different families"},
+		{"explain 10.0.0.300 10.0.0.1", `SRC: "10.0.0.300" is not an IP address`},
+		{"explain 10.0.0.1 fe80::1%eth0", `DST: "fe80::1%eth0" is not an IP address`},
+		{"explain 10.0.0.1 10.0.0.2 --proto tpc", `--proto: "tpc" is none of tcp, udp`},
+		{"explain 10.0.0.1", "accepts 2 arg(s), received 1"},
+		{"get pools -o ymal", `--output: "ymal" is none of wide, yaml, json, name`},
+		{"get", "requires at least 1 arg(s)"},
+		{"run --log-level loud", `--log-level: "loud" is none of debug, info, warn, error`},
+		{"run --log-format xml", `--log-format: "xml" is neither text nor json`},
+		{"status", "no agent is running there; start one with: sallyport run"},
+		{"validate -f /does/not/exist.yaml", "/does/not/exist.yaml"},
+		{"validate", `required flag(s) "filename" not set`},
+		{"frobnicate", `unknown command "frobnicate"`},
+		{"--dir /does/not/exist get pools", "/does/not/exist"},
+	} {
+		_, errs, code := sallyport(t, dir, "", strings.Fields(tc.args)...)
+		if code != 1 || !strings.Contains(errs, tc.want) || strings.Count(errs, "\n") != 1 {
+			t.Errorf("%s: exit code %d, %q; want one line with %q", tc.args, code, errs, tc.want)
+		}
+	}
+}
+
+func TestEveryCommandHasHelpAndCompletion(t *testing.T) {
+	t.Parallel()
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		if c.Short == "" {
+			t.Errorf("%s says nothing about itself", c.CommandPath())
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(Root())
+	out, _, code := sallyport(t, manifests(t, pools), "", "completion", "bash")
+	if code != 0 || !strings.Contains(out, "__start_sallyport") {
+		t.Errorf("completion: exit code %d", code)
+	}
+	out, _, _ = sallyport(t, manifests(t, pools), "", "__complete", "get", "pool", "")
+	if !strings.HasPrefix(out, "corporate\nprivate\n") {
+		t.Errorf("completing names: %q", out)
+	}
+}
