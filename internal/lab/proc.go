@@ -30,7 +30,7 @@ func (h *Host) Start(cmd *exec.Cmd) error {
 func (h *Host) Listen(network, address string) (net.Listener, error) {
 	var l net.Listener
 	err := h.Do(func() (err error) {
-		l, err = net.Listen(network, address)
+		l, err = new(net.ListenConfig).Listen(context.Background(), network, address)
 		return err
 	})
 	return l, err
@@ -40,7 +40,7 @@ func (h *Host) Listen(network, address string) (net.Listener, error) {
 func (h *Host) ListenPacket(network, address string) (net.PacketConn, error) {
 	var c net.PacketConn
 	err := h.Do(func() (err error) {
-		c, err = net.ListenPacket(network, address)
+		c, err = new(net.ListenConfig).ListenPacket(context.Background(), network, address)
 		return err
 	})
 	return c, err
