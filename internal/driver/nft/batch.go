@@ -88,10 +88,10 @@ func (b *batch) write(c *change) {
 		b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, func() { b.text(unix.NFTA_TABLE_NAME, TableName) })
 	}
 	for _, name := range c.emptyChains {
-		b.named(unix.NFT_MSG_DELRULE, "emptying chain "+name, unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN, name)
+		b.named(unix.NFT_MSG_DELRULE, "emptying chain "+name, unix.NFTA_RULE_CHAIN, name)
 	}
 	for _, name := range c.emptySets {
-		b.named(unix.NFT_MSG_DELSETELEM, "emptying set "+name, unix.NFTA_SET_ELEM_LIST_TABLE, unix.NFTA_SET_ELEM_LIST_SET, name)
+		b.named(unix.NFT_MSG_DELSETELEM, "emptying set "+name, unix.NFTA_SET_ELEM_LIST_SET, name)
 	}
 	for _, d := range c.remove {
 		flags := uint16(0)
@@ -101,10 +101,10 @@ func (b *batch) write(c *change) {
 		b.addElements(unix.NFT_MSG_DELSETELEM, flags, "deleting from", d)
 	}
 	for _, name := range c.dropSets {
-		b.named(unix.NFT_MSG_DELSET, "deleting set "+name, unix.NFTA_SET_TABLE, unix.NFTA_SET_NAME, name)
+		b.named(unix.NFT_MSG_DELSET, "deleting set "+name, unix.NFTA_SET_NAME, name)
 	}
 	for _, name := range c.dropChains {
-		b.named(unix.NFT_MSG_DELCHAIN, "deleting chain "+name, unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME, name)
+		b.named(unix.NFT_MSG_DELCHAIN, "deleting chain "+name, unix.NFTA_CHAIN_NAME, name)
 	}
 	for i := range c.newSets {
 		b.addSet(&c.newSets[i], uint32(i+1))
@@ -125,10 +125,11 @@ func (b *batch) deleteTable() {
 	b.message(unix.NFT_MSG_DELTABLE, 0, note{doing: "deleting table " + TableName}, func() { b.text(unix.NFTA_TABLE_NAME, TableName) })
 }
 
-// named appends a message that says no more than which object of our table it is about.
-func (b *batch) named(kind uint16, doing string, tableAttr, nameAttr uint16, name string) {
+// named appends a message that says no more than which object of our table it is about. The table's
+// name is attribute 1 whatever the message.
+func (b *batch) named(kind uint16, doing string, nameAttr uint16, name string) {
 	b.message(kind, 0, note{doing: doing}, func() {
-		b.text(tableAttr, TableName)
+		b.text(unix.NFTA_TABLE_NAME, TableName)
 		b.text(nameAttr, name)
 	})
 }

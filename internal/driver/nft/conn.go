@@ -58,7 +58,7 @@ func (c *conn) receiveAny(ctx context.Context, handle func(message) error) error
 			if err != nil {
 				return err
 			}
-			if err := handle(m); err == errEnd {
+			if err := handle(m); errors.Is(err, errEnd) {
 				return nil
 			} else if err != nil {
 				return err
@@ -218,7 +218,7 @@ func (c *conn) transact(ctx context.Context, b *batch) (outcome, error) {
 
 // addDeleted takes note of elements that the kernel says it has deleted.
 func (o *outcome) addDeleted(m message) error {
-	_, name, err := parseSetName(m)
+	name, err := parseSetName(m)
 	if err != nil {
 		return err
 	}

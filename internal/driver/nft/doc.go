@@ -28,8 +28,8 @@
 //
 // # Invariants
 //
-//   - A range's start and end are added and deleted together, in one message: since Linux 6.19 (and in
-//     stable kernels before) an interval set refuses an end that does not follow its own start.
+//   - A range's start and end are added and deleted together, in one message: kernels check that an end
+//     follows its own start, and each does it a little differently.
 //   - The driver's state is either equal to the kernel as last confirmed, or dropped. Every error after
 //     sending drops it, since the kernel may have committed all the same (ENOBUFS).
 //   - Two replies to one request are never confused: every request has a sequence number of its own,

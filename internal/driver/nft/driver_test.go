@@ -1,12 +1,16 @@
 package nft
 
 import (
+	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -252,6 +256,61 @@ func TestNoPermission(t *testing.T) {
 		t.Errorf("without capabilities: %v; want an error with CAP_NET_ADMIN", err)
 	}
 	mustApply(t, d, simplePlan(t))
+}
+
+// TestCancelled checks that a plan that nobody waits for any more changes nothing.
+func TestCancelled(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t)
+	d := ns.driver()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := d.Apply(ctx, simplePlan(t)); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v; want that the context was cancelled", err)
+	}
+	if got := ns.nft("list", "ruleset"); got != "" {
+		t.Errorf("a cancelled plan left:\n%s", got)
+	}
+}
+
+// TestUserNamespace runs TestApply as root of a user namespace, who may not force buffer sizes.
+func TestUserNamespace(t *testing.T) {
+	t.Parallel()
+	self := exec.Command(os.Args[0], "-test.run=^(TestApply|TestAdopt|TestCleanup)$", "-test.v")
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+	self.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET, UidMappings: ids,
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
+	out, err := self.CombinedOutput()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) {
+		t.Skipf("the kernel allows no user namespace: %v", err)
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestApply") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestUnsupported checks that the error for a missing kernel feature names it.
+func TestUnsupported(t *testing.T) {
+	t.Parallel()
+	wanted, err := layout(simplePlan(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBatch(1)
+	b.write(diff(&table{}, wanted))
+	missing := map[string]unix.Errno{"beginning": unix.EOPNOTSUPP, "creating table": unix.EAFNOSUPPORT, "creating set": unix.EOPNOTSUPP,
+		"creating chain postrouting": unix.ENOENT, "adding rule": unix.ENOENT}
+	for i, n := range b.notes {
+		for doing, errno := range missing {
+			if !strings.HasPrefix(n.doing, doing) {
+				continue
+			}
+			var u *UnsupportedError
+			if err := b.explain(i, reply{errno: errno}); !errors.As(err, &u) || !errors.Is(err, errno) || u.Feature == "" {
+				t.Errorf("%s: %v; want an UnsupportedError", n.doing, err)
+			}
+		}
+	}
 }
 
 func mustApply(tb testing.TB, d *Driver, plan compile.NAT) {

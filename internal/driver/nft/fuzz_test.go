@@ -34,7 +34,7 @@ func parseAll(m message) {
 	_, _, _ = parseChain(m)
 	_, _, _, _ = parseRule(m)
 	_, _, _ = parseSet(m)
-	_, _, _ = parseSetName(m)
+	_, _ = parseSetName(m)
 	_, _ = parseGeneration(m)
 	_, _ = parseReply(m)
 	if elements, err := parseElements(nil, m); err == nil {
@@ -151,7 +151,7 @@ func readBack(t *table, elements map[string][]element, m message) error {
 		t.sets = append(t.sets, s)
 		return err
 	case m.is(unix.NFT_MSG_NEWSETELEM):
-		_, name, err := parseSetName(m)
+		name, err := parseSetName(m)
 		if err != nil {
 			return err
 		}

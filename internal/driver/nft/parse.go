@@ -225,20 +225,17 @@ func parseCounter(b []byte) (uint64, error) {
 	return 0, nil
 }
 
-// parseSetName decodes the names of the table and the set that elements belong to.
-func parseSetName(m message) (table, set string, err error) {
+// parseSetName decodes the name of the set that elements belong to.
+func parseSetName(m message) (string, error) {
 	for a, err := range m.attributes() {
 		if err != nil {
-			return "", "", err
+			return "", err
 		}
-		switch a.kind {
-		case unix.NFTA_SET_ELEM_LIST_TABLE:
-			table = a.text()
-		case unix.NFTA_SET_ELEM_LIST_SET:
-			set = a.text()
+		if a.kind == unix.NFTA_SET_ELEM_LIST_SET {
+			return a.text(), nil
 		}
 	}
-	return table, set, nil
+	return "", fmt.Errorf("%w: elements of no set", errMalformed)
 }
 
 // parseGeneration decodes the number of the ruleset's generation: each transaction of anybody in the

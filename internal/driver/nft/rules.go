@@ -155,8 +155,8 @@ func (r *ruleBuilder) masquerade(ports model.PortRange, how model.PortAllocation
 }
 
 // ports loads the ends of a port range into two registers.
-func (r *ruleBuilder) ports(first, last uint32, p model.PortRange) *ruleBuilder {
-	return r.add(
+func (r *ruleBuilder) ports(first, last uint32, p model.PortRange) {
+	r.add(
 		&expr.Immediate{Register: first, Data: []byte{byte(p.First >> 8), byte(p.First)}},
 		&expr.Immediate{Register: last, Data: []byte{byte(p.Last >> 8), byte(p.Last)}})
 }
