@@ -25,10 +25,10 @@ func lock(dir string) (unlock func(), err error) {
 	for end := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
 		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOLCK) { // a file system without locks
-			return func() { unix.Close(fd) }, nil
+			return func() { _ = unix.Close(fd) }, nil
 		}
 		if (!errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR)) || time.Now().After(end) {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 			return nil, fmt.Errorf("locking %s against other edits: %w", dir, err)
 		}
 	}

@@ -126,11 +126,17 @@ func beingWritten(fd int) bool {
 	return errors.Is(err, unix.EAGAIN)
 }
 
+// isLink says whether a path is a link, wherever that leads.
+func isLink(path string) bool {
+	st, err := os.Lstat(path)
+	return err == nil && st.Mode()&os.ModeSymlink != 0
+}
+
 // explain is the text of a fault for a file or directory that cannot be read.
 func explain(path string, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if _, lerr := os.Lstat(path); lerr == nil {
+		if isLink(path) {
 			return "is a link to something that does not exist: mend or remove the link"
 		}
 		return "does not exist: create it"

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -114,11 +113,8 @@ func (s *Store) readFile(name string, insist bool) (*file, error) {
 	switch {
 	case errors.Is(err, errBusy):
 		return nil, err
-	case errors.Is(err, fs.ErrNotExist):
-		if _, err := os.Lstat(path); err != nil {
-			return nil, nil
-		}
-		fallthrough // a link to nowhere
+	case errors.Is(err, fs.ErrNotExist) && !isLink(path):
+		return nil, nil
 	case err != nil:
 		return &file{id: id, racy: true, faults: []model.Fault{{File: path, Message: explain(path, err)}}}, nil
 	}

@@ -3,7 +3,6 @@ package dir
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -288,8 +287,7 @@ func (w *watcher) wake() time.Time {
 // link watches where a file leads if it is a link, and forgets what it depended on if it is not.
 func (w *watcher) link(name string) {
 	path := filepath.Join(w.path, name)
-	st, err := os.Lstat(path)
-	if err != nil || st.Mode()&os.ModeSymlink == 0 {
+	if !isLink(path) {
 		if w.places[name] != nil {
 			w.depend(name, nil, 0)
 		}
