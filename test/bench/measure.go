@@ -26,7 +26,7 @@ func measureChange(ctx context.Context, o options, tmp string) ([]result, error)
 	if err != nil {
 		return nil, err
 	}
-	theirs, err := handFlips(ctx, o, tmp)
+	theirs, err := handFlips(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func awaitFlips(ctx context.Context, o options, n *network, flip func(bool) erro
 }
 
 // handFlips is the floor: one rule, loaded by the nft binary in the node.
-func handFlips(ctx context.Context, o options, tmp string) (ds []time.Duration, err error) {
+func handFlips(ctx context.Context, o options) (ds []time.Duration, err error) {
 	n, err := newNetwork()
 	if err != nil {
 		return nil, err
@@ -191,7 +191,9 @@ func startMany(ctx context.Context, o options, tmp string) (cold, warm, theirs t
 		if err != nil {
 			return 0, 0, 0, err
 		}
-		if err := errors.Join(a.ready(ctx), func() error { *took = time.Since(begin); return nil }(), a.stop()); err != nil {
+		err = a.ready(ctx)
+		*took = time.Since(begin)
+		if err := errors.Join(err, a.stop()); err != nil {
 			return 0, 0, 0, err
 		}
 	}

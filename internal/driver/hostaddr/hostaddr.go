@@ -4,6 +4,7 @@ package hostaddr
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -41,20 +42,17 @@ const resubscribe = time.Second
 func Watch(ctx context.Context, log *slog.Logger, report func([]netip.Prefix)) {
 	var last []netip.Prefix
 	first := true
-	relist := func() {
+	relist := func() error {
 		now, err := List()
-		if err != nil {
-			log.Error("could not list this node's addresses; the last ones known stay in force", "error", err)
-			return
-		}
-		if first || !slices.Equal(now, last) {
+		if err == nil && (first || !slices.Equal(now, last)) {
 			first, last = false, now
 			report(now)
 		}
+		return err
 	}
 	for ctx.Err() == nil {
 		if err := follow(ctx, relist); err != nil {
-			log.Error("could not follow changes of this node's addresses; trying again", "error", err, "retry_in", resubscribe)
+			log.Error("could not follow this node's addresses; the last ones known stay in force", "error", err, "retry_in", resubscribe)
 		}
 		select {
 		case <-ctx.Done():
@@ -64,7 +62,7 @@ func Watch(ctx context.Context, log *slog.Logger, report func([]netip.Prefix)) {
 }
 
 // follow calls relist once subscribed and after each notification, until the subscription ends.
-func follow(ctx context.Context, relist func()) error {
+func follow(ctx context.Context, relist func() error) error {
 	done := make(chan struct{})
 	defer close(done)
 	updates := make(chan netlink.AddrUpdate)
@@ -78,24 +76,27 @@ func follow(ctx context.Context, relist func()) error {
 		},
 	})
 	if err != nil {
-		relist() // without notifications, each renewal still sees the change
-		return fmt.Errorf("subscribing to address changes: %w", err)
+		// Without notifications, each renewal still sees what has changed.
+		return errors.Join(fmt.Errorf("subscribing to address changes: %w", err), relist())
 	}
-	relist()
+	// The library's reader may be about to hand over one more update before it sees done.
+	defer func() { go drain(updates) }()
+	if err := relist(); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			// The library's reader may be about to hand over one more update before it sees done.
-			go drain(updates)
 			return nil
 		case err := <-failed:
-			go drain(updates)
 			return fmt.Errorf("reading address changes: %w", err)
 		case _, ok := <-updates:
 			if !ok {
 				return nil
 			}
-			relist()
+			if err := relist(); err != nil {
+				return err
+			}
 		}
 	}
 }
