@@ -1,6 +1,7 @@
 package selector
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -170,8 +171,8 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		s, err := Parse(text)
 		if err != nil {
-			e, ok := err.(*Error)
-			if !ok || e.Position < 1 || e.Position > len(text)+1 || e.Expected == "" || e.Found == "" {
+			var e *Error
+			if !errors.As(err, &e) || e.Position < 1 || e.Position > len(text)+1 || e.Expected == "" || e.Found == "" {
 				t.Fatalf("Parse(%q): %#v", text, err)
 			}
 			return
