@@ -5,6 +5,9 @@ SHELL       := /bin/bash
 MAKEFLAGS   += --no-builtin-rules
 .DELETE_ON_ERROR:
 
+# Debian keeps nft where only root's PATH looks.
+export PATH := $(PATH):/usr/sbin:/sbin
+
 BIN     := $(CURDIR)/bin
 PREFIX  ?= /usr/local
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -47,6 +50,7 @@ fuzz: ## Run every fuzz target for FUZZTIME (5s)
 
 .PHONY: bench
 bench: build ## Measure start, change and memory on this machine
+	@hack/install-deps nft
 	go run ./test/bench $(BENCHFLAGS)
 
 .PHONY: lint
