@@ -140,9 +140,9 @@ func exempt(pools []model.Pool, local model.Local, hosts hostAddresses) []netipx
 }
 
 // broadcast is the directed broadcast address of an interface's subnet, where it has one (RFC 919; not
-// with 31 or 32 bits, RFC 3021).
+// with 31 or 32 bits, RFC 3021, nor on the loopback).
 func broadcast(p netip.Prefix) (netip.Addr, bool) {
-	if !p.Addr().Is4() || p.Bits() > 30 || p.Bits() == 0 {
+	if !p.Addr().Is4() || p.Addr().IsLoopback() || p.Bits() > 30 || p.Bits() == 0 {
 		return netip.Addr{}, false
 	}
 	return netipx.RangeOfPrefix(p.Masked()).To(), true

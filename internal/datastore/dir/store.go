@@ -224,15 +224,24 @@ func (s *Store) warnings() []model.Fault {
 	return out
 }
 
+// faultsLogged bounds the log lines about one change: a directory may hold thousands of faults of one cause.
+const faultsLogged = 10
+
 // report logs the faults that are new and that the last one is mended.
 func (s *Store) report(faults []model.Fault) {
 	now := make(map[model.Fault]bool, len(faults))
+	fresh := 0
 	for _, f := range faults {
-		now[f] = true
-		if !s.reported[f] {
+		if !s.reported[f] && !now[f] {
+			fresh++
+		}
+		if now[f] = true; !s.reported[f] && fresh <= faultsLogged {
 			s.log.Error("a fault in the manifests; the last good state stays in force", "file", f.File, "line", f.Line,
 				"kind", f.Kind, "name", f.Name, "field", f.Field, "fault", f.Message)
 		}
+	}
+	if more := fresh - faultsLogged; more > 0 {
+		s.log.Error("there are more faults in the manifests; sallyport status lists them", "more", more)
 	}
 	if len(now) == 0 && len(s.reported) > 0 {
 		s.log.Info("the manifests have no fault any more", "dir", s.path)
