@@ -82,17 +82,34 @@ func (s *Store) read(due map[string]bool, now time.Time) {
 	}
 	work()
 	helpers.Wait()
+	var absent []string
 	for i, name := range names {
 		switch {
 		case errors.Is(errs[i], errBusy):
 			s.watcher.hold(name, now)
-			continue
 		case files[i] == nil:
-			s.leave(name, now)
+			absent = append(absent, name)
 		default:
 			s.put(name, files[i])
+			s.watcher.settled(name)
 		}
+	}
+	s.remove(absent, now)
+}
+
+// remove notes files that are not there. While another file is being written, they are looked at again
+// later: an object may be moving from one to the other, and what the other was read to say is out of date.
+func (s *Store) remove(absent []string, now time.Time) {
+	for _, name := range absent {
 		s.watcher.settled(name)
+	}
+	moving := len(s.watcher.writing) > 0
+	for _, name := range absent {
+		if moving && s.index.files[name] != nil {
+			s.watcher.hold(name, now)
+			continue
+		}
+		s.leave(name, now)
 	}
 }
 
