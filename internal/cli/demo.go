@@ -84,8 +84,8 @@ func runDemo(ctx context.Context, out io.Writer) (err error) {
 	fmt.Fprintf(out, `A node with two pods, in network namespaces of this machine:
 
   private pod %-14s ──┐                              ┌── internet  %s
-                             ├── node ──────── router ──────┤
-  public pod  %-14s ──┘   %-12s              └── corporate %s
+                               ├── node ──────── router ──────┤
+  public pod  %-14s ──┘   %-12s               └── corporate %s
 
 `, network.Private.IPv4, network.Internet.IPv4, network.Public.IPv4, network.Node.IPv4, network.Corporate.IPv4)
 	if err := d.start(ctx, scratch, socket); err != nil {
