@@ -84,8 +84,11 @@ func (b *batch) write(c *change) {
 		b.deleteTable()
 	}
 	if c.create {
-		n := note{doing: "creating table " + TableName, feature: "tables of family inet (nf_tables)"}
-		b.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, func() { b.text(unix.NFTA_TABLE_NAME, TableName) })
+		n := note{doing: creatingTable, feature: "tables of family inet (nf_tables)"}
+		b.addTable(unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, c.flags)
+	}
+	if c.adopt {
+		b.addTable(0, note{doing: "taking over table " + TableName}, c.flags)
 	}
 	for _, name := range c.emptyChains {
 		b.named(unix.NFT_MSG_DELRULE, "emptying chain "+name, unix.NFTA_RULE_CHAIN, name)
@@ -118,6 +121,19 @@ func (b *batch) write(c *change) {
 	for i := range c.fill {
 		b.addRules(&c.fill[i])
 	}
+}
+
+// creatingTable is what the message that creates our table does.
+const creatingTable = "creating table " + TableName
+
+// addTable creates our table, or changes its flags.
+func (b *batch) addTable(flags uint16, n note, tableFlags uint32) {
+	b.message(unix.NFT_MSG_NEWTABLE, flags, n, func() {
+		b.text(unix.NFTA_TABLE_NAME, TableName)
+		if tableFlags != 0 {
+			b.number(unix.NFTA_TABLE_FLAGS, tableFlags)
+		}
+	})
 }
 
 // deleteTable deletes our table with all that is in it.

@@ -7,6 +7,8 @@ import "golang.org/x/sys/unix"
 type change struct {
 	rebuild     bool         // delete the whole table first
 	create      bool         // create the table
+	adopt       bool         // become the owner of the table, which an agent that ended has left
+	flags       uint32       // of the table, for create and adopt
 	emptyChains []string     // delete all rules in these
 	emptySets   []string     // delete all elements in these
 	remove      []difference // ranges to delete
@@ -35,6 +37,12 @@ func diff(actual, wanted *table) *change {
 	if !actual.present || actual.flags == wanted.flags && actual.foreign == 0 {
 		return diffPresent(actual, wanted)
 	}
+	if actual.flags == flagsOrphan && wanted.flags == flagsOwned && actual.foreign == 0 {
+		c := diffPresent(actual, wanted)
+		c.adopt = true
+		c.drift++
+		return c
+	}
 	// A table that is asleep, owned by others or that holds other kinds of things cannot be mended bit by
 	// bit on every kernel.
 	c := diffPresent(&table{}, wanted)
@@ -47,7 +55,7 @@ func diff(actual, wanted *table) *change {
 }
 
 func diffPresent(actual, wanted *table) *change {
-	c := &change{}
+	c := &change{flags: wanted.flags}
 	if !actual.present {
 		c.create = true
 		c.drift++

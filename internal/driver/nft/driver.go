@@ -1,11 +1,15 @@
 package nft
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
 )
@@ -44,6 +48,8 @@ type Driver struct {
 	applied *compile.NAT
 	settled bool
 
+	// unowned says that the kernel does not know how to own a table.
+	unowned bool
 	carried map[string]uint64 // by pool: connections counted by elements that are gone
 	stats   Stats
 }
@@ -82,9 +88,9 @@ func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
 	if d.settled && equalNAT(d.applied, &nat) {
 		return nil
 	}
-	wanted, err := layout(nat)
+	wanted, err := d.layout(layout(nat))
 	if err != nil {
-		return fmt.Errorf("laying out table %s: %w", TableName, err)
+		return err
 	}
 	for range 2 {
 		if err = ctx.Err(); err != nil {
@@ -110,13 +116,22 @@ func (d *Driver) converge(ctx context.Context, wanted *table) error {
 		if err := d.read(ctx); err != nil {
 			return err
 		}
+		if err := d.ownedByOther(d.held); err != nil {
+			return err
+		}
 	}
 	c := diff(d.held, wanted)
 	if c.empty() {
 		d.settle(wanted, c, nil)
 		return nil
 	}
-	if err := d.commit(ctx, c, wanted); err != nil {
+	err := d.commit(ctx, c, wanted)
+	if d.cannotOwn(c, err) {
+		d.unowned, wanted.flags = true, 0
+		c = diff(d.held, wanted)
+		err = d.commit(ctx, c, wanted)
+	}
+	if err != nil {
 		return err
 	}
 	if !read {
@@ -189,9 +204,9 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 		d.settled = false
 		return 0, err
 	}
-	wanted, err := layout(*d.applied)
+	wanted, err := d.layout(layout(*d.applied))
 	if err != nil {
-		return 0, fmt.Errorf("laying out table %s: %w", TableName, err)
+		return 0, err
 	}
 	drift = diff(d.held, wanted).drift
 	d.settled = drift == 0
@@ -211,6 +226,11 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	_, err := d.conn.transact(ctx, b)
 	if isAbsent(err) {
 		return nil
+	}
+	if errors.Is(err, unix.EPERM) {
+		if t, _, unread := d.conn.readTable(ctx); unread == nil {
+			err = cmp.Or(d.ownedByOther(t), err)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("removing table %s: %w", TableName, err)

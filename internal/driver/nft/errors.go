@@ -56,7 +56,8 @@ var errInterrupted = errors.New("the ruleset changed while it was read")
 // hopeless says whether a second try, from what the kernel then holds, would fail in the same way.
 func hopeless(err error) bool {
 	var missing *UnsupportedError
-	return errors.As(err, &missing) || errors.Is(err, unix.EPERM)
+	var owned *OwnedError
+	return errors.As(err, &missing) || errors.As(err, &owned) || errors.Is(err, unix.EPERM)
 }
 
 // isAbsent says whether the kernel answered that there is no such thing.

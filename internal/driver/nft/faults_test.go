@@ -60,7 +60,8 @@ func minTime(a, b time.Time) time.Time {
 	return b
 }
 
-// watchedDriver opens a driver whose socket can be watched and made to fail.
+// watchedDriver opens a driver whose socket can be watched and made to fail, and that does not own its
+// table.
 func (n *namespace) watchedDriver() (*Driver, *faultySocket) {
 	n.tb.Helper()
 	s, err := dial(n.fd)
@@ -69,6 +70,7 @@ func (n *namespace) watchedDriver() (*Driver, *faultySocket) {
 	}
 	faulty := &faultySocket{socket: s}
 	d := newDriver(faulty, testLog(n.tb))
+	d.unowned = true
 	n.tb.Cleanup(func() { _ = d.Close() })
 	return d, faulty
 }

@@ -30,7 +30,7 @@ func FuzzParsers(f *testing.F) {
 }
 
 func parseAll(m message) {
-	_, _ = parseTable(m)
+	_, _, _ = parseTable(m)
 	_, _, _ = parseChain(m)
 	_, _, _, _ = parseRule(m)
 	_, _, _ = parseSet(m)
@@ -91,6 +91,8 @@ type babbler struct {
 	data    []byte
 	answers int
 }
+
+func (*babbler) PortID() uint32 { return 1 }
 
 func (b *babbler) Send([]byte) error           { b.answers = 1; return nil }
 func (b *babbler) SetDeadline(time.Time) error { return nil }

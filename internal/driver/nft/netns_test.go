@@ -75,8 +75,17 @@ func (n *namespace) tryNFT(args ...string) (string, error) {
 	return string(out), err
 }
 
-// driver opens a driver that works in the namespace.
+// driver opens a driver that works in the namespace, as on a kernel that cannot own tables: others can
+// tamper with what it makes.
 func (n *namespace) driver() *Driver {
+	n.tb.Helper()
+	d := n.owner()
+	d.unowned = true
+	return d
+}
+
+// owner opens a driver that owns its table.
+func (n *namespace) owner() *Driver {
 	n.tb.Helper()
 	d, err := New(Options{Log: testLog(n.tb), NetNS: n.fd})
 	if err != nil {

@@ -19,19 +19,22 @@ const (
 	elementCatchall = 2 // NFT_SET_ELEM_CATCHALL
 )
 
-// parseTable decodes the flags of a table. The rest of it is read elsewhere.
-func parseTable(m message) (flags uint32, err error) {
+// parseTable decodes the flags and the owner of a table. The rest of it is read elsewhere.
+func parseTable(m message) (flags, owner uint32, err error) {
 	for a, err := range m.attributes() {
-		if err != nil {
-			return 0, err
-		}
-		if a.kind == unix.NFTA_TABLE_FLAGS {
-			if flags, err = a.uint32(); err != nil {
-				return 0, fmt.Errorf("table flags: %w", err)
+		if err == nil {
+			switch a.kind {
+			case unix.NFTA_TABLE_FLAGS:
+				flags, err = a.uint32()
+			case attrTableOwner:
+				owner, err = a.uint32()
 			}
 		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("a table: %w", err)
+		}
 	}
-	return flags, nil
+	return flags, owner, nil
 }
 
 // parseChain decodes a chain without its rules, and the name of its table.

@@ -54,7 +54,7 @@ func (c *conn) readTableOnce(ctx context.Context) (*table, error) {
 	request := appendText(c.request(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, TableName)
 	err := c.get(ctx, "reading table "+TableName, request, func(m message) (err error) {
 		t.present = true
-		t.flags, err = parseTable(m)
+		t.flags, t.owner, err = parseTable(m)
 		return err
 	})
 	if isAbsent(err) {

@@ -30,11 +30,14 @@ type socket interface {
 	Receive(b []byte) (int, error)
 	// SetDeadline bounds the calls of Receive that follow.
 	SetDeadline(t time.Time) error
+	// PortID is the address of the socket, by which the kernel knows who owns a table.
+	PortID() uint32
 	Close() error
 }
 
 // netlinkSocket is a socket of the kernel's.
 type netlinkSocket struct {
+	port    uint32
 	conn    *netlink.Conn // owns the descriptor, its namespace and its deadlines
 	raw     syscall.RawConn
 	sendLen int // size of the send buffer that was asked for, in bytes
@@ -55,6 +58,9 @@ func dial(netns int) (_ *netlinkSocket, err error) {
 	if s.raw, err = conn.SyscallConn(); err != nil {
 		return nil, fmt.Errorf("reaching the netlink socket: %w", err)
 	}
+	if s.port, err = portID(s.raw); err != nil {
+		return nil, err
+	}
 	for _, o := range []netlink.ConnOption{netlink.CapAcknowledge, netlink.ExtendedAcknowledge} {
 		if err := conn.SetOption(o, true); err != nil {
 			return nil, fmt.Errorf("setting netlink option %d: %w", o, err)
@@ -65,6 +71,25 @@ func dial(netns int) (_ *netlinkSocket, err error) {
 	}
 	return s, s.growSendBuffer(sendBuffer)
 }
+
+// portID asks for the address that the kernel gave a socket.
+func portID(raw syscall.RawConn) (port uint32, err error) {
+	ctl := raw.Control(func(fd uintptr) {
+		var sa unix.Sockaddr
+		if sa, err = unix.Getsockname(int(fd)); err == nil {
+			if nl, ok := sa.(*unix.SockaddrNetlink); ok {
+				port = nl.Pid
+			}
+		}
+	})
+	if err := errors.Join(ctl, err); err != nil {
+		return 0, fmt.Errorf("asking for the netlink socket's address: %w", err)
+	}
+	return port, nil
+}
+
+// PortID is the address of the socket.
+func (s *netlinkSocket) PortID() uint32 { return s.port }
 
 // setBuffer sets the size of a buffer. Root in a user namespace may not force it, and gets as much as
 // net.core.wmem_max or rmem_max allow.

@@ -10,6 +10,7 @@ import (
 type table struct {
 	present bool
 	flags   uint32 // NFT_TABLE_F_… of linux/netfilter/nf_tables.h
+	owner   uint32 // port id of the socket that owns it, as read; 0 if none does
 	foreign int    // stateful objects and flow tables: kinds of things that we never make
 	chains  []chain
 	sets    []set

@@ -1,0 +1,62 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// The flags of our table where the kernel has both, from Linux 6.9 on (linux/netfilter/nf_tables.h). An
+// owned table can be changed only through the socket that made it or took it over, and a "flush ruleset"
+// of others passes it by. When that socket is closed the table persists, as an orphan, and works on; the
+// next agent takes it over.
+const (
+	flagOwner   = 1 << 1 // NFT_TABLE_F_OWNER
+	flagPersist = 1 << 2 // NFT_TABLE_F_PERSIST
+
+	flagsOwned  = flagOwner | flagPersist
+	flagsOrphan = flagPersist
+)
+
+// attrTableOwner is NFTA_TABLE_OWNER: the port id of the socket that owns the table.
+const attrTableOwner = 7
+
+// OwnedError says that our table belongs to the netlink socket of another process, which alone can
+// change it. Where that process ends, the table can be taken over.
+type OwnedError struct {
+	PortID uint32 // of the socket; mostly the process id, the first socket of a process has that
+}
+
+func (e *OwnedError) Error() string {
+	return fmt.Sprintf("table %s is owned by another process (netlink port id %d): another agent runs in this network namespace; stop it first", TableName, e.PortID)
+}
+
+// ownedByOther says whether a table that was read is one that we may not change.
+func (d *Driver) ownedByOther(t *table) error {
+	if t.flags&flagOwner == 0 || t.owner == d.conn.socket.PortID() {
+		return nil
+	}
+	return &OwnedError{PortID: t.owner}
+}
+
+// layout is the table that a plan wants, owned where the kernel can do that.
+func (d *Driver) layout(t *table, err error) (*table, error) {
+	if err != nil {
+		return nil, fmt.Errorf("laying out table %s: %w", TableName, err)
+	}
+	if !d.unowned {
+		t.flags = flagsOwned
+	}
+	return t, nil
+}
+
+// cannotOwn says whether a transaction failed since the kernel does not know the flags, as those before
+// Linux 6.9. From then on the driver does without, and others can change the table until that is noticed.
+func (d *Driver) cannotOwn(c *change, err error) bool {
+	var r *refusal
+	if d.unowned || !c.create && !c.rebuild || c.flags == 0 || !errors.As(err, &r) || r.doing != creatingTable {
+		return false
+	}
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
+}
