@@ -128,7 +128,10 @@ func (d *Driver) converge(ctx context.Context, wanted *table) error {
 	err := d.commit(ctx, c, wanted)
 	if d.cannotOwn(c, err) {
 		d.unowned, wanted.flags = true, 0
-		c = diff(d.held, wanted)
+		if c = diff(d.held, wanted); c.empty() {
+			d.settle(wanted, c, nil)
+			return nil
+		}
 		err = d.commit(ctx, c, wanted)
 	}
 	if err != nil {

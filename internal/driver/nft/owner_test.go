@@ -160,6 +160,25 @@ func TestKernelThatCannotOwn(t *testing.T) {
 	mustHold(t, ns, plan)
 }
 
+// TestRestartOnKernelThatCannotOwn starts anew on a table that needs no change: nothing is sent, since
+// the kernel before Linux 6.10 answers no transaction that holds nothing.
+func TestRestartOnKernelThatCannotOwn(t *testing.T) {
+	t.Parallel()
+	ns, plan := newNamespace(t), simplePlan(t)
+	mustApply(t, ns.driver(), plan)
+	s, err := dial(ns.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDriver(oldKernel{s}, testLog(t))
+	t.Cleanup(func() { _ = d.Close() })
+	mustApply(t, d, plan)
+	if s := d.Stats(); s.Transactions != 0 {
+		t.Errorf("%+v; want no transaction, since nothing differs", s)
+	}
+	mustHold(t, ns, plan)
+}
+
 // TestEveryCallFailsOnceWhileOwning makes each call of the socket fail in turn while a table is made,
 // changed and taken over. The driver must find its own table again, and never hold it for another's.
 func TestEveryCallFailsOnceWhileOwning(t *testing.T) {

@@ -122,8 +122,10 @@ func (s *netlinkSocket) Send(b []byte) error {
 	}
 	var err error
 	ctl := s.raw.Write(func(fd uintptr) bool {
-		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+		err = retryInterrupted(func() error {
+			return unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		})
+		return !errors.Is(err, unix.EAGAIN)
 	})
 	if err == nil {
 		err = ctl
@@ -140,8 +142,11 @@ func (s *netlinkSocket) Receive(b []byte) (int, error) {
 	var n, flags int
 	var err error
 	ctl := s.raw.Read(func(fd uintptr) bool {
-		n, _, flags, _, err = unix.Recvmsg(int(fd), b, nil, 0)
-		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
+		err = retryInterrupted(func() (err error) {
+			n, _, flags, _, err = unix.Recvmsg(int(fd), b, nil, 0)
+			return err
+		})
+		return !errors.Is(err, unix.EAGAIN)
 	})
 	switch {
 	case ctl != nil:
@@ -152,6 +157,16 @@ func (s *netlinkSocket) Receive(b []byte) (int, error) {
 		return 0, fmt.Errorf("%w: a datagram of more than %d bytes", errMalformed, len(b))
 	}
 	return n, nil
+}
+
+// retryInterrupted repeats a system call that a signal interrupted. To wait for the poller instead could
+// be to wait for ever: it tells of what becomes ready, not of what is ready already.
+func retryInterrupted(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // SetDeadline bounds the calls of Receive that follow.
