@@ -282,7 +282,7 @@ func TestUserNamespace(t *testing.T) {
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}}
 	out, err := self.CombinedOutput()
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) {
-		t.Skipf("the kernel allows no user namespace: %v", err)
+		t.Skipf("kernel feature missing: user namespaces: %v", err)
 	}
 	if err != nil || !strings.Contains(string(out), "--- PASS: TestApply") {
 		t.Errorf("%v\n%s", err, out)

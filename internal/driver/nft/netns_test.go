@@ -9,7 +9,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
+
+func TestMain(m *testing.M) { labtest.Main(m) }
 
 // namespace is a network namespace of one test.
 type namespace struct {
@@ -20,6 +24,7 @@ type namespace struct {
 // newNamespace makes a network namespace that ends with the test.
 func newNamespace(tb testing.TB) *namespace {
 	tb.Helper()
+	labtest.Need(tb)
 	type result struct {
 		fd  int
 		err error
@@ -36,7 +41,7 @@ func newNamespace(tb testing.TB) *namespace {
 	}()
 	r := <-made
 	if r.err != nil {
-		tb.Skipf("making a network namespace needs CAP_SYS_ADMIN: %v", r.err)
+		tb.Fatalf("making a network namespace: %v", r.err)
 	}
 	tb.Cleanup(func() { _ = unix.Close(r.fd) })
 	return &namespace{tb: tb, fd: r.fd}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/lab"
@@ -22,6 +24,9 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // Run is Main for a TestMain that has something to do before or after: it returns the exit status. It
 // is called twice, outside the namespaces and, in another process, inside (lab.Isolated).
 func Run(m *testing.M) int {
+	if fuzzing(os.Args[1:]) {
+		return m.Run()
+	}
 	inside, status, err := lab.Isolate(context.Background())
 	var missing *lab.FeatureError
 	switch {
@@ -40,11 +45,19 @@ func Run(m *testing.M) int {
 	return m.Run()
 }
 
+// fuzzing says whether the arguments ask for fuzzing, which needs no lab: its workers talk through file
+// descriptors that a program started in namespaces would not have.
+func fuzzing(args []string) bool {
+	return slices.ContainsFunc(args, func(a string) bool {
+		return strings.HasPrefix(strings.TrimLeft(a, "-"), "test.fuzz=") || strings.HasPrefix(strings.TrimLeft(a, "-"), "test.fuzzworker")
+	})
+}
+
 // Need skips a test, with the reason, where there is no lab.
 func Need(t testing.TB) {
 	t.Helper()
 	if missing := os.Getenv(missingEnv); missing != "" {
-		t.Skip(missing)
+		t.Skip("kernel feature missing: " + missing)
 	}
 	if !lab.Isolated() {
 		t.Fatal("the package's TestMain must call labtest.Main or labtest.Run")
