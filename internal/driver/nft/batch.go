@@ -12,8 +12,8 @@ import (
 const (
 	// maxChunk is how many bytes of elements go into one message. An attribute holds 64 KiB at most.
 	maxChunk = 48 << 10
-	// maxEcho is how many deleted ranges are echoed, so that their last counts are known. The echoes of
-	// many more might not fit the receive buffer.
+	// maxEcho is how many changed ranges of a set are echoed: deleted ones so that their last counts are
+	// known. The echoes of many more might not fit the receive buffer.
 	maxEcho = 1000
 )
 
@@ -35,12 +35,12 @@ type note struct {
 	segments []segment
 }
 
-// newBatch begins a transaction. The kernel is asked to say which generation it begins (NLM_F_ECHO).
+// newBatch begins a transaction.
 func newBatch(first uint32) *batch {
 	b := &batch{first: first}
 	b.notes = append(b.notes, note{doing: "beginning a transaction"})
 	at := 0
-	b.buf, at = appendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_ECHO, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, first)
+	b.buf, at = appendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, first)
 	endMessage(b.buf, at)
 	return b
 }
@@ -91,10 +91,10 @@ func (b *batch) write(c *change) {
 		b.addTable(0, note{doing: "taking over table " + TableName}, c.flags)
 	}
 	for _, name := range c.emptyChains {
-		b.named(unix.NFT_MSG_DELRULE, "emptying chain "+name, unix.NFTA_RULE_CHAIN, name)
+		b.named(unix.NFT_MSG_DELRULE, b.echoFirst(), "emptying chain "+name, unix.NFTA_RULE_CHAIN, name)
 	}
 	for _, name := range c.emptySets {
-		b.named(unix.NFT_MSG_DELSETELEM, "emptying set "+name, unix.NFTA_SET_ELEM_LIST_SET, name)
+		b.named(unix.NFT_MSG_DELSETELEM, 0, "emptying set "+name, unix.NFTA_SET_ELEM_LIST_SET, name)
 	}
 	for _, d := range c.remove {
 		flags := uint16(0)
@@ -104,16 +104,20 @@ func (b *batch) write(c *change) {
 		b.addElements(unix.NFT_MSG_DELSETELEM, flags, "deleting from", d)
 	}
 	for _, name := range c.dropSets {
-		b.named(unix.NFT_MSG_DELSET, "deleting set "+name, unix.NFTA_SET_NAME, name)
+		b.named(unix.NFT_MSG_DELSET, 0, "deleting set "+name, unix.NFTA_SET_NAME, name)
 	}
 	for _, name := range c.dropChains {
-		b.named(unix.NFT_MSG_DELCHAIN, "deleting chain "+name, unix.NFTA_CHAIN_NAME, name)
+		b.named(unix.NFT_MSG_DELCHAIN, 0, "deleting chain "+name, unix.NFTA_CHAIN_NAME, name)
 	}
 	for i := range c.newSets {
 		b.addSet(&c.newSets[i], uint32(i+1))
 	}
 	for _, d := range c.add {
-		b.addElements(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "adding to", d)
+		flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
+		if len(d.segments) <= maxEcho {
+			flags |= b.echoFirst()
+		}
+		b.addElements(unix.NFT_MSG_NEWSETELEM, flags, "adding to", d)
 	}
 	for i := range c.newChains {
 		b.addChain(&c.newChains[i])
@@ -121,6 +125,16 @@ func (b *batch) write(c *change) {
 	for i := range c.fill {
 		b.addRules(&c.fill[i])
 	}
+}
+
+// echoFirst is the flag of the first message after the one that begins the transaction. If that is to be
+// echoed, the kernel also says which generation the transaction begins; the flags of the message before
+// are not asked (nf_tables_gen_notify of net/netfilter/nf_tables_api.c, which is handed the rest).
+func (b *batch) echoFirst() uint16 {
+	if b.count() > 1 {
+		return 0
+	}
+	return unix.NLM_F_ECHO
 }
 
 // creatingTable is what the message that creates our table does.
@@ -143,8 +157,8 @@ func (b *batch) deleteTable() {
 
 // named appends a message that says no more than which object of our table it is about. The table's
 // name is attribute 1 whatever the message.
-func (b *batch) named(kind uint16, doing string, nameAttr uint16, name string) {
-	b.message(kind, 0, note{doing: doing}, func() {
+func (b *batch) named(kind, flags uint16, doing string, nameAttr uint16, name string) {
+	b.message(kind, flags, note{doing: doing}, func() {
 		b.text(unix.NFTA_TABLE_NAME, TableName)
 		b.text(nameAttr, name)
 	})

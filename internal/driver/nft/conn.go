@@ -171,7 +171,7 @@ func wrapUnlessRefused(doing string, err error) error {
 
 // outcome is what the kernel told of a transaction that it carried out.
 type outcome struct {
-	generation uint32               // that the transaction began; 0 if the kernel did not say
+	generation uint32               // that the transaction began; 0 if the kernel did not say (batch.echoFirst)
 	deleted    map[string][]element // by set: elements that were to be echoed, with their last counts
 }
 

@@ -346,3 +346,33 @@ func differences(tb testing.TB, ns *namespace, plan compile.NAT) *change {
 	}
 	return diff(held, wanted)
 }
+
+// TestGenerationIsKnown makes one change of each kind. Observing after it costs no reading back, since
+// the kernel has said which generation the change began.
+func TestGenerationIsKnown(t *testing.T) {
+	t.Parallel()
+	plan := simplePlan(t)
+	ns := newNamespace(t)
+	d := ns.driver()
+	mustApply(t, d, plan)
+	reads := d.Stats().FullReads
+	all, exempt := plan.Sources, plan.Exempt
+	for _, change := range []struct {
+		what string
+		make func()
+	}{
+		{"a source is deleted", func() { plan.Sources = all[1:] }},
+		{"a source is added", func() { plan.Sources = all }},
+		{"an exemption is deleted", func() { plan.Exempt = exempt[1:] }},
+		{"an exemption is added", func() { plan.Exempt = exempt }},
+		{"other interfaces", func() { plan.OutInterfaces = []string{"eth0", "wg*"} }},
+		{"other ports", func() { plan.Ports = model.PortRange{First: 20000, Last: 30000} }},
+	} {
+		change.make()
+		mustApply(t, d, plan)
+		if drift, err := d.Observe(t.Context()); drift != 0 || err != nil || d.Stats().FullReads != reads {
+			t.Errorf("%s: %d differences, %v, %d readings; want none and %d", change.what, drift, err, d.Stats().FullReads, reads)
+		}
+	}
+	mustHold(t, ns, plan)
+}
