@@ -28,10 +28,10 @@ func TestRestart(t *testing.T) {
 	s.start()
 	s.expect("with the agent", pathNode)
 	talks := []talk{s.talk(0), s.talk(1)}
+	want := uint64(4)
 	for _, by := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		before := s.connections()
-		if before < 4 {
-			t.Errorf("only %d translated connections were counted", before)
+		if got := s.connections(); got != want {
+			t.Errorf("before %v %d translated connections were counted, want %d", by, got, want)
 		}
 		s.end(by)
 		s.expect("without the agent", pathNode)
@@ -39,8 +39,9 @@ func TestRestart(t *testing.T) {
 		s.start()
 		s.goesOn("with the new agent", talks...)
 		s.expect("with the new agent", pathNode)
-		if after := s.connections(); after < before+4 {
-			t.Errorf("after %v the counters stand at %d and stood at %d, with four connections since", by, after, before)
+		want += 4
+		if got := s.connections(); got != want {
+			t.Errorf("after %v %d translated connections were counted, want %d: four more", by, got, want)
 		}
 	}
 }
@@ -220,7 +221,7 @@ func TestProbes(t *testing.T) {
 	s.start()
 	s.expect("with the agent", pathNode)
 	for url, want := range map[string]string{
-		"/healthz": "", "/readyz": "", "/metrics": `sallyport_translated_connections_total{pool="pods-v4"} 1`,
+		"/healthz": "", "/readyz": "", "/metrics": `sallyport_translated_connections_total{pool="pods-v4"} 1` + "\n",
 	} {
 		resp, err := s.node.HTTPClient().Get("http://127.0.0.1:9470" + url)
 		labtest.Must(t, err)

@@ -13,9 +13,6 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// protocols are those that every flow may have, beside ICMP of its own family.
-var protocols = []compile.Protocol{compile.TCP, compile.UDP, compile.SCTP}
-
 // kinds are the cases of the rule that the test by hand must meet, in both families.
 var kinds = []string{
 	"translate to the node's address", "translate to a configured address", "translate with a port range",
@@ -52,8 +49,10 @@ func TestKernelByChance(t *testing.T) {
 type coverage struct {
 	probes
 	kinds map[string]int // by kind and family
-	flows int
-	since time.Time
+	// transports are the protocols that every flow may have, beside ICMP of its own family.
+	transports []compile.Protocol
+	flows      int
+	since      time.Time
 }
 
 func newCoverage() *coverage { return &coverage{kinds: map[string]int{}, since: time.Now()} }
@@ -63,6 +62,7 @@ func newCoverage() *coverage { return &coverage{kinds: map[string]int{}, since: 
 func (c *coverage) compare(t *testing.T, r *rig, rnd *rand.Rand, name string, s *model.Snapshot) {
 	t.Helper()
 	plan := r.program(t, s)
+	c.transports = r.transports(t)
 	var list []probe
 	for _, is := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
 		near := slices.DeleteFunc(edges(rnd, s), func(a netip.Addr) bool { return !is(a) || !routable(r, a) })
@@ -102,8 +102,8 @@ func (c *coverage) probe(r *rig, rnd *rand.Rand, src, dst netip.Addr) probe {
 	if src.Is6() {
 		p.Protocol = compile.ICMPv6
 	}
-	if n := rnd.IntN(4); n < len(protocols) {
-		p.Protocol = protocols[n]
+	if n := rnd.IntN(len(c.transports) + 1); n < len(c.transports) {
+		p.Protocol = c.transports[n]
 		p.DestinationPort = uint16(1 + rnd.IntN(65535))
 	}
 	switch rnd.IntN(6) {
@@ -126,7 +126,8 @@ func (c *coverage) check(t *testing.T, kinds []string) {
 			}
 		}
 	}
-	for _, proto := range []string{"tcp", "udp", "sctp", "icmp", "icmpv6"} {
+	for _, p := range append(c.transports, compile.ICMP, compile.ICMPv6) {
+		proto := protocolName(p)
 		if c.kinds[proto+" translate"] < 20 || c.kinds[proto+" keep"] < 20 {
 			t.Errorf("too few flows of %s: %d translated, %d kept", proto, c.kinds[proto+" translate"], c.kinds[proto+" keep"])
 		}

@@ -75,12 +75,19 @@ func newPath(t *testing.T) *path {
 func newTranslatingPath(t *testing.T) *path {
 	t.Helper()
 	p := newPath(t)
+	p.program(t, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat"))
+	return p
+}
+
+// program puts what pools come to into the node's kernel, until the test ends.
+func (p *path) program(t *testing.T, pools ...model.Pool) *compile.Plan {
+	t.Helper()
 	nat, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: p.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
-	plan := compile.Compile(snapshot(nil, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat")), model.Local{Name: "node"})
+	plan := compile.Compile(snapshot(nil, pools...), model.Local{Name: "node"})
 	labtest.Must(t, nat.Apply(t.Context(), plan.NAT))
-	return p
+	return plan
 }
 
 // TestPacketTooBig sends a datagram that may not be fragmented through the narrow link: the router's

@@ -9,9 +9,6 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// portProtocols are the protocols that have ports.
-var portProtocols = []compile.Protocol{compile.TCP, compile.UDP, compile.SCTP}
-
 // portsRig is a rig with one pool per family and the given ports. The pools use VXLAN if asked to.
 func portsRig(t *testing.T, ports *model.PortRange, allocation model.PortAllocation, vxlan bool) (*rig, *compile.Plan) {
 	t.Helper()
@@ -50,7 +47,7 @@ func TestPortsRunOut(t *testing.T) {
 			r, plan := portsRig(t, &model.PortRange{First: 40000, Last: 40015}, allocation, false)
 			var ps probes
 			for family := range 2 {
-				for _, proto := range portProtocols {
+				for _, proto := range r.transports(t) {
 					list := fromPods(r, family, proto, 20, 40007)
 					used := map[uint16]bool{}
 					for _, seen := range r.try(t, &ps, plan, list[:16]) {
@@ -116,7 +113,7 @@ func TestPreserve(t *testing.T) {
 			r, plan := portsRig(t, c.ports, model.PortsPreserve, false)
 			var ps probes
 			for family := range 2 {
-				for _, proto := range portProtocols {
+				for _, proto := range r.transports(t) {
 					seen := r.try(t, &ps, plan, fromPods(r, family, proto, 2, c.sport))
 					if kept := seen[0].sport == c.sport; kept != c.kept {
 						t.Errorf("%s: port %d became %d", protocolName(proto), c.sport, seen[0].sport)
@@ -141,7 +138,7 @@ func TestRandomPorts(t *testing.T) {
 				var ps probes
 				const n = 100
 				for family := range 2 {
-					for _, proto := range portProtocols {
+					for _, proto := range r.transports(t) {
 						kept, different := 0, map[uint16]bool{}
 						for _, seen := range r.try(t, &ps, plan, fromPods(r, family, proto, n, 33333)) {
 							different[seen.sport] = true
@@ -169,7 +166,7 @@ func TestVXLANPort(t *testing.T) {
 			r, plan := portsRig(t, ports, model.PortsPreserve, true)
 			var ps probes
 			for family := range 2 {
-				for _, proto := range portProtocols {
+				for _, proto := range r.transports(t) {
 					for i, seen := range r.try(t, &ps, plan, fromPods(r, family, proto, 9, model.VXLANPort)) {
 						if is := seen.sport == model.VXLANPort; is != (i == 0 && proto != compile.UDP) {
 							t.Errorf("%s: connection %d left from port %d", protocolName(proto), i, seen.sport)
