@@ -80,8 +80,9 @@ func (d *Driver) Close() error {
 // otherwise the kernel's acknowledgements are the confirmation. The plan must not be changed afterwards.
 //
 // With an error the kernel holds either what it held before or what the plan wants, and the next Apply
-// finds out which. The error is an *UnsupportedError if the kernel lacks a feature, wraps unix.EPERM if
-// the process lacks CAP_NET_ADMIN, and names the object at fault if the kernel refuses one.
+// finds out which. The error is an *UnsupportedError if the kernel lacks a feature, an *OwnedError if
+// another process owns the table, wraps unix.EPERM if the process lacks CAP_NET_ADMIN, and names the object
+// at fault if the kernel refuses one.
 func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
