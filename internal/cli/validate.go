@@ -40,7 +40,7 @@ the object, the field and the remedy; the exit code is 1 if there is one. It nee
 					fmt.Fprintln(cmd.ErrOrStderr(), f)
 				}
 				if len(faults) == 0 {
-					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d objects, all valid\n", len(manifests.Objects()))
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "objects: %d, faults: 0\n", len(manifests.Objects()))
 				}
 			}
 			if err == nil && len(faults) > 0 {

@@ -181,7 +181,7 @@ func TestDiskFullAndReadOnly(t *testing.T) {
 	must(t, os.Mkdir(dir, 0o755))
 	must(t, os.Mkdir(state, 0o755))
 	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("needs to mount a tmpfs: %v", err)
+		t.Skipf("needs kernel permission to mount a tmpfs (CAP_SYS_ADMIN): %v", err)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(state, unix.MNT_DETACH)) })
 	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.1.0.0/24"))
