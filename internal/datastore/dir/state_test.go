@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
 
 func TestLastGoodStateSurvives(t *testing.T) {
@@ -174,15 +176,16 @@ func TestStateThatCannotBeSaved(t *testing.T) {
 	}
 }
 
+func TestMain(m *testing.M) { labtest.Main(m) }
+
 func TestDiskFullAndReadOnly(t *testing.T) {
 	t.Parallel()
+	labtest.Need(t) // whose mounts are its own
 	base := t.TempDir()
 	dir, state := filepath.Join(base, "resources"), filepath.Join(base, "state")
 	must(t, os.Mkdir(dir, 0o755))
 	must(t, os.Mkdir(state, 0o755))
-	if err := unix.Mount("tmpfs", state, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("needs kernel permission to mount a tmpfs (CAP_SYS_ADMIN): %v", err)
-	}
+	must(t, unix.Mount("tmpfs", state, "tmpfs", 0, "size=256k"))
 	t.Cleanup(func() { must(t, unix.Unmount(state, unix.MNT_DETACH)) })
 	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.1.0.0/24"))
 	h := start(t, dir, state)
