@@ -22,7 +22,7 @@ type rule struct {
 // packages of lower layers, and its own subpackages.
 var layers = [][]string{
 	{"api", "internal/model", "internal/selector"},
-	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/lab"},
+	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/lab", "internal/nfnetlink"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nft", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr"},
@@ -118,9 +118,9 @@ var rules = []rule{
 		forbids: func(_, to string) bool { return within(to, kubernetes...) },
 	},
 	{
-		says: "only drivers, workload and lab touch netlink",
+		says: "only drivers, nfnetlink, workload and lab touch netlink",
 		binds: func(path string) bool {
-			return isOurs(path) && !own(path, "internal/driver", "internal/workload", "internal/lab", "test")
+			return isOurs(path) && !own(path, "internal/driver", "internal/nfnetlink", "internal/workload", "internal/lab", "test")
 		},
 		forbids: func(_, to string) bool { return within(to, netlink...) },
 		direct:  true,
@@ -203,7 +203,7 @@ func TestImportRules(t *testing.T) {
 		{"internal/cli imports k8s.io/apiextensions-apiserver/pkg/apis", "only validate"},
 		{"internal/driver/nft imports internal/validate imports k8s.io/apimachinery", "drivers know nothing"},
 		{"cmd/sallyport-cni imports internal/cniserver imports k8s.io/apimachinery", "the CNI plugin"},
-		{"internal/agent imports github.com/vishvananda/netlink", "only drivers, workload and lab"},
+		{"internal/agent imports github.com/vishvananda/netlink", "only drivers, nfnetlink, workload and lab"},
 		{"internal/agent imports internal/driver/nft imports github.com/google/nftables", ""},
 		{"internal/agent imports internal/lab", "only the command line"},
 		{"cmd/sallyport imports example.org/a imports testing", "no program contains"},

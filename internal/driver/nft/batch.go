@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 const (
@@ -40,8 +42,8 @@ func newBatch(first uint32) *batch {
 	b := &batch{first: first}
 	b.notes = append(b.notes, note{doing: "beginning a transaction"})
 	at := 0
-	b.buf, at = appendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, first)
-	endMessage(b.buf, at)
+	b.buf, at = nfnetlink.AppendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, first)
+	nfnetlink.EndMessage(b.buf, at)
 	return b
 }
 
@@ -56,25 +58,29 @@ func (b *batch) finish() {
 	flags := b.buf[b.notes[len(b.notes)-1].at+6:]
 	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
 	at := 0
-	b.buf, at = appendHeader(b.buf, unix.NFNL_MSG_BATCH_END, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, b.first+uint32(b.count()))
-	endMessage(b.buf, at)
+	b.buf, at = nfnetlink.AppendHeader(b.buf, unix.NFNL_MSG_BATCH_END, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, b.first+uint32(b.count()))
+	nfnetlink.EndMessage(b.buf, at)
 	b.notes = append(b.notes, note{at: at, doing: "ending a transaction"})
 }
 
 // message appends one message about our table; write appends its attributes.
 func (b *batch) message(kind, flags uint16, n note, write func()) {
-	b.buf, n.at = appendMessage(b.buf, kind, flags, unix.NFPROTO_INET, b.first+uint32(b.count()))
+	b.buf, n.at = nfnetlink.AppendHeader(b.buf, subsystem|kind, flags, unix.NFPROTO_INET, 0, b.first+uint32(b.count()))
 	write()
-	endMessage(b.buf, n.at)
+	nfnetlink.EndMessage(b.buf, n.at)
 	b.notes = append(b.notes, n)
 }
 
-func (b *batch) text(kind uint16, s string)     { b.buf = appendText(b.buf, kind, s) }
-func (b *batch) number(kind uint16, v uint32)   { b.buf = appendUint32(b.buf, kind, v) }
-func (b *batch) nest(kind uint16, inner func()) { at := b.open(kind); inner(); closeNest(b.buf, at) }
+func (b *batch) text(kind uint16, s string)   { b.buf = nfnetlink.AppendText(b.buf, kind, s) }
+func (b *batch) number(kind uint16, v uint32) { b.buf = nfnetlink.AppendUint32(b.buf, kind, v) }
+func (b *batch) nest(kind uint16, inner func()) {
+	at := b.open(kind)
+	inner()
+	nfnetlink.CloseNest(b.buf, at)
+}
 
 func (b *batch) open(kind uint16) (at int) {
-	b.buf, at = openNest(b.buf, kind)
+	b.buf, at = nfnetlink.OpenNest(b.buf, kind)
 	return at
 }
 
@@ -208,7 +214,7 @@ func (b *batch) addRules(c *chain) {
 		b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, n, func() {
 			b.text(unix.NFTA_RULE_TABLE, TableName)
 			b.text(unix.NFTA_RULE_CHAIN, c.name)
-			b.buf = appendAttr(b.buf, unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, r.wire)
+			b.buf = nfnetlink.AppendAttr(b.buf, unix.NFTA_RULE_EXPRESSIONS|unix.NLA_F_NESTED, r.wire)
 		})
 	}
 }
@@ -244,7 +250,7 @@ func (b *batch) addRange(s segment) {
 	b.nest(unix.NFTA_LIST_ELEM, func() {
 		b.addKey(s.first)
 		if !next.IsValid() {
-			b.buf = appendAttr(b.buf, unix.NFTA_SET_ELEM_USERDATA, openEnd())
+			b.buf = nfnetlink.AppendAttr(b.buf, unix.NFTA_SET_ELEM_USERDATA, openEnd())
 		}
 	})
 	b.elements++
@@ -259,14 +265,14 @@ func (b *batch) addRange(s segment) {
 }
 
 func (b *batch) addKey(a netip.Addr) {
-	b.nest(unix.NFTA_SET_ELEM_KEY, func() { b.buf = appendAttr(b.buf, unix.NFTA_DATA_VALUE, a.AsSlice()) })
+	b.nest(unix.NFTA_SET_ELEM_KEY, func() { b.buf = nfnetlink.AppendAttr(b.buf, unix.NFTA_DATA_VALUE, a.AsSlice()) })
 }
 
 // explain makes an error of the kernel's answer to the message with an index.
-func (b *batch) explain(index int, r reply) error {
+func (b *batch) explain(index int, r nfnetlink.Reply) error {
 	n := b.notes[index]
 	doing := n.doing
-	if s, ok := b.rangeAt(n, r.offset); ok {
+	if s, ok := b.rangeAt(n, r.Offset); ok {
 		doing += ": " + s.String()
 		if s.pool != "" {
 			doing += fmt.Sprintf(" of pool %q", s.pool)
@@ -274,12 +280,12 @@ func (b *batch) explain(index int, r reply) error {
 	} else if len(n.segments) > 0 {
 		doing += fmt.Sprintf(": one of %d ranges from %s to %s", len(n.segments), n.segments[0], n.segments[len(n.segments)-1])
 	}
-	err := error(&refusal{doing: doing, errno: r.errno, text: r.text})
+	err := error(&nfnetlink.Refusal{Doing: doing, Errno: r.Errno, Text: r.Text})
 	if index == 0 {
-		return unsupported("nf_tables", err, unix.EOPNOTSUPP, unix.EINVAL)
+		return nfnetlink.Unsupported("nf_tables", err, unix.EOPNOTSUPP, unix.EINVAL)
 	}
 	if n.feature != "" {
-		return unsupported(n.feature, err, unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT)
+		return nfnetlink.Unsupported(n.feature, err, unix.ENOENT, unix.EOPNOTSUPP, unix.EAFNOSUPPORT)
 	}
 	return err
 }
@@ -290,14 +296,14 @@ func (b *batch) rangeAt(n note, offset int) (segment, bool) {
 	if len(n.segments) == 1 {
 		return n.segments[0], true
 	}
-	if offset <= 0 || offset > end-attrHeader || len(n.segments) == 0 {
+	if offset <= 0 || offset > end-nfnetlink.AttrHeaderLen || len(n.segments) == 0 {
 		return segment{}, false
 	}
 	size := int(binary.NativeEndian.Uint16(b.buf[n.at+offset:]))
-	if size < attrHeader || offset+size > end {
+	if size < nfnetlink.AttrHeaderLen || offset+size > end {
 		return segment{}, false
 	}
-	e, err := parseElement(b.buf[n.at+offset+attrHeader : n.at+offset+size])
+	e, err := parseElement(b.buf[n.at+offset+nfnetlink.AttrHeaderLen : n.at+offset+size])
 	if err != nil {
 		return segment{}, false
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // canonical renders a list of expressions (the data of NFTA_RULE_EXPRESSIONS) so that two rules that do
@@ -21,11 +23,11 @@ import (
 // An expression that this package never writes is rendered too, and makes the rule differ.
 func canonical(list []byte) (string, error) {
 	var out strings.Builder
-	for a, err := range attributes(list) {
+	for a, err := range nfnetlink.Attributes(list) {
 		if err != nil {
 			return "", err
 		}
-		name, data, err := parseExpression(a.data)
+		name, data, err := parseExpression(a.Data)
 		if err != nil {
 			return "", err
 		}
@@ -40,15 +42,15 @@ func canonical(list []byte) (string, error) {
 
 // parseExpression splits an expression into its name and its data, which may be absent.
 func parseExpression(b []byte) (name string, data []byte, err error) {
-	for a, err := range attributes(b) {
+	for a, err := range nfnetlink.Attributes(b) {
 		if err != nil {
 			return "", nil, err
 		}
-		switch a.kind {
+		switch a.Kind {
 		case unix.NFTA_EXPR_NAME:
-			name = a.text()
+			name = a.Text()
 		case unix.NFTA_EXPR_DATA:
-			data = a.data
+			data = a.Data
 		}
 	}
 	return name, data, nil
@@ -58,23 +60,23 @@ func parseExpression(b []byte) (name string, data []byte, err error) {
 // types joined by dots, each followed by one.
 func canonicalAttributes(name, path string, b []byte) (string, error) {
 	var parts []string
-	for a, err := range attributes(b) {
+	for a, err := range nfnetlink.Attributes(b) {
 		if err != nil {
 			return "", err
 		}
-		at := fmt.Sprintf("%s%d", path, a.kind)
+		at := fmt.Sprintf("%s%d", path, a.Kind)
 		if derived(name, at) {
 			continue
 		}
 		if nested(name, at) {
-			inner, err := canonicalAttributes(name, at+".", a.data)
+			inner, err := canonicalAttributes(name, at+".", a.Data)
 			if err != nil {
 				return "", err
 			}
 			parts = append(parts, inner)
 			continue
 		}
-		value := maskDerived(name, at, a.data)
+		value := maskDerived(name, at, a.Data)
 		if allZero(value) && !keepZero(name, at) {
 			continue
 		}

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // Counter is what one pool's addresses have done.
@@ -78,7 +80,7 @@ func (d *Driver) readCounts(ctx context.Context) error {
 func (d *Driver) readStable(ctx context.Context, name string) (segments []segment, err error) {
 	for range readTries {
 		segments, _, err = d.conn.readSegments(ctx, name)
-		if !errors.Is(err, errInterrupted) || ctx.Err() != nil {
+		if !errors.Is(err, nfnetlink.ErrInterrupted) || ctx.Err() != nil {
 			break
 		}
 	}

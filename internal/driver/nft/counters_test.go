@@ -20,6 +20,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // wire is a node with pod addresses of its own, and a host outside that tells what it sees.
@@ -300,7 +301,7 @@ func addMany(n *compile.NAT) {
 // kernelCount is what the element that begins with an address has counted.
 func kernelCount(t *testing.T, ns *namespace, first string) uint64 {
 	t.Helper()
-	s, err := dial(ns.fd)
+	s, err := nfnetlink.Dial(ns.fd)
 	if err != nil {
 		t.Fatal(err)
 	}

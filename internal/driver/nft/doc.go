@@ -23,7 +23,7 @@
 //
 // What is wanted (layout.go, rules.go) and what the kernel holds (read.go, parse.go, canon.go) are both
 // a table, a plain value (table.go). diff.go compares two of them without I/O, batch.go writes the
-// difference as netlink messages, conn.go carries them to the kernel through a socket (socket.go), and
+// difference as netlink messages, conn.go carries them to the kernel (internal/nfnetlink), and
 // driver.go decides when to do which.
 //
 // # Invariants

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // Options say where a driver works. Log is required.
@@ -54,17 +55,17 @@ type Driver struct {
 	stats   Stats
 }
 
-// New opens a driver. It changes nothing. The error is an *UnsupportedError if the kernel has no
+// New opens a driver. It changes nothing. The error is an *nfnetlink.UnsupportedError if the kernel has no
 // netfilter. Close it after use; what it programmed stays.
 func New(o Options) (*Driver, error) {
-	s, err := dial(o.NetNS)
+	s, err := nfnetlink.Dial(o.NetNS)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket for nf_tables: %w", err)
 	}
 	return newDriver(s, o.Log), nil
 }
 
-func newDriver(s socket, log *slog.Logger) *Driver {
+func newDriver(s nfnetlink.Socket, log *slog.Logger) *Driver {
 	return &Driver{log: log, conn: newConn(s), carried: map[string]uint64{}}
 }
 
@@ -72,7 +73,7 @@ func newDriver(s socket, log *slog.Logger) *Driver {
 func (d *Driver) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.conn.socket.Close()
+	return d.conn.Socket.Close()
 }
 
 // Apply makes our table what the plan wants, in one transaction of differences. Applied again, an equal
@@ -80,7 +81,7 @@ func (d *Driver) Close() error {
 // otherwise the kernel's acknowledgements are the confirmation. The plan must not be changed afterwards.
 //
 // With an error the kernel holds either what it held before or what the plan wants, and the next Apply
-// finds out which. The error is an *UnsupportedError if the kernel lacks a feature, an *OwnedError if
+// finds out which. The error is an *nfnetlink.UnsupportedError if the kernel lacks a feature, an *OwnedError if
 // another process owns the table, wraps unix.EPERM if the process lacks CAP_NET_ADMIN, and names the object
 // at fault if the kernel refuses one.
 func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
@@ -158,7 +159,7 @@ func (d *Driver) commit(ctx context.Context, c *change, wanted *table) error {
 			return err
 		}
 	}
-	b := newBatch(d.conn.seq + 1)
+	b := newBatch(d.conn.Seq + 1)
 	b.write(c)
 	out, err := d.conn.transact(ctx, b)
 	if err != nil {
@@ -225,7 +226,7 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	b := newBatch(d.conn.seq + 1)
+	b := newBatch(d.conn.Seq + 1)
 	b.deleteTable()
 	_, err := d.conn.transact(ctx, b)
 	if isAbsent(err) {

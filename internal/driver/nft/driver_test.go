@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 var update = flag.Bool("update", false, "rewrite the files in testdata")
@@ -305,8 +306,8 @@ func TestUnsupported(t *testing.T) {
 			if !strings.HasPrefix(n.doing, doing) {
 				continue
 			}
-			var u *UnsupportedError
-			if err := b.explain(i, reply{errno: errno}); !errors.As(err, &u) || !errors.Is(err, errno) || u.Feature == "" {
+			var u *nfnetlink.UnsupportedError
+			if err := b.explain(i, nfnetlink.Reply{Errno: errno}); !errors.As(err, &u) || !errors.Is(err, errno) || u.Feature == "" {
 				t.Errorf("%s: %v; want an UnsupportedError", n.doing, err)
 			}
 		}
@@ -335,7 +336,7 @@ func differences(tb testing.TB, ns *namespace, plan compile.NAT) *change {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := dial(ns.fd)
+	s, err := nfnetlink.Dial(ns.fd)
 	if err != nil {
 		tb.Fatal(err)
 	}

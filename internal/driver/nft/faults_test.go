@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // faultySocket passes calls on to a real socket, and makes one of them fail.
 type faultySocket struct {
-	socket
+	nfnetlink.Socket
 	calls int // of Send and Receive
 	// fail is the number of the call that fails, from 1; 0 for none. Before says that a Send fails before
 	// it reaches the kernel, and a Receive without taking anything.
@@ -28,11 +29,11 @@ func (s *faultySocket) Send(b []byte) error {
 	if s.calls == s.fail {
 		s.failed = true
 		if !s.before {
-			_ = s.socket.Send(b)
+			_ = s.Socket.Send(b)
 		}
 		return s.err
 	}
-	return s.socket.Send(b)
+	return s.Socket.Send(b)
 }
 
 // Receive reads one datagram, unless it is its turn to fail.
@@ -41,16 +42,16 @@ func (s *faultySocket) Receive(b []byte) (int, error) {
 	if s.calls == s.fail {
 		s.failed = true
 		if !s.before {
-			_, _ = s.socket.Receive(b)
+			_, _ = s.Socket.Receive(b)
 		}
 		return 0, s.err
 	}
-	return s.socket.Receive(b)
+	return s.Socket.Receive(b)
 }
 
 // SetDeadline shortens deadlines: what a test has made to vanish is not worth waiting for.
 func (s *faultySocket) SetDeadline(t time.Time) error {
-	return s.socket.SetDeadline(minTime(t, time.Now().Add(100*time.Millisecond)))
+	return s.Socket.SetDeadline(minTime(t, time.Now().Add(100*time.Millisecond)))
 }
 
 func minTime(a, b time.Time) time.Time {
@@ -64,11 +65,11 @@ func minTime(a, b time.Time) time.Time {
 // table.
 func (n *namespace) watchedDriver() (*Driver, *faultySocket) {
 	n.tb.Helper()
-	s, err := dial(n.fd)
+	s, err := nfnetlink.Dial(n.fd)
 	if err != nil {
 		n.tb.Fatal(err)
 	}
-	faulty := &faultySocket{socket: s}
+	faulty := &faultySocket{Socket: s}
 	d := newDriver(faulty, testLog(n.tb))
 	d.unowned = true
 	n.tb.Cleanup(func() { _ = d.Close() })
@@ -179,7 +180,7 @@ func TestRefusalNamesTheObject(t *testing.T) {
 	} {
 		segments := wanted.set(doubled.set).segments
 		fresh := segment{first: segments[0].first.Prev().Prev(), last: segments[0].first.Prev().Prev(), pool: "x"}
-		b := newBatch(d.conn.seq + 1)
+		b := newBatch(d.conn.Seq + 1)
 		b.write(&change{add: []difference{{set: doubled.set, segments: []segment{fresh, segments[doubled.index]}}}})
 		_, err := d.conn.transact(t.Context(), b)
 		if err == nil || err.Error() != doubled.want || !errors.Is(err, unix.EEXIST) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // FuzzParsers feeds one datagram to every parser of what the kernel sends. None may panic or read beyond
@@ -20,7 +21,7 @@ func FuzzParsers(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for m, err := range messages(data) {
+		for m, err := range nfnetlink.Messages(data) {
 			if err != nil {
 				return
 			}
@@ -29,14 +30,14 @@ func FuzzParsers(f *testing.F) {
 	})
 }
 
-func parseAll(m message) {
+func parseAll(m nfnetlink.Message) {
 	_, _, _ = parseTable(m)
 	_, _, _ = parseChain(m)
 	_, _, _, _ = parseRule(m)
 	_, _, _ = parseSet(m)
 	_, _ = parseSetName(m)
 	_, _ = parseGeneration(m)
-	_, _ = parseReply(m)
+	_, _ = nfnetlink.ParseReply(m)
 	if elements, err := parseElements(nil, m); err == nil {
 		segmentsOf(elements)
 	}
@@ -58,13 +59,13 @@ func seeds(tb testing.TB) [][]byte {
 	b.write(diff(&table{}, wanted))
 	b.finish()
 	var out [][]byte
-	for m, err := range messages(b.buf) {
+	for m, err := range nfnetlink.Messages(b.buf) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		one, at := appendHeader(nil, m.kind, m.flags, 0, 0, m.seq)
-		one = append(one[:headerLen], m.body...)
-		endMessage(one, at)
+		one, at := nfnetlink.AppendHeader(nil, m.Kind, m.Flags, 0, 0, m.Seq)
+		one = append(one[:nfnetlink.HeaderLen], m.Body...)
+		nfnetlink.EndMessage(one, at)
 		out = append(out, one)
 	}
 	return append(out, b.buf)
@@ -118,7 +119,7 @@ func TestWrittenIsRead(t *testing.T) {
 	b.finish()
 	got := &table{present: true}
 	elements := map[string][]element{}
-	for m, err := range messages(b.buf) {
+	for m, err := range nfnetlink.Messages(b.buf) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -137,22 +138,22 @@ func TestWrittenIsRead(t *testing.T) {
 	}
 }
 
-func readBack(t *table, elements map[string][]element, m message) error {
+func readBack(t *table, elements map[string][]element, m nfnetlink.Message) error {
 	switch {
-	case m.is(unix.NFT_MSG_NEWCHAIN):
+	case m.Kind == subsystem|unix.NFT_MSG_NEWCHAIN:
 		c, _, err := parseChain(m)
 		t.chains = append(t.chains, c)
 		return err
-	case m.is(unix.NFT_MSG_NEWRULE):
+	case m.Kind == subsystem|unix.NFT_MSG_NEWRULE:
 		r, _, name, err := parseRule(m)
 		c := t.chain(name)
 		c.rules = append(c.rules, r)
 		return err
-	case m.is(unix.NFT_MSG_NEWSET):
+	case m.Kind == subsystem|unix.NFT_MSG_NEWSET:
 		s, _, err := parseSet(m)
 		t.sets = append(t.sets, s)
 		return err
-	case m.is(unix.NFT_MSG_NEWSETELEM):
+	case m.Kind == subsystem|unix.NFT_MSG_NEWSETELEM:
 		name, err := parseSetName(m)
 		if err != nil {
 			return err

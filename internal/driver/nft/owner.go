@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // The flags of our table where the kernel has both, from Linux 6.9 on (linux/netfilter/nf_tables.h). An
@@ -34,7 +36,7 @@ func (e *OwnedError) Error() string {
 
 // ownedByOther says whether a table that was read is one that we may not change.
 func (d *Driver) ownedByOther(t *table) error {
-	if t.flags&flagOwner == 0 || t.owner == d.conn.socket.PortID() {
+	if t.flags&flagOwner == 0 || t.owner == d.conn.Socket.PortID() {
 		return nil
 	}
 	return &OwnedError{PortID: t.owner}
@@ -54,8 +56,8 @@ func (d *Driver) layout(t *table, err error) (*table, error) {
 // cannotOwn says whether a transaction failed since the kernel does not know the flags, as those before
 // Linux 6.9. From then on the driver does without, and others can change the table until that is noticed.
 func (d *Driver) cannotOwn(c *change, err error) bool {
-	var r *refusal
-	if d.unowned || !c.create && !c.rebuild || c.flags == 0 || !errors.As(err, &r) || r.doing != creatingTable {
+	var r *nfnetlink.Refusal
+	if d.unowned || !c.create && !c.rebuild || c.flags == 0 || !errors.As(err, &r) || r.Doing != creatingTable {
 		return false
 	}
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)

@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // tableNow reads our table by a socket of its own.
 func (n *namespace) tableNow() *table {
 	n.tb.Helper()
-	s, err := dial(n.fd)
+	s, err := nfnetlink.Dial(n.fd)
 	if err != nil {
 		n.tb.Fatal(err)
 	}
@@ -57,8 +59,8 @@ func TestOthersCannotChangeAnOwnedTable(t *testing.T) {
 	}
 	plan.Sources = plan.Sources[:1]
 	mustApply(t, d, plan)
-	if now := ns.tableNow(); now.flags != flagsOwned || now.owner != d.conn.socket.PortID() {
-		t.Errorf("flags %#x, owner %d; want %#x and %d", now.flags, now.owner, flagsOwned, d.conn.socket.PortID())
+	if now := ns.tableNow(); now.flags != flagsOwned || now.owner != d.conn.Socket.PortID() {
+		t.Errorf("flags %#x, owner %d; want %#x and %d", now.flags, now.owner, flagsOwned, d.conn.Socket.PortID())
 	}
 }
 
@@ -71,7 +73,7 @@ func TestSecondOwnerIsRefusedAndThenTakesOver(t *testing.T) {
 	before := ns.tableNow()
 	for what, err := range map[string]error{"applying": second.Apply(t.Context(), plan), "cleaning up": second.Cleanup(t.Context())} {
 		var owned *OwnedError
-		if !errors.As(err, &owned) || owned.PortID != first.conn.socket.PortID() {
+		if !errors.As(err, &owned) || owned.PortID != first.conn.Socket.PortID() {
 			t.Errorf("%s while another owns the table: %v", what, err)
 		}
 	}
@@ -123,28 +125,28 @@ func TestTableWithoutOwnerIsReplacedByAnOwnedOne(t *testing.T) {
 
 // oldKernel is a socket to a kernel that knows no owned tables: it asks the kernel for one more flag,
 // which none knows, where a table is to be owned.
-type oldKernel struct{ socket }
+type oldKernel struct{ nfnetlink.Socket }
 
 func (s oldKernel) Send(b []byte) error {
-	for m, err := range messages(b) {
+	for m, err := range nfnetlink.Messages(b) {
 		if err != nil {
 			return err
 		}
-		if m.is(unix.NFT_MSG_NEWTABLE) {
-			for a, err := range m.attributes() {
-				if err == nil && a.kind == unix.NFTA_TABLE_FLAGS {
-					binary.BigEndian.PutUint32(a.data, binary.BigEndian.Uint32(a.data)|1<<31)
+		if m.Kind == subsystem|unix.NFT_MSG_NEWTABLE {
+			for a, err := range m.Attributes() {
+				if err == nil && a.Kind == unix.NFTA_TABLE_FLAGS {
+					binary.BigEndian.PutUint32(a.Data, binary.BigEndian.Uint32(a.Data)|1<<31)
 				}
 			}
 		}
 	}
-	return s.socket.Send(b)
+	return s.Socket.Send(b)
 }
 
 func TestKernelThatCannotOwn(t *testing.T) {
 	t.Parallel()
 	ns, plan := newNamespace(t), simplePlan(t)
-	s, err := dial(ns.fd)
+	s, err := nfnetlink.Dial(ns.fd)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +168,7 @@ func TestRestartOnKernelThatCannotOwn(t *testing.T) {
 	t.Parallel()
 	ns, plan := newNamespace(t), simplePlan(t)
 	mustApply(t, ns.driver(), plan)
-	s, err := dial(ns.fd)
+	s, err := nfnetlink.Dial(ns.fd)
 	if err != nil {
 		t.Fatal(err)
 	}

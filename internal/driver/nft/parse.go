@@ -5,6 +5,8 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // What linux/netfilter/nf_tables.h has and golang.org/x/sys/unix has not.
@@ -20,14 +22,14 @@ const (
 )
 
 // parseTable decodes the flags and the owner of a table. The rest of it is read elsewhere.
-func parseTable(m message) (flags, owner uint32, err error) {
-	for a, err := range m.attributes() {
+func parseTable(m nfnetlink.Message) (flags, owner uint32, err error) {
+	for a, err := range m.Attributes() {
 		if err == nil {
-			switch a.kind {
+			switch a.Kind {
 			case unix.NFTA_TABLE_FLAGS:
-				flags, err = a.uint32()
+				flags, err = a.Uint32()
 			case attrTableOwner:
-				owner, err = a.uint32()
+				owner, err = a.Uint32()
 			}
 		}
 		if err != nil {
@@ -38,22 +40,22 @@ func parseTable(m message) (flags, owner uint32, err error) {
 }
 
 // parseChain decodes a chain without its rules, and the name of its table.
-func parseChain(m message) (c chain, table string, err error) {
-	for a, err := range m.attributes() {
+func parseChain(m nfnetlink.Message) (c chain, table string, err error) {
+	for a, err := range m.Attributes() {
 		if err == nil {
-			switch a.kind {
+			switch a.Kind {
 			case unix.NFTA_CHAIN_TABLE:
-				table = a.text()
+				table = a.Text()
 			case unix.NFTA_CHAIN_NAME:
-				c.name = a.text()
+				c.name = a.Text()
 			case unix.NFTA_CHAIN_TYPE:
-				c.hook.kind = a.text()
+				c.hook.kind = a.Text()
 			case unix.NFTA_CHAIN_POLICY:
-				c.hook.policy, err = a.uint32()
+				c.hook.policy, err = a.Uint32()
 			case unix.NFTA_CHAIN_HOOK:
-				err = c.hook.parse(a.data)
+				err = c.hook.parse(a.Data)
 			case attrChainFlags:
-				c.flags, err = a.uint32()
+				c.flags, err = a.Uint32()
 				c.flags &^= chainFlagBase
 			}
 		}
@@ -66,16 +68,16 @@ func parseChain(m message) (c chain, table string, err error) {
 
 // parse decodes the number and the priority of a hook.
 func (h *hook) parse(b []byte) error {
-	for a, err := range attributes(b) {
+	for a, err := range nfnetlink.Attributes(b) {
 		if err != nil {
 			return err
 		}
 		v := uint32(0)
-		switch a.kind {
+		switch a.Kind {
 		case unix.NFTA_HOOK_HOOKNUM:
-			h.number, err = a.uint32()
+			h.number, err = a.Uint32()
 		case unix.NFTA_HOOK_PRIORITY:
-			v, err = a.uint32()
+			v, err = a.Uint32()
 			h.priority = int32(v)
 		}
 		if err != nil {
@@ -86,16 +88,16 @@ func (h *hook) parse(b []byte) error {
 }
 
 // parseRule decodes a rule and the names of its table and chain.
-func parseRule(m message) (r rule, table, chain string, err error) {
-	for a, err := range m.attributes() {
+func parseRule(m nfnetlink.Message) (r rule, table, chain string, err error) {
+	for a, err := range m.Attributes() {
 		if err == nil {
-			switch a.kind {
+			switch a.Kind {
 			case unix.NFTA_RULE_TABLE:
-				table = a.text()
+				table = a.Text()
 			case unix.NFTA_RULE_CHAIN:
-				chain = a.text()
+				chain = a.Text()
 			case unix.NFTA_RULE_EXPRESSIONS:
-				r.form, err = canonical(a.data)
+				r.form, err = canonical(a.Data)
 			}
 		}
 		if err != nil {
@@ -106,24 +108,24 @@ func parseRule(m message) (r rule, table, chain string, err error) {
 }
 
 // parseSet decodes a set without its elements, and the name of its table.
-func parseSet(m message) (s set, table string, err error) {
-	for a, err := range m.attributes() {
+func parseSet(m nfnetlink.Message) (s set, table string, err error) {
+	for a, err := range m.Attributes() {
 		if err == nil {
-			switch a.kind {
+			switch a.Kind {
 			case unix.NFTA_SET_TABLE:
-				table = a.text()
+				table = a.Text()
 			case unix.NFTA_SET_NAME:
-				s.name = a.text()
+				s.name = a.Text()
 			case unix.NFTA_SET_FLAGS:
-				s.spec.flags, err = a.uint32()
+				s.spec.flags, err = a.Uint32()
 			case unix.NFTA_SET_KEY_TYPE:
-				s.spec.keyType, err = a.uint32()
+				s.spec.keyType, err = a.Uint32()
 			case unix.NFTA_SET_KEY_LEN:
-				s.spec.keyLen, err = a.uint32()
+				s.spec.keyLen, err = a.Uint32()
 			case unix.NFTA_SET_DESC:
-				s.spec.size, err = parseSetSize(a.data)
+				s.spec.size, err = parseSetSize(a.Data)
 			case attrSetExpr:
-				s.spec.expr, _, err = parseExpression(a.data)
+				s.spec.expr, _, err = parseExpression(a.Data)
 			case attrSetExprs:
 				s.spec.expr = "several"
 			}
@@ -136,12 +138,12 @@ func parseSet(m message) (s set, table string, err error) {
 }
 
 func parseSetSize(b []byte) (uint32, error) {
-	for a, err := range attributes(b) {
+	for a, err := range nfnetlink.Attributes(b) {
 		if err != nil {
 			return 0, err
 		}
-		if a.kind == unix.NFTA_SET_DESC_SIZE {
-			return a.uint32()
+		if a.Kind == unix.NFTA_SET_DESC_SIZE {
+			return a.Uint32()
 		}
 	}
 	return 0, nil
@@ -149,19 +151,19 @@ func parseSetSize(b []byte) (uint32, error) {
 
 // parseElements decodes the elements in a message about a set, and appends them to out. Keys that are
 // not addresses are an error.
-func parseElements(out []element, m message) ([]element, error) {
-	for a, err := range m.attributes() {
+func parseElements(out []element, m nfnetlink.Message) ([]element, error) {
+	for a, err := range m.Attributes() {
 		if err != nil {
 			return nil, err
 		}
-		if a.kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+		if a.Kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
-		for item, err := range attributes(a.data) {
+		for item, err := range nfnetlink.Attributes(a.Data) {
 			if err != nil {
 				return nil, fmt.Errorf("elements: %w", err)
 			}
-			e, err := parseElement(item.data)
+			e, err := parseElement(item.Data)
 			if err != nil {
 				return nil, fmt.Errorf("element: %w", err)
 			}
@@ -172,17 +174,17 @@ func parseElements(out []element, m message) ([]element, error) {
 }
 
 func parseElement(b []byte) (e element, err error) {
-	for a, err := range attributes(b) {
+	for a, err := range nfnetlink.Attributes(b) {
 		if err == nil {
-			switch a.kind {
+			switch a.Kind {
 			case unix.NFTA_SET_ELEM_KEY:
-				e.key, err = parseKey(a.data)
+				e.key, err = parseKey(a.Data)
 			case unix.NFTA_SET_ELEM_FLAGS:
 				var flags uint32
-				flags, err = a.uint32()
+				flags, err = a.Uint32()
 				e.end, e.any = flags&unix.NFT_SET_ELEM_INTERVAL_END != 0, flags&elementCatchall != 0
 			case unix.NFTA_SET_ELEM_EXPR:
-				e.count, err = parseCounter(a.data)
+				e.count, err = parseCounter(a.Data)
 			}
 		}
 		if err != nil {
@@ -190,25 +192,25 @@ func parseElement(b []byte) (e element, err error) {
 		}
 	}
 	if !e.key.IsValid() && !e.any {
-		return element{}, fmt.Errorf("%w: no key", errMalformed)
+		return element{}, fmt.Errorf("%w: no key", nfnetlink.ErrMalformed)
 	}
 	return e, nil
 }
 
 func parseKey(b []byte) (netip.Addr, error) {
-	for a, err := range attributes(b) {
+	for a, err := range nfnetlink.Attributes(b) {
 		if err != nil {
 			return netip.Addr{}, err
 		}
-		if a.kind != unix.NFTA_DATA_VALUE {
+		if a.Kind != unix.NFTA_DATA_VALUE {
 			continue
 		}
-		if addr, ok := netip.AddrFromSlice(a.data); ok {
+		if addr, ok := netip.AddrFromSlice(a.Data); ok {
 			return addr, nil
 		}
-		return netip.Addr{}, fmt.Errorf("%w: a key of %d bytes", errMalformed, len(a.data))
+		return netip.Addr{}, fmt.Errorf("%w: a key of %d bytes", nfnetlink.ErrMalformed, len(a.Data))
 	}
-	return netip.Addr{}, fmt.Errorf("%w: a key without value", errMalformed)
+	return netip.Addr{}, fmt.Errorf("%w: a key without value", nfnetlink.ErrMalformed)
 }
 
 // parseCounter decodes the packets of a counter expression; any other expression counts nothing.
@@ -217,40 +219,40 @@ func parseCounter(b []byte) (uint64, error) {
 	if err != nil || name != counterExpr {
 		return 0, err
 	}
-	for a, err := range attributes(data) {
+	for a, err := range nfnetlink.Attributes(data) {
 		if err != nil {
 			return 0, err
 		}
-		if a.kind == unix.NFTA_COUNTER_PACKETS {
-			return a.uint64()
+		if a.Kind == unix.NFTA_COUNTER_PACKETS {
+			return a.Uint64()
 		}
 	}
 	return 0, nil
 }
 
 // parseSetName decodes the name of the set that elements belong to.
-func parseSetName(m message) (string, error) {
-	for a, err := range m.attributes() {
+func parseSetName(m nfnetlink.Message) (string, error) {
+	for a, err := range m.Attributes() {
 		if err != nil {
 			return "", err
 		}
-		if a.kind == unix.NFTA_SET_ELEM_LIST_SET {
-			return a.text(), nil
+		if a.Kind == unix.NFTA_SET_ELEM_LIST_SET {
+			return a.Text(), nil
 		}
 	}
-	return "", fmt.Errorf("%w: elements of no set", errMalformed)
+	return "", fmt.Errorf("%w: elements of no set", nfnetlink.ErrMalformed)
 }
 
 // parseGeneration decodes the number of the ruleset's generation: each transaction of anybody in the
 // network namespace begins the next.
-func parseGeneration(m message) (uint32, error) {
-	for a, err := range m.attributes() {
+func parseGeneration(m nfnetlink.Message) (uint32, error) {
+	for a, err := range m.Attributes() {
 		if err != nil {
 			return 0, err
 		}
-		if a.kind == unix.NFTA_GEN_ID {
-			return a.uint32()
+		if a.Kind == unix.NFTA_GEN_ID {
+			return a.Uint32()
 		}
 	}
-	return 0, fmt.Errorf("%w: no generation", errMalformed)
+	return 0, fmt.Errorf("%w: no generation", nfnetlink.ErrMalformed)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // readTries is how often a reading is begun anew because the ruleset, perhaps somebody else's table,
@@ -15,11 +17,11 @@ const readTries = 10
 // generation asks for the number of the ruleset's generation.
 func (c *conn) generation(ctx context.Context) (generation uint32, err error) {
 	const doing = "asking for the ruleset's generation"
-	err = c.get(ctx, doing, c.request(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC), func(m message) (err error) {
+	err = c.Get(ctx, doing, c.request(unix.NFT_MSG_GETGEN, 0, unix.NFPROTO_UNSPEC), func(m nfnetlink.Message) (err error) {
 		generation, err = parseGeneration(m)
 		return err
 	})
-	return generation, unsupported("nf_tables", err, unix.EINVAL, unix.EOPNOTSUPP)
+	return generation, nfnetlink.Unsupported("nf_tables", err, unix.EINVAL, unix.EOPNOTSUPP)
 }
 
 // readTable reads our table in full, with the generation in which it was all true.
@@ -38,21 +40,21 @@ func (c *conn) readTable(ctx context.Context) (*table, uint32, error) {
 			if before == after {
 				return t, after, nil
 			}
-		} else if !errors.Is(err, errInterrupted) && !isAbsent(err) {
+		} else if !errors.Is(err, nfnetlink.ErrInterrupted) && !isAbsent(err) {
 			return nil, 0, err
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, 0, err
 		}
 	}
-	return nil, 0, fmt.Errorf("reading table %s: %w, in each of %d tries", TableName, errInterrupted, readTries)
+	return nil, 0, fmt.Errorf("reading table %s: %w, in each of %d tries", TableName, nfnetlink.ErrInterrupted, readTries)
 }
 
 // readTableOnce reads what may be of several generations.
 func (c *conn) readTableOnce(ctx context.Context) (*table, error) {
 	t := &table{}
-	request := appendText(c.request(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, TableName)
-	err := c.get(ctx, "reading table "+TableName, request, func(m message) (err error) {
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, TableName)
+	err := c.Get(ctx, "reading table "+TableName, request, func(m nfnetlink.Message) (err error) {
 		t.present = true
 		t.flags, t.owner, err = parseTable(m)
 		return err
@@ -73,15 +75,15 @@ func (c *conn) readTableOnce(ctx context.Context) (*table, error) {
 
 // dumpTable dumps objects of one kind in our table. All kinds have the table's name as attribute 1;
 // kernels that do not filter by it for some kind send the objects of every table.
-func (c *conn) dumpTable(ctx context.Context, kind uint16, what string, handle func(message) error) error {
-	request := appendText(c.request(kind, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, TableName)
-	return c.dump(ctx, "reading the "+what+" of table "+TableName, request, handle)
+func (c *conn) dumpTable(ctx context.Context, kind uint16, what string, handle func(nfnetlink.Message) error) error {
+	request := nfnetlink.AppendText(c.request(kind, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, TableName)
+	return c.Dump(ctx, "reading the "+what+" of table "+TableName, request, handle)
 }
 
 func (c *conn) readChains(ctx context.Context, t *table) error {
-	return c.dumpTable(ctx, unix.NFT_MSG_GETCHAIN, "chains", func(m message) error {
+	return c.dumpTable(ctx, unix.NFT_MSG_GETCHAIN, "chains", func(m nfnetlink.Message) error {
 		read, in, err := parseChain(m)
-		if err == nil && in == TableName && m.family() == unix.NFPROTO_INET {
+		if err == nil && in == TableName && m.Family() == unix.NFPROTO_INET {
 			t.chains = append(t.chains, read)
 		}
 		return err
@@ -89,23 +91,23 @@ func (c *conn) readChains(ctx context.Context, t *table) error {
 }
 
 func (c *conn) readRules(ctx context.Context, t *table) error {
-	return c.dumpTable(ctx, unix.NFT_MSG_GETRULE, "rules", func(m message) error {
+	return c.dumpTable(ctx, unix.NFT_MSG_GETRULE, "rules", func(m nfnetlink.Message) error {
 		r, in, name, err := parseRule(m)
-		if err != nil || in != TableName || m.family() != unix.NFPROTO_INET {
+		if err != nil || in != TableName || m.Family() != unix.NFPROTO_INET {
 			return err
 		}
 		if ch := t.chain(name); ch != nil {
 			ch.rules = append(ch.rules, r)
 			return nil
 		}
-		return errInterrupted // the chain is newer than the list of chains
+		return nfnetlink.ErrInterrupted // the chain is newer than the list of chains
 	})
 }
 
 func (c *conn) readSets(ctx context.Context, t *table) error {
-	err := c.dumpTable(ctx, unix.NFT_MSG_GETSET, "sets", func(m message) error {
+	err := c.dumpTable(ctx, unix.NFT_MSG_GETSET, "sets", func(m nfnetlink.Message) error {
 		s, in, err := parseSet(m)
-		if err == nil && in == TableName && m.family() == unix.NFPROTO_INET {
+		if err == nil && in == TableName && m.Family() == unix.NFPROTO_INET {
 			t.sets = append(t.sets, s)
 		}
 		return err
@@ -129,10 +131,10 @@ func (c *conn) readSets(ctx context.Context, t *table) error {
 
 // readSegments reads the ranges of a set; false if it holds other things too.
 func (c *conn) readSegments(ctx context.Context, name string) (_ []segment, ok bool, err error) {
-	request := appendText(c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	request = appendText(request, unix.NFTA_SET_ELEM_LIST_SET, name)
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	request = nfnetlink.AppendText(request, unix.NFTA_SET_ELEM_LIST_SET, name)
 	var elements []element
-	err = c.dump(ctx, "reading set "+name, request, func(m message) (err error) {
+	err = c.Dump(ctx, "reading set "+name, request, func(m nfnetlink.Message) (err error) {
 		elements, err = parseElements(elements, m)
 		return err
 	})
@@ -145,12 +147,12 @@ func (c *conn) readSegments(ctx context.Context, name string) (_ []segment, ok b
 
 // readForeign counts the things in our table of kinds that we never make.
 func (c *conn) readForeign(ctx context.Context, t *table) error {
-	count := func(m message) error {
-		for a, err := range m.attributes() {
+	count := func(m nfnetlink.Message) error {
+		for a, err := range m.Attributes() {
 			if err != nil {
 				return err
 			}
-			if a.kind == unix.NFTA_OBJ_TABLE && a.text() == TableName && m.family() == unix.NFPROTO_INET {
+			if a.Kind == unix.NFTA_OBJ_TABLE && a.Text() == TableName && m.Family() == unix.NFPROTO_INET {
 				t.foreign++
 			}
 		}

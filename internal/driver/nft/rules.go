@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // The registers that rules use. Each is 16 bytes long, enough for an address.
@@ -54,7 +55,7 @@ func (r *ruleBuilder) add(list ...expr.Any) *ruleBuilder {
 		if err != nil && r.err == nil {
 			r.err = fmt.Errorf("encoding %T: %w", e, err)
 		}
-		r.wire = appendAttr(r.wire, unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
+		r.wire = nfnetlink.AppendAttr(r.wire, unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, b)
 	}
 	return r
 }
@@ -139,18 +140,18 @@ func (r *ruleBuilder) masquerade(ports model.PortRange, how model.PortAllocation
 		flags |= unix.NF_NAT_RANGE_PROTO_SPECIFIED
 	}
 	var at, data int
-	r.wire, at = openNest(r.wire, unix.NFTA_LIST_ELEM)
-	r.wire = appendText(r.wire, unix.NFTA_EXPR_NAME, "masq")
-	r.wire, data = openNest(r.wire, unix.NFTA_EXPR_DATA)
+	r.wire, at = nfnetlink.OpenNest(r.wire, unix.NFTA_LIST_ELEM)
+	r.wire = nfnetlink.AppendText(r.wire, unix.NFTA_EXPR_NAME, "masq")
+	r.wire, data = nfnetlink.OpenNest(r.wire, unix.NFTA_EXPR_DATA)
 	if flags != 0 {
-		r.wire = appendUint32(r.wire, unix.NFTA_MASQ_FLAGS, flags)
+		r.wire = nfnetlink.AppendUint32(r.wire, unix.NFTA_MASQ_FLAGS, flags)
 	}
 	if !ports.IsZero() {
-		r.wire = appendUint32(r.wire, unix.NFTA_MASQ_REG_PROTO_MIN, reg1)
-		r.wire = appendUint32(r.wire, unix.NFTA_MASQ_REG_PROTO_MAX, reg2)
+		r.wire = nfnetlink.AppendUint32(r.wire, unix.NFTA_MASQ_REG_PROTO_MIN, reg1)
+		r.wire = nfnetlink.AppendUint32(r.wire, unix.NFTA_MASQ_REG_PROTO_MAX, reg2)
 	}
-	closeNest(r.wire, data)
-	closeNest(r.wire, at)
+	nfnetlink.CloseNest(r.wire, data)
+	nfnetlink.CloseNest(r.wire, at)
 	return r
 }
 

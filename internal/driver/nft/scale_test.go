@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // largePlan has n source ranges and as many exempt ones, half of them in each family.
@@ -80,7 +81,7 @@ func TestReadingUnderChange(t *testing.T) {
 	for range 20 {
 		// A reading may give up, but must never find what is not there.
 		d := ns.driver()
-		if err := d.Apply(t.Context(), plan); err != nil && !errors.Is(err, errInterrupted) {
+		if err := d.Apply(t.Context(), plan); err != nil && !errors.Is(err, nfnetlink.ErrInterrupted) {
 			t.Error(err)
 		}
 		if s := d.Stats(); s.Transactions != 0 {

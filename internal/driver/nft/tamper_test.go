@@ -142,7 +142,7 @@ func TestCatchall(t *testing.T) {
 	ns := newNamespace(t)
 	d, other := ns.driver(), ns.driver()
 	mustApply(t, d, simplePlan(t))
-	b := newBatch(other.conn.seq + 1)
+	b := newBatch(other.conn.Seq + 1)
 	b.message(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, note{}, func() {
 		b.text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 		b.text(unix.NFTA_SET_ELEM_LIST_SET, "exempt4")

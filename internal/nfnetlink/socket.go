@@ -1,4 +1,4 @@
-package nft
+package nfnetlink
 
 import (
 	"errors"
@@ -22,8 +22,8 @@ const (
 	datagramLen = 64 << 10
 )
 
-// socket is what the driver needs of a netlink socket; tests put failures in between.
-type socket interface {
+// Socket is what a Conn needs of a netlink socket; tests put failures in between.
+type Socket interface {
 	// Send sends one datagram, which the kernel has worked off when Send returns.
 	Send(b []byte) error
 	// Receive reads one datagram into b and returns its length.
@@ -35,26 +35,26 @@ type socket interface {
 	Close() error
 }
 
-// netlinkSocket is a socket of the kernel's.
-type netlinkSocket struct {
+// KernelSocket is a socket of the kernel's.
+type KernelSocket struct {
 	port    uint32
 	conn    *netlink.Conn // owns the descriptor, its namespace and its deadlines
 	raw     syscall.RawConn
 	sendLen int // size of the send buffer that was asked for, in bytes
 }
 
-// dial opens a socket to netfilter in a network namespace; 0 is that of the calling thread.
-func dial(netns int) (_ *netlinkSocket, err error) {
+// Dial opens a socket to netfilter in a network namespace; 0 is that of the calling thread.
+func Dial(netns int) (_ *KernelSocket, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
 	if err != nil {
-		return nil, unsupported("netfilter's netlink socket", err, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT)
+		return nil, Unsupported("netfilter's netlink socket", err, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT)
 	}
 	defer func() {
 		if err != nil {
 			_ = conn.Close() // the error that is returned says more
 		}
 	}()
-	s := &netlinkSocket{conn: conn}
+	s := &KernelSocket{conn: conn}
 	if s.raw, err = conn.SyscallConn(); err != nil {
 		return nil, fmt.Errorf("reaching the netlink socket: %w", err)
 	}
@@ -89,11 +89,11 @@ func portID(raw syscall.RawConn) (port uint32, err error) {
 }
 
 // PortID is the address of the socket.
-func (s *netlinkSocket) PortID() uint32 { return s.port }
+func (s *KernelSocket) PortID() uint32 { return s.port }
 
 // setBuffer sets the size of a buffer. Root in a user namespace may not force it, and gets as much as
 // net.core.wmem_max or rmem_max allow.
-func (s *netlinkSocket) setBuffer(force, plain, bytes int) error {
+func (s *KernelSocket) setBuffer(force, plain, bytes int) error {
 	var err error
 	ctl := s.raw.Control(func(fd uintptr) {
 		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, force, bytes); errors.Is(err, unix.EPERM) {
@@ -104,7 +104,7 @@ func (s *netlinkSocket) setBuffer(force, plain, bytes int) error {
 }
 
 // growSendBuffer makes room for a datagram of n bytes and what the kernel keeps beside it.
-func (s *netlinkSocket) growSendBuffer(n int) error {
+func (s *KernelSocket) growSendBuffer(n int) error {
 	if n <= s.sendLen {
 		return nil
 	}
@@ -116,7 +116,7 @@ func (s *netlinkSocket) growSendBuffer(n int) error {
 }
 
 // Send sends one datagram.
-func (s *netlinkSocket) Send(b []byte) error {
+func (s *KernelSocket) Send(b []byte) error {
 	if err := s.growSendBuffer(len(b) + 4096); err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (s *netlinkSocket) Send(b []byte) error {
 }
 
 // Receive reads one datagram. One that does not fit is an error, never a shorter datagram.
-func (s *netlinkSocket) Receive(b []byte) (int, error) {
+func (s *KernelSocket) Receive(b []byte) (int, error) {
 	var n, flags int
 	var err error
 	ctl := s.raw.Read(func(fd uintptr) bool {
@@ -154,7 +154,7 @@ func (s *netlinkSocket) Receive(b []byte) (int, error) {
 	case err != nil:
 		return 0, os.NewSyscallError("recvmsg", err)
 	case flags&unix.MSG_TRUNC != 0:
-		return 0, fmt.Errorf("%w: a datagram of more than %d bytes", errMalformed, len(b))
+		return 0, fmt.Errorf("%w: a datagram of more than %d bytes", ErrMalformed, len(b))
 	}
 	return n, nil
 }
@@ -170,7 +170,7 @@ func retryInterrupted(call func() error) error {
 }
 
 // SetDeadline bounds the calls of Receive that follow.
-func (s *netlinkSocket) SetDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
+func (s *KernelSocket) SetDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
 
 // Close closes the socket.
-func (s *netlinkSocket) Close() error { return s.conn.Close() }
+func (s *KernelSocket) Close() error { return s.conn.Close() }
