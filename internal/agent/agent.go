@@ -50,11 +50,17 @@ type Agent struct {
 	nft       *nft.Driver
 	loop      *reconcile.Loop
 	resources resources
+	stop      context.CancelFunc // ends run, as a signal does
 }
 
-// Run runs an agent until the context ends. It returns an error if it could not start, or if a part of
-// it broke that cannot go on.
+// Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not
+// start, or if a part of it broke that cannot go on; a *HeldError if an agent runs already.
 func Run(ctx context.Context, cfg Config) error {
+	held, err := lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	validator, err := validate.New()
 	if err != nil {
 		return fmt.Errorf("preparing validation: %w", err)
@@ -74,6 +80,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, resources: resources{next: make(chan struct{})}}
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}}, Log: cfg.Log})
+
+	ctx, a.stop = context.WithCancel(ctx)
+	defer a.stop()
 
 	cfg.Log.Info("starting", "node", cfg.NodeName, "dir", cfg.Dir, "version", cfg.Version)
 	err = a.run(ctx, store, socket)

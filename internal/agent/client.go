@@ -67,6 +67,12 @@ func (c *Client) Explain(ctx context.Context, f compile.Flow) (*ExplainResponse,
 	return &r, c.call(ctx, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r)
 }
 
+// Stop asks the agent to end, and leave the kernel as it is. It returns before the agent has ended.
+func (c *Client) Stop(ctx context.Context) error {
+	var nothing struct{}
+	return c.call(ctx, http.MethodPost, "/v1/stop", nil, &nothing)
+}
+
 // Running says whether an agent answers on the socket, or at least holds it.
 func (c *Client) Running(ctx context.Context) bool {
 	_, err := c.Status(ctx)

@@ -26,6 +26,7 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("GET /v1/status", a.serveStatus)
 	mux.HandleFunc("POST /v1/wait", a.serveWait)
 	mux.HandleFunc("GET /v1/explain", a.serveExplain)
+	mux.HandleFunc("POST /v1/stop", a.serveStop)
 	return mux
 }
 
@@ -129,6 +130,13 @@ func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, ExplainResponse{Node: a.cfg.NodeName, Verdict: s.Plan.Decide(f), Ready: ready, Reason: reason})
+}
+
+// serveStop answers, and then ends the agent.
+func (a *Agent) serveStop(w http.ResponseWriter, _ *http.Request) {
+	a.log.Info("asked to stop, to be cleaned up after")
+	reply(w, struct{}{})
+	a.stop()
 }
 
 func flowOf(r *http.Request) (compile.Flow, error) {

@@ -2,11 +2,10 @@ package cli
 
 import (
 	"fmt"
-	"log/slog"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/agent"
 )
 
 func cleanupCommand(g *global) *cobra.Command {
@@ -14,19 +13,16 @@ func cleanupCommand(g *global) *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove everything of Sallyport's from this node's kernel",
 		Long: `Remove from the kernel what agents have put there, to the last object, and nothing else: from then on no
-outgoing connection is translated. It refuses while an agent runs, which would put it back. Manifests and
-the last good state stay on disk.`,
+outgoing connection is translated. An agent that runs is stopped first; if it is a service, disable that
+too ("systemctl disable --now sallyport"), so that it does not put everything back at the next boot.
+Manifests and the last good state stay on disk.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if g.client().Running(cmd.Context()) {
-				return fmt.Errorf("an agent runs on this node (%s) and would put everything back: stop it first", g.socket)
+			stopped, err := agent.Cleanup(cmd.Context(), g.socket)
+			if stopped != 0 {
+				fmt.Fprintf(cmd.OutOrStdout(), "the agent (pid %d) was stopped\n", stopped)
 			}
-			d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
-				return err
-			}
-			defer d.Close()
-			if err := d.Cleanup(cmd.Context()); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "nothing of Sallyport's is left in the kernel")

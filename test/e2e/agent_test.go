@@ -137,34 +137,6 @@ func (s *service) waitFor(wanted func(out string, err error) bool) (string, erro
 	}
 }
 
-// TestCleanup makes sure that cleanup refuses while an agent runs, then removes all that is ours and
-// nothing else, and may be repeated.
-func TestCleanup(t *testing.T) {
-	t.Parallel()
-	s := newService(t)
-	s.write("pods.yaml", poolsOfPod(true))
-	labtest.Must(t, addForeignTable(s))
-	before := s.kernelObjects()
-	s.start()
-	s.expect("with the agent", pathNode)
-	if len(s.kernelObjects()) == len(before) {
-		t.Error("nothing of ours shows in the kernel")
-	}
-	if out, err := s.sallyport("cleanup"); err == nil {
-		t.Errorf("cleanup did not refuse under an agent: %s", out)
-	}
-	s.end(syscall.SIGTERM)
-	for range 2 {
-		if out, err := s.sallyport("cleanup"); err != nil {
-			t.Errorf("cleanup: %v\n%s", err, out)
-		}
-		if after := s.kernelObjects(); !slices.Equal(before, after) {
-			t.Errorf("the kernel held\n%v\nand holds\n%v", before, after)
-		}
-	}
-	s.expect("after cleanup", pathPod)
-}
-
 // addForeignTable puts somebody else's table, of a name near ours, into the node's kernel.
 func addForeignTable(s *service) error {
 	c, err := nftables.New(nftables.WithNetNSFd(s.node.FD()))

@@ -60,7 +60,7 @@ func newService(t *testing.T) *service {
 
 // command is the program with arguments, to be run on the node.
 func (s *service) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := s.node.Command(ctx, "/proc/self/exe", append(args, "--dir", s.dir, "--socket", s.socket)...)
+	cmd := s.node.Command(ctx, "/proc/self/exe", append([]string{"--dir", s.dir, "--socket", s.socket}, args...)...)
 	cmd.Env = append(os.Environ(), programEnv+"=1")
 	return cmd
 }

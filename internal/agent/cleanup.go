@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/driver/nft"
+)
+
+// How long cleanup waits for an agent that was asked to stop, and how often it looks.
+const (
+	stopPatience = 20 * time.Second
+	stopInterval = 20 * time.Millisecond
+)
+
+// Cleanup removes from the kernel all that agents have put there. The agent of this network namespace, if
+// one runs, is asked through its socket to stop; stopped is its process, or 0. With an error it may have
+// stopped, and what stood in the kernel may stand there still.
+func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
+	held, stopped, err := takeOver(ctx, socket)
+	if err != nil {
+		return stopped, err
+	}
+	defer held.Close()
+	d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return stopped, err
+	}
+	defer d.Close()
+	err = await(ctx, func() (bool, error) {
+		err := d.Cleanup(ctx)
+		// The kernel closes the sockets of a process that ended one by one: the table may have its owner a
+		// little longer than the lock.
+		var owned *nft.OwnedError
+		return !errors.As(err, &owned), err
+	})
+	return stopped, err
+}
+
+// takeOver takes the lock, from the agent that holds it if there is one.
+func takeOver(ctx context.Context, socket string) (l net.Listener, stopped int, err error) {
+	l, err = lock(ctx)
+	var first *HeldError
+	if !errors.As(err, &first) {
+		return l, 0, err
+	}
+	peer, err := peerOf(ctx, socket)
+	if err != nil || int(peer.Pid) != first.PID {
+		return nil, 0, fmt.Errorf("an agent runs in this network namespace %s, and is not the one on the socket %s: give its --socket, or stop it first, %s",
+			first.who(), socket, first.remedy())
+	}
+	if err := NewClient(socket).Stop(ctx); err != nil {
+		return nil, 0, fmt.Errorf("stopping the agent %s: %w", first.who(), err)
+	}
+	err = await(ctx, func() (bool, error) {
+		var err error
+		l, err = lock(ctx)
+		var still *HeldError
+		switch {
+		case !errors.As(err, &still):
+			return true, err
+		case *still != *first:
+			return true, fmt.Errorf("the agent stopped, and was started again %s by whatever supervises it: stop it there first, such as by \"systemctl disable --now sallyport\"",
+				still.who())
+		}
+		return false, err
+	})
+	return l, first.PID, err
+}
+
+// await calls try until it is done, for the time of stopPatience, and returns its last error.
+func await(ctx context.Context, try func() (done bool, err error)) error {
+	ctx, cancel := context.WithTimeout(ctx, stopPatience)
+	defer cancel()
+	for {
+		done, err := try()
+		if done {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(stopInterval):
+		}
+	}
+}

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+)
+
+// TestCleanup makes sure that cleanup, after an agent and under one, removes all that is ours and nothing
+// else, ends the agent as a signal does, and may be repeated.
+func TestCleanup(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	labtest.Must(t, addForeignTable(s))
+	before := s.kernelObjects()
+	for _, running := range []bool{false, true} {
+		s.start()
+		s.expect("with the agent", pathNode)
+		if len(s.kernelObjects()) == len(before) {
+			t.Error("nothing of ours shows in the kernel")
+		}
+		stopped := fmt.Sprintf("the agent (pid %d) was stopped\n", s.agent.Process.Pid)
+		if !running {
+			s.end(syscall.SIGTERM)
+			stopped = ""
+		}
+		for range 2 {
+			const gone = "nothing of Sallyport's is left in the kernel\n"
+			if out, err := s.sallyport("cleanup"); err != nil || out != stopped+gone {
+				t.Errorf("cleanup with an agent (%t): %v\n%s", running, err, out)
+			}
+			if after := s.kernelObjects(); !slices.Equal(before, after) {
+				t.Errorf("the kernel held\n%v\nand holds\n%v", before, after)
+			}
+			if running && stopped != "" {
+				if err := s.agent.Wait(); err != nil {
+					t.Errorf("the agent that was cleaned up after ended with: %v", err)
+				}
+				s.agent = nil
+			}
+			stopped = ""
+		}
+		s.expect("after cleanup", pathPod)
+	}
+}
+
+// TestCleanupAsksTheRightAgent cleans up with the socket of no agent, and with that of an agent of another
+// network namespace. Neither agent may be disturbed.
+func TestCleanupAsksTheRightAgent(t *testing.T) {
+	t.Parallel()
+	s, other := newService(t), newService(t)
+	for _, s := range []*service{s, other} {
+		s.write("pods.yaml", poolsOfPod(true))
+		s.start()
+	}
+	for _, socket := range []string{filepath.Join(t.TempDir(), "none.sock"), other.socket} {
+		out, err := s.sallyport("cleanup", "--socket", socket)
+		if pid := fmt.Sprintf("pid %d", s.agent.Process.Pid); err == nil || !strings.Contains(out, pid) || !strings.Contains(out, "--socket") {
+			t.Errorf("cleanup with the wrong socket: %v: %s; want it to name %s and --socket", err, out, pid)
+		}
+	}
+	for _, s := range []*service{s, other} {
+		if out, err := s.sallyport("status"); err != nil {
+			t.Errorf("afterwards: %v\n%s", err, out)
+		}
+		s.expect("afterwards", pathNode)
+	}
+}
+
+// TestSecondAgent starts a second agent with files of its own on the same node: it must refuse, and say
+// which process is in the way and what to do; one that follows the first must start.
+func TestSecondAgent(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	s.start()
+	before := s.kernelObjects()
+	second := func() (string, int) {
+		home := t.TempDir()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		cmd := s.command(ctx, "run", "--state-dir", home, "--metrics-address", "", "--socket", filepath.Join(home, "agent.sock"))
+		var said strings.Builder
+		cmd.Stderr = &said
+		labtest.Must(t, s.node.Start(cmd))
+		var exit *exec.ExitError
+		if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		return said.String(), cmd.ProcessState.ExitCode()
+	}
+	pid := s.agent.Process.Pid
+	want := fmt.Sprintf("sallyport: another agent runs in this network namespace (pid %d): stop it first, with \"systemctl stop sallyport\" or \"kill %d\"\n", pid, pid)
+	for range 2 {
+		if said, code := second(); code != 1 || said != want {
+			t.Errorf("exit code %d, %q; want 1, %q", code, said, want)
+		}
+	}
+	if after := s.kernelObjects(); !slices.Equal(before, after) {
+		t.Errorf("the kernel held\n%v\nand holds\n%v", before, after)
+	}
+	if out, err := s.sallyport("status"); err != nil {
+		t.Errorf("the first agent is disturbed: %v\n%s", err, out)
+	}
+	for range 5 { // at once, after an end that lets nothing be tidied up
+		s.end(syscall.SIGKILL)
+		s.start()
+	}
+}
