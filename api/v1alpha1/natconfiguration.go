@@ -78,6 +78,13 @@ type NATConfigurationSpec struct {
 	// +optional
 	PortAllocation *PortAllocation `json:"portAllocation,omitempty"`
 
+	// What becomes of connections that are open when a change decides otherwise about them. Move: those of UDP,
+	// ICMP and other protocols without connections take the new decision within a second, those of TCP and SCTP
+	// finish under the old one, and those that nobody has answered yet begin anew. Keep: all finish under the
+	// old one. Reset: none does. Default: Move.
+	// +optional
+	ExistingFlows *ExistingFlows `json:"existingFlows,omitempty"`
+
 	// The interfaces by which a connection must leave to be translated, by name, 1 to 15 bytes each; a "*" at
 	// the end matches any rest, so eth* means eth0, eth1 and so on. Empty or absent: every interface.
 	// +optional
@@ -107,6 +114,17 @@ const (
 	PortAllocationFullyRandom PortAllocation = "FullyRandom"
 	PortAllocationRandom      PortAllocation = "Random"
 	PortAllocationPreserve    PortAllocation = "Preserve"
+)
+
+// ExistingFlows says what becomes of open connections about which a change decides otherwise.
+// +kubebuilder:validation:Enum=Move;Keep;Reset
+type ExistingFlows string
+
+// The values of ExistingFlows.
+const (
+	ExistingFlowsMove  ExistingFlows = "Move"
+	ExistingFlowsKeep  ExistingFlows = "Keep"
+	ExistingFlowsReset ExistingFlows = "Reset"
 )
 
 // NATConfigurationList is a list of NATConfigurations.

@@ -89,6 +89,11 @@ func (in *NATConfigurationSpec) DeepCopyInto(out *NATConfigurationSpec) {
 		*out = new(PortAllocation)
 		**out = **in
 	}
+	if in.ExistingFlows != nil {
+		in, out := &in.ExistingFlows, &out.ExistingFlows
+		*out = new(ExistingFlows)
+		**out = **in
+	}
 	if in.OutInterfaces != nil {
 		in, out := &in.OutInterfaces, &out.OutInterfaces
 		*out = make([]string, len(*in))

@@ -39,6 +39,7 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 		Ports:         cfg.ports,
 		UDPPorts:      udpPorts(cfg.ports, usesVXLAN(s.Pools)),
 		Allocation:    cfg.allocation,
+		ExistingFlows: cfg.existingFlows,
 	}
 	return p
 }

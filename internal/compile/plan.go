@@ -35,6 +35,8 @@ type NAT struct {
 	Ports, UDPPorts model.PortRange
 	// Allocation says how a port is picked.
 	Allocation model.PortAllocation
+	// ExistingFlows says what becomes of open connections about which a change decides otherwise.
+	ExistingFlows model.ExistingFlows
 }
 
 // Source is a range of addresses with the one pool that decides that they are translated.

@@ -68,6 +68,9 @@ func drawWorld(t *rapid.T) world {
 		if rapid.Bool().Draw(t, "has allocation") {
 			c.PortAllocation = ptr(rapid.SampledFrom([]model.PortAllocation{model.PortsFullyRandom, model.PortsRandom, model.PortsPreserve}).Draw(t, "allocation"))
 		}
+		if rapid.Bool().Draw(t, "has existing flows") {
+			c.ExistingFlows = ptr(rapid.SampledFrom([]model.ExistingFlows{model.FlowsMove, model.FlowsKeep, model.FlowsReset}).Draw(t, "existing flows"))
+		}
 		c.OutInterfaces = rapid.SampledFrom([][]string{nil, {}, {"eth0"}, {"eth*", "wan"}}).Draw(t, "interfaces")
 		c.Addresses = rapid.SampledFrom([][]netip.Addr{nil, {}, {netip.MustParseAddr("192.0.2.1")},
 			{netip.MustParseAddr("2001:db8::1")}, {netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.2")}}).Draw(t, "addresses")

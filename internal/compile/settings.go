@@ -14,6 +14,7 @@ type settings struct {
 	to4, to6      netip.Addr
 	ports         model.PortRange
 	allocation    model.PortAllocation
+	existingFlows model.ExistingFlows
 	outInterfaces []string
 }
 
@@ -37,10 +38,11 @@ func settingsFor(s *model.Snapshot, node string) settings {
 		}
 	})
 
-	out := settings{exclusions: model.ExcludeIPPoolsOnly, allocation: model.PortsFullyRandom}
+	out := settings{exclusions: model.ExcludeIPPoolsOnly, allocation: model.PortsFullyRandom, existingFlows: model.FlowsMove}
 	out.exclusions = first(chosen, out.exclusions, func(c *model.NATConfiguration) *model.Exclusions { return c.Exclusions })
 	out.ports = first(chosen, out.ports, func(c *model.NATConfiguration) *model.PortRange { return c.PortRange })
 	out.allocation = first(chosen, out.allocation, func(c *model.NATConfiguration) *model.PortAllocation { return c.PortAllocation })
+	out.existingFlows = first(chosen, out.existingFlows, func(c *model.NATConfiguration) *model.ExistingFlows { return c.ExistingFlows })
 	out.to4 = address(chosen, netip.Addr.Is4)
 	out.to6 = address(chosen, netip.Addr.Is6)
 	for _, c := range chosen {

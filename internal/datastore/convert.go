@@ -98,6 +98,10 @@ func NATConfiguration(in *v1alpha1.NATConfiguration) (model.NATConfiguration, er
 		v := model.PortAllocation(*in.Spec.PortAllocation)
 		out.PortAllocation = &v
 	}
+	if in.Spec.ExistingFlows != nil {
+		v := model.ExistingFlows(*in.Spec.ExistingFlows)
+		out.ExistingFlows = &v
+	}
 	if in.Spec.PortRange != nil {
 		v, err := portRange(*in.Spec.PortRange)
 		if err != nil {

@@ -60,8 +60,8 @@ func TestPool(t *testing.T) {
 
 func TestNATConfiguration(t *testing.T) {
 	t.Parallel()
-	ports, allocation, exclusions := "1024-2047", v1alpha1.PortAllocationPreserve, v1alpha1.ExclusionsIPPoolsAndHostIPs
-	wantAllocation, wantExclusions := model.PortsPreserve, model.ExcludeIPPoolsAndHostIPs
+	ports, allocation, flows, exclusions := "1024-2047", v1alpha1.PortAllocationPreserve, v1alpha1.ExistingFlowsReset, v1alpha1.ExclusionsIPPoolsAndHostIPs
+	wantAllocation, wantFlows, wantExclusions := model.PortsPreserve, model.FlowsReset, model.ExcludeIPPoolsAndHostIPs
 	for _, test := range []struct {
 		name string
 		in   v1alpha1.NATConfigurationSpec
@@ -70,9 +70,9 @@ func TestNATConfiguration(t *testing.T) {
 		{"nothing set", v1alpha1.NATConfigurationSpec{}, model.NATConfiguration{NodeSelector: "all()"}},
 		{"set to nothing", v1alpha1.NATConfigurationSpec{Addresses: []string{}, OutInterfaces: []string{}},
 			model.NATConfiguration{NodeSelector: "all()", Addresses: []netip.Addr{}, OutInterfaces: []string{}}},
-		{"everything set", v1alpha1.NATConfigurationSpec{NodeSelector: "x", Priority: -1, Exclusions: &exclusions, Addresses: []string{"192.0.2.1", "2001:db8::1"}, PortRange: &ports, PortAllocation: &allocation, OutInterfaces: []string{"eth*"}},
+		{"everything set", v1alpha1.NATConfigurationSpec{NodeSelector: "x", Priority: -1, Exclusions: &exclusions, Addresses: []string{"192.0.2.1", "2001:db8::1"}, PortRange: &ports, PortAllocation: &allocation, ExistingFlows: &flows, OutInterfaces: []string{"eth*"}},
 			model.NATConfiguration{NodeSelector: "x", Priority: -1, Exclusions: &wantExclusions, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
-				PortRange: &model.PortRange{First: 1024, Last: 2047}, PortAllocation: &wantAllocation, OutInterfaces: []string{"eth*"}}},
+				PortRange: &model.PortRange{First: 1024, Last: 2047}, PortAllocation: &wantAllocation, ExistingFlows: &wantFlows, OutInterfaces: []string{"eth*"}}},
 	} {
 		test.want.Name = "c"
 		got, err := NATConfiguration(&v1alpha1.NATConfiguration{ObjectMeta: metav1.ObjectMeta{Name: "c"}, Spec: test.in})

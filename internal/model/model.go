@@ -88,6 +88,19 @@ const (
 	PortsPreserve    PortAllocation = "Preserve"
 )
 
+// ExistingFlows says what becomes of open connections about which a change decides otherwise.
+type ExistingFlows string
+
+// What becomes of them, as in the field existingFlows of a NATConfiguration.
+const (
+	// FlowsMove lets TCP and SCTP finish under the old decision, and takes all others to the new one.
+	FlowsMove ExistingFlows = "Move"
+	// FlowsKeep lets all of them finish under the old decision.
+	FlowsKeep ExistingFlows = "Keep"
+	// FlowsReset ends all of them.
+	FlowsReset ExistingFlows = "Reset"
+)
+
 // PortRange is an inclusive range of ports. The zero value means that none is set.
 type PortRange struct {
 	First, Last uint16
@@ -115,6 +128,7 @@ type NATConfiguration struct {
 	Addresses      []netip.Addr // at most one per family
 	PortRange      *PortRange
 	PortAllocation *PortAllocation
+	ExistingFlows  *ExistingFlows
 	OutInterfaces  []string // interface names; a trailing "*" matches any rest
 }
 

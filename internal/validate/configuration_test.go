@@ -88,6 +88,11 @@ func TestCreateConfiguration(t *testing.T) {
 		{"{portAllocation: Preserve}", "", ""},
 		{"{portAllocation: random}", "spec.portAllocation", "FullyRandom, Random, Preserve"},
 
+		{"{existingFlows: Move}", "", ""},
+		{"{existingFlows: Keep}", "", ""},
+		{"{existingFlows: Reset}", "", ""},
+		{"{existingFlows: reset}", "spec.existingFlows", "Move, Keep, Reset"},
+
 		{"{outInterfaces: []}", "", ""},
 		{"{outInterfaces: [eth0, eth1.100, 'br-*', enp0s31f6, a]}", "", ""},
 		{"{outInterfaces: [fifteenbytes-ok]}", "", ""},
