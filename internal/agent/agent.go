@@ -176,19 +176,24 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve answers on l until the context ends; calls under way then have a moment to finish.
+// serve answers on l until the context ends; calls under way then have a moment to finish. Who has not let go
+// by then is cut off, which is no error: a client must not make a stop look like a failure.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
-	stopped := make(chan error, 1)
+	stopped := make(chan struct{})
 	go func() {
+		defer close(stopped)
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 		defer cancel()
-		stopped <- srv.Shutdown(end)
+		if srv.Shutdown(end) != nil {
+			_ = srv.Close()
+		}
 	}()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	}
-	return <-stopped
+	<-stopped
+	return nil
 }
