@@ -163,6 +163,9 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	if NewClient(path).Running(ctx) {
 		return nil, fmt.Errorf("another agent answers on %s: stop it first, or give this one its own --socket and --state-dir in another network namespace", path)
 	}
+	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("making the socket: %s is there and is no socket: move it away, or give another --socket", path)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing the socket of an earlier agent: %w", err)
 	}

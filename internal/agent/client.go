@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
@@ -20,6 +21,10 @@ import (
 
 // ErrNoAgent says that no agent answers on the socket.
 var ErrNoAgent = errors.New("no agent is running there; start one with: sallyport run")
+
+// patience is how long an answer may take, beside the time that the agent was asked to wait. A status of
+// 100,000 pools takes seconds.
+const patience = 30 * time.Second
 
 // maxAnswer bounds what a client reads of an answer, in bytes: a status of 100,000 pools takes a third.
 const maxAnswer = 128 << 20
@@ -48,13 +53,13 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 // WaitReady asks for the status as soon as the node is ready, or after the time given.
 func (c *Client) WaitReady(ctx context.Context, d time.Duration) (*Status, error) {
 	var s Status
-	return &s, c.call(ctx, http.MethodGet, "/v1/status?wait="+url.QueryEscape(d.String()), nil, &s)
+	return &s, c.callWithin(ctx, d+patience, http.MethodGet, "/v1/status?wait="+url.QueryEscape(d.String()), nil, &s)
 }
 
 // Wait asks until the agent holds the objects in the kernel, or the time is over.
 func (c *Client) Wait(ctx context.Context, objects []ObjectDigest, d time.Duration) (*WaitResponse, error) {
 	var r WaitResponse
-	return &r, c.call(ctx, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: d.Seconds()}, &r)
+	return &r, c.callWithin(ctx, d+patience, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: d.Seconds()}, &r)
 }
 
 // Explain asks what the plan that the agent holds does to a flow.
@@ -73,13 +78,23 @@ func (c *Client) Stop(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/stop", nil, &nothing)
 }
 
-// Running says whether an agent answers on the socket, or at least holds it.
+// Running says whether an agent holds the socket, also one that answers nothing or not to us.
 func (c *Client) Running(ctx context.Context) bool {
-	_, err := c.Status(ctx)
-	return !errors.Is(err, ErrNoAgent)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.socket)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return err == nil || errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EAGAIN) // EAGAIN: it accepts nobody any more
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	return c.callWithin(ctx, patience, method, path, in, out)
+}
+
+// callWithin gives up after some time, since an agent may hang.
+func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the agent on %s runs, but gives no answer; its log may say why", c.socket))
+	defer cancel()
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
@@ -95,6 +110,8 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	resp, err := c.http.Do(req)
 	var op *net.OpError
 	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx)
 	case errors.As(err, &op) && op.Op == "dial" && errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("asking the agent on %s: permission denied; try it as root", c.socket)
 	case errors.As(err, &op) && op.Op == "dial":
@@ -104,6 +121,9 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("reading the agent's answer: %w", err)
 	}
