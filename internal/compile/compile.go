@@ -26,7 +26,10 @@ var never = []struct {
 // them, so they must not be changed afterwards.
 func Compile(s *model.Snapshot, local model.Local) *Plan {
 	cfg := settingsFor(s, local.Name)
-	p := &Plan{local: local, pools: s.Pools}
+	p := &Plan{local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools}
+	for _, i := range local.Interfaces {
+		p.own[i.Addr()] = struct{}{}
+	}
 	if cfg.exclusions == model.ExcludeIPPoolsAndHostIPs {
 		p.hosts = collectHosts(s.Nodes, local)
 	}

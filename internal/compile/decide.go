@@ -18,8 +18,8 @@ func (p *Plan) Decide(f Flow) Verdict {
 		Source:      Endpoint{f.Source, p.poolName(f.Source)},
 		Destination: Endpoint{f.Destination, p.poolName(f.Destination)},
 	}
-	src, translated := find(p.NAT.Sources, f.Source, func(s Source) netipx.IPRange { return s.Range })
-	_, exempted := find(p.NAT.Exempt, f.Destination, func(r netipx.IPRange) netipx.IPRange { return r })
+	src, translated := p.NAT.source(f.Source)
+	exempted := p.NAT.exempts(f.Destination)
 	switch {
 	case p.isLocal(f.Destination):
 		v.Reason = fmt.Sprintf("%s is this node's own address: what a pod says to its node never passes the translation", f.Destination)
@@ -46,6 +46,17 @@ func (p *Plan) Decide(f Flow) Verdict {
 		}
 	}
 	return v
+}
+
+// source is the range of sources that holds an address.
+func (n *NAT) source(a netip.Addr) (Source, bool) {
+	return find(n.Sources, a, func(s Source) netipx.IPRange { return s.Range })
+}
+
+// exempts says whether a destination is one that is never translated.
+func (n *NAT) exempts(a netip.Addr) bool {
+	_, ok := find(n.Exempt, a, func(r netipx.IPRange) netipx.IPRange { return r })
+	return ok
 }
 
 // PortsFor is the range from which a protocol's source port is taken; zero where the kernel chooses
@@ -102,7 +113,8 @@ func (p *Plan) mostSpecific(a netip.Addr, want func(*model.Pool) bool) *model.Po
 }
 
 func (p *Plan) isLocal(a netip.Addr) bool {
-	return a.IsLoopback() || slices.ContainsFunc(p.local.Interfaces, func(l netip.Prefix) bool { return l.Addr() == a })
+	_, own := p.own[a]
+	return own || a.IsLoopback()
 }
 
 // covers says whether what leaves by an interface is translated at all.

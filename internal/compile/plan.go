@@ -14,7 +14,8 @@ type Plan struct {
 	NAT NAT
 
 	local model.Local
-	pools []model.Pool // every pool of the snapshot
+	own   map[netip.Addr]struct{} // the node's addresses, of which there may be thousands
+	pools []model.Pool            // every pool of the snapshot
 	hosts hostAddresses
 }
 

@@ -1,0 +1,136 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Tracked is a flow that the kernel tracks, as far as it is judged.
+type Tracked struct {
+	Protocol Protocol
+	// Source is who opened the flow, with its port, or its identifier for ICMP.
+	Source netip.AddrPort
+	// Peer is who answers: the real destination, after any service translation.
+	Peer netip.Addr
+	// Seen is what the peer takes for the source: Source itself, or what it was translated to.
+	Seen netip.AddrPort
+	// Answered says that a packet of the peer's was seen.
+	Answered bool
+	// Older says that the flow was found before to live under an older decision.
+	Older bool
+}
+
+// Fate is what becomes of a flow.
+type Fate uint8
+
+// The fates.
+const (
+	// Stays is that of a flow that is as the plan wants it, and of one that is none of ours.
+	Stays Fate = iota
+	// Outlives is that of a flow which finishes under an older decision.
+	Outlives
+	// Ends is that of a flow whose next packet is to be decided anew.
+	Ends
+)
+
+// Change judges flows by a change of plans.
+//
+// A flow is affected if what is decided for its source towards who really answers it differs from what it
+// has. Its original destination plays no part, since that may be a service. Somebody else's translation is
+// never touched: one counts as ours only if a plan that stood would have made it.
+//
+// The kernel does not know by which interface a flow leaves. So, while outInterfaces restricts translation,
+// a flow that is not translated is judged as if it left by a covered interface, unless a plan that stood
+// with the same outInterfaces would have translated it there: then it leaves by another one. And a flow that
+// is translated is judged as if it still left by a covered one.
+type Change struct {
+	// Stood are the plans that stood before, since flows were last judged; the newest last. None means
+	// that nothing is known.
+	Stood []*Plan
+	// Now is the plan that stands.
+	Now *Plan
+	// Tampered says that for a while no plan may have stood, because of somebody else.
+	Tampered bool
+}
+
+// Judge says what becomes of a flow.
+func (c Change) Judge(f *Tracked) Fate {
+	if !c.affects(f) {
+		return Stays
+	}
+	switch {
+	case c.Tampered && f.Seen == f.Source && !f.Older:
+		return Ends // it was opened while nothing translated it
+	case c.Now.NAT.ExistingFlows == model.FlowsReset:
+		return Ends
+	case c.Now.NAT.ExistingFlows == model.FlowsKeep:
+		return Outlives
+	case f.Protocol.connects() && f.Answered:
+		return Outlives
+	default:
+		return Ends
+	}
+}
+
+// connects says whether a protocol has connections, which do not survive a change of address.
+func (p Protocol) connects() bool { return p == TCP || p == SCTP }
+
+func (c Change) affects(f *Tracked) bool {
+	if f.Seen == f.Source {
+		return c.Now.translates(f) && !c.Now.gives(f) && !c.leavesUncovered(f)
+	}
+	if !f.Older && !slices.ContainsFunc(c.Stood, func(p *Plan) bool { return p.translates(f) && p.gives(f) }) {
+		return false
+	}
+	return !c.Now.translates(f) || !c.Now.gives(f) || c.movesOff(f)
+}
+
+// translates says whether a plan translates the flow, if it leaves by an interface that is covered.
+func (p *Plan) translates(f *Tracked) bool {
+	_, ok := p.NAT.source(f.Source.Addr())
+	return ok && !p.NAT.exempts(f.Peer) && !p.isLocal(f.Peer)
+}
+
+// gives says whether a plan that translates the flow could have given it the address and port that it has.
+func (p *Plan) gives(f *Tracked) bool {
+	ports := p.NAT.PortsFor(f.Protocol)
+	if !ports.IsZero() && (f.Seen.Port() < ports.First || f.Seen.Port() > ports.Last) {
+		return false
+	}
+	if to := p.NAT.To(f.Source.Addr()); to.IsValid() {
+		return f.Seen.Addr() == to
+	}
+	return p.isLocal(f.Seen.Addr()) || f.Seen.Addr().IsLinkLocalUnicast()
+}
+
+// leavesUncovered says whether a flow that is not translated must leave by an interface that is not
+// covered: a plan with the same ones stood, would have translated it, and has not.
+func (c Change) leavesUncovered(f *Tracked) bool {
+	if len(c.Now.NAT.OutInterfaces) == 0 || f.Older || c.Tampered {
+		return false
+	}
+	if len(c.Stood) == 0 {
+		return true // it may be so, and to restart an agent is to disturb nobody
+	}
+	return slices.ContainsFunc(c.Stood, func(p *Plan) bool {
+		return p.translates(f) && slices.Equal(p.NAT.OutInterfaces, c.Now.NAT.OutInterfaces)
+	})
+}
+
+// movesOff says whether the flow has a configured address that is no longer configured. The interface by
+// which it leaves may have the same one, but that is not known.
+func (c Change) movesOff(f *Tracked) bool {
+	source := f.Source.Addr()
+	return !c.Now.NAT.To(source).IsValid() &&
+		slices.ContainsFunc(c.Stood, func(p *Plan) bool { return p.NAT.To(source) == f.Seen.Addr() })
+}
+
+// SameForFlows says whether two plans judge every flow alike, so that going from one to the other changes
+// nothing for any.
+func (n *NAT) SameForFlows(m *NAT) bool {
+	return n.ExistingFlows == m.ExistingFlows && n.To4 == m.To4 && n.To6 == m.To6 && n.Ports == m.Ports && n.UDPPorts == m.UDPPorts &&
+		slices.Equal(n.OutInterfaces, m.OutInterfaces) && slices.Equal(n.Exempt, m.Exempt) &&
+		slices.EqualFunc(n.Sources, m.Sources, func(a, b Source) bool { return a.Range == b.Range })
+}
