@@ -23,9 +23,10 @@ type rule struct {
 var layers = [][]string{
 	{"api", "internal/model", "internal/selector"},
 	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/lab", "internal/nfnetlink"},
+	{"internal/diagnose"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nft", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
-		"internal/driver/hostaddr"},
+		"internal/driver/hostaddr", "internal/driver/nodefacts"},
 	{"internal/agent"},
 	{"internal/cli"},
 	{"cmd/sallyport", "cmd/sallyport-cni"},
@@ -46,7 +47,7 @@ func layer(path string) (int, string) {
 }
 
 // pure are the packages that decide: equal arguments give equal results.
-var pure = []string{"internal/model", "internal/selector", "internal/compile", "internal/ipam"}
+var pure = []string{"internal/model", "internal/selector", "internal/compile", "internal/ipam", "internal/diagnose"}
 
 // impure are the packages of the standard library that reach out of the program.
 var impure = []string{"os", "net", "log", "syscall", "io/ioutil", "math/rand", "crypto/rand", "runtime/debug"}

@@ -1,0 +1,134 @@
+package diagnose
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Judge says what is wrong with a node that is to hold the plan of a snapshot.
+func Judge(s *model.Snapshot, plan *compile.Plan, f *Facts) Report {
+	var found []Problem
+	if f.Node != nil {
+		found = append(found, overlaps(s.Pools, f.Node)...)
+		found = append(found, missingAddresses(s, &plan.NAT, f.Node)...)
+		found = append(found, forwarding(s.Pools, f.Node)...)
+	}
+	if f.Conntrack != nil {
+		found = append(found, conntrack(f.Conntrack, f.Earlier, f)...)
+	}
+	for _, u := range f.Unread {
+		found = append(found, Problem{Kind: NotExamined, Object: u.What, What: fmt.Sprintf("could not be read: %v", u.Why),
+			Remedy: "the agent needs CAP_NET_ADMIN, and /proc/sys/net of its network namespace"})
+	}
+	return report(found)
+}
+
+// holdsPods says whether a pool's addresses may be those of pods on some node. A pool that is disabled and
+// translates nothing is the usual way to exempt a range, and one for load balancers alone exempts nothing.
+func holdsPods(p *model.Pool) bool {
+	return !p.LoadBalancerOnly() && (!p.Disabled || p.NATOutgoing)
+}
+
+// overlaps finds pools that overlap a subnet of the node's own. That is the subnet of an interface by which
+// a default route leaves, or of a physical one: a bridge or a veth that carries a pool's own addresses
+// towards pods is neither.
+func overlaps(pools []model.Pool, n *Node) []Problem {
+	var found []Problem
+	for _, i := range n.Interfaces {
+		if i.Loopback || !i.Physical && !i.uplink() {
+			continue
+		}
+		for _, a := range i.Addresses {
+			for k := range pools {
+				p := &pools[k]
+				if !holdsPods(p) || !p.CIDR.Overlaps(a.Masked()) {
+					continue
+				}
+				found = append(found, Problem{Kind: PoolOverlapsSubnet, Object: "IPPool " + p.Name, Field: "spec.cidr",
+					What: fmt.Sprintf("%s overlaps %s, the subnet of this node's interface %s: what pods say to its hosts is not translated, and a pod may get the address of one of them",
+						p.CIDR, a.Masked(), i.Name),
+					Remedy: "give the pool a range that no machine has; where pods are meant to share the subnet, leave it as it is"})
+			}
+		}
+	}
+	return found
+}
+
+// missingAddresses finds the addresses to translate to that are not the node's.
+func missingAddresses(s *model.Snapshot, nat *compile.NAT, n *Node) []Problem {
+	var found []Problem
+	for _, a := range []netip.Addr{nat.To4, nat.To6} {
+		if local, known := n.Local[a]; !known || local {
+			continue
+		}
+		var by []string
+		for i := range s.NATConfigurations {
+			if c := &s.NATConfigurations[i]; slices.Contains(c.Addresses, a) {
+				by = append(by, c.Name)
+			}
+		}
+		found = append(found, Problem{Kind: AddressMissing, Object: "NATConfiguration " + strings.Join(by, ", "), Field: "spec.addresses",
+			What: fmt.Sprintf("this node does not have %s: connections leave with it, and no answer comes back unless somebody routes it here", a),
+			Remedy: fmt.Sprintf("give the node the address (where it is routed here: ip address add %s dev lo), or take it out of the configuration",
+				netip.PrefixFrom(a, a.BitLen()))})
+	}
+	return found
+}
+
+// forwarding finds the settings that keep packets of pods from being forwarded.
+func forwarding(pools []model.Pool, n *Node) []Problem {
+	var ours []netip.Prefix
+	var families [2]bool
+	for i := range pools {
+		if holdsPods(&pools[i]) {
+			ours = append(ours, pools[i].CIDR)
+			families[family(pools[i].CIDR.Addr())] = true
+		}
+	}
+	var found []Problem
+	off := func(object, sysctl, what string) {
+		found = append(found, Problem{Kind: ForwardingOff, Object: object, Field: sysctl, What: what,
+			Remedy: "sysctl -w " + sysctl + "=1, and keep it in a file below /etc/sysctl.d"})
+	}
+	switch {
+	case !families[0]:
+	case !n.ForwardIPv4:
+		off("this node", "net.ipv4.ip_forward", "is 0, and there are IPv4 pools: the kernel drops every packet between pods and other machines")
+	default:
+		for _, i := range n.Interfaces {
+			if !i.Loopback && !i.ForwardIPv4 && (i.uplink() || i.carries(ours)) {
+				off("interface "+i.Name, "net.ipv4.conf."+strings.ReplaceAll(i.Name, ".", "/")+".forwarding",
+					"is 0: the kernel drops IPv4 packets that come in by it and are for others")
+			}
+		}
+	}
+	if families[1] && !n.ForwardIPv6 && !n.NoIPv6 {
+		off("this node", "net.ipv6.conf.all.forwarding", "is 0, and there are IPv6 pools: the kernel drops every packet between pods and other machines")
+	}
+	return found
+}
+
+// carries says whether addresses of the prefixes, and no others, are on the interface or are reached by it.
+func (i *Interface) carries(prefixes []netip.Prefix) bool {
+	for _, list := range [][]netip.Prefix{i.Addresses, i.Routes} {
+		for _, a := range list {
+			if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Bits() <= a.Bits() && p.Overlaps(a) }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// family is 0 for IPv4 and 1 for IPv6.
+func family(a netip.Addr) int {
+	if a.Is4() {
+		return 0
+	}
+	return 1
+}
