@@ -50,6 +50,7 @@ type Agent struct {
 	nft       *nft.Driver
 	loop      *reconcile.Loop
 	resources resources
+	diagnosis diagnosis
 	stop      context.CancelFunc // ends run, as a signal does
 }
 
@@ -109,6 +110,7 @@ func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) 
 		return nil
 	})
 	g.Go(func() error { a.loop.Run(ctx); return nil })
+	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error {
 		return store.Run(ctx, func(s dir.State) {
 			a.resources.set(s)

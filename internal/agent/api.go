@@ -2,8 +2,10 @@ package agent
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/reconcile"
 )
@@ -26,6 +28,21 @@ type Status struct {
 	Faults []model.Fault `json:"faults"`
 	// Warnings are what is wrong without holding anything back.
 	Warnings []model.Fault `json:"warnings"`
+	// Problems are what on the node stands in the way of the plan, the worst first, as of Examined. Ready does
+	// not depend on them. At most 50 of each kind are listed.
+	Problems  []diagnose.Problem `json:"problems"`
+	Examined  time.Time          `json:"examined,omitzero"`   // absent before the first examination
+	Conntrack *ConntrackStatus   `json:"conntrack,omitempty"` // absent where it could not be read
+}
+
+// ConntrackStatus is how full the kernel's connection tracking is, and what it dropped.
+type ConntrackStatus struct {
+	Entries uint64 `json:"entries"`
+	Limit   uint64 `json:"limit"` // 0: none
+	// InsertFailed counts connections that were dropped since no entry could be made for them, above all for
+	// want of a free port; Dropped counts packets dropped for that reason or since the table was full.
+	InsertFailed uint64 `json:"insertFailed"`
+	Dropped      uint64 `json:"dropped"`
 }
 
 // ResourceStatus counts the resources in force.

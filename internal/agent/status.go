@@ -17,6 +17,7 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 	held := a.resources.get()
 	out := &Status{Node: a.cfg.NodeName, Version: a.cfg.Version, Dir: a.cfg.Dir, Drivers: loop.Drivers, Pools: []PoolStatus{}, Faults: []model.Fault{}, Warnings: []model.Fault{}}
 	out.Ready, out.Reason = loop.Ready()
+	a.addDiagnosis(out)
 	out.Faults = append(out.Faults, held.Faults...)
 	out.Warnings = append(out.Warnings, held.Warnings...)
 	if loop.Plan != nil {
@@ -92,6 +93,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		send(failures, prometheus.CounterValue, float64(d.Failures), d.Name)
 		send(repairs, prometheus.CounterValue, float64(d.Repairs), d.Name)
 	}
+	c.agent.collectDiagnosis(send)
 	if err != nil {
 		return
 	}

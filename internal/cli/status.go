@@ -10,10 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/agent"
+	"github.com/sallyport/sallyport/internal/diagnose"
 )
 
 // poolsShown bounds the pools in a status that a person reads; -o json has them all.
 const poolsShown = 20
+
+// problemsShown bounds the problems likewise: the worst come first.
+const problemsShown = 4
 
 func statusCommand(g *global) *cobra.Command {
 	var output string
@@ -22,8 +26,8 @@ func statusCommand(g *global) *cobra.Command {
 		Use:   "status",
 		Short: "Say whether this node is ready, and if not why",
 		Long: `Ask the agent how the node stands: whether the kernel was read back and equals the manifests, what each
-pool translates, and what is wrong with the files. The exit code is 0 when the node is ready and no file
-is faulty, else 1.`,
+pool translates, what is wrong with the files, and what on the node stands in the way. The exit code is 0
+when the node is ready and no file is faulty, else 1.`,
 		Example: "  sallyport status\n  sallyport status --wait 5s -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -96,7 +100,22 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	for _, f := range s.Warnings {
 		fmt.Fprintf(w, "\nWarning: %s\n", f)
 	}
+	printProblems(w, s.Problems)
 	return printPools(w, s.Pools)
+}
+
+// printProblems prints what on the node stands in the way of the plan, the worst first.
+func printProblems(w io.Writer, problems []diagnose.Problem) {
+	if len(problems) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nProblems on this node, which do not make it unready:\n")
+	for _, p := range problems[:min(len(problems), problemsShown)] {
+		fmt.Fprintf(w, "  %s: %s.\n    Remedy: %s.\n", p.Kind, p, p.Remedy)
+	}
+	if more := len(problems) - problemsShown; more > 0 {
+		fmt.Fprintf(w, "  and %d more: sallyport status -o json\n", more)
+	}
 }
 
 func printPools(w io.Writer, pools []agent.PoolStatus) error {

@@ -163,19 +163,25 @@ func TestTargets(t *testing.T) {
 // for, by an agent that runs, so the source is the only place that names them all.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
-	in := func(path, pattern string) []string {
-		text, err := os.ReadFile(filepath.Join(root, path))
+	in := func(files, pattern string) []string {
+		paths, err := filepath.Glob(filepath.Join(root, files))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var names []string
-		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
-			names = append(names, m[1])
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(text), -1) {
+				names = append(names, m[1])
+			}
 		}
 		slices.Sort(names)
 		return slices.Compact(names)
 	}
-	source := in("internal/agent/status.go", `\bdesc\("(\w+)"`)
+	source := in("internal/agent/*.go", `\bdesc\("(\w+)"`)
 	described := in("docs/reference/metrics.md", "(?m)^\\| `sallyport_(\\w+)`")
 	if len(source) == 0 || !slices.Equal(source, described) {
 		t.Errorf("docs/reference/metrics.md describes %q, the agent has %q", described, source)

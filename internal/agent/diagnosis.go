@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/diagnose"
+	"github.com/sallyport/sallyport/internal/driver/nodefacts"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// When the node is examined: now and then, and soon after each new plan.
+const (
+	examineEvery = 30 * time.Second
+	// examinePause is the least time between two examinations, and at least examineShare times as long as
+	// the last one took.
+	examinePause = 2 * time.Second
+	examineShare = 20
+	// examineTimeout bounds one examination.
+	examineTimeout = 20 * time.Second
+	// conntrackWindow is how far back drops are reported.
+	conntrackWindow = 5 * time.Minute
+)
+
+// diagnosis examines the node in the background. Nothing waits for it, and readiness does not depend on it.
+type diagnosis struct {
+	history []sample // the oldest first; used by the examining goroutine alone
+
+	mu   sync.Mutex
+	last examined
+}
+
+// examined is what the last examination found.
+type examined struct {
+	at        time.Time // zero before the first
+	report    diagnose.Report
+	conntrack *diagnose.Conntrack // nil where it could not be read
+}
+
+// sample is what connection tracking had counted at one moment.
+type sample struct {
+	at        time.Time
+	conntrack diagnose.Conntrack
+}
+
+func (d *diagnosis) get() examined {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.last
+}
+
+// diagnose examines the node until the context ends.
+func (a *Agent) diagnose(ctx context.Context) {
+	var plan *compile.Plan // the one that was examined last
+	var due time.Time
+	for ctx.Err() == nil {
+		s, changed := a.loop.State()
+		if s.Plan == nil {
+			sleep(ctx, changed, examineEvery)
+			continue
+		}
+		if s.Plan == plan && time.Now().Before(due) {
+			sleep(ctx, changed, time.Until(due))
+			continue
+		}
+		began := time.Now()
+		plan, due = s.Plan, began.Add(examineEvery)
+		a.examine(ctx, a.resources.get().Snapshot, plan)
+		sleep(ctx, nil, max(examinePause, examineShare*time.Since(began)))
+	}
+}
+
+// sleep returns after d, when changed is closed, or when the context ends.
+func sleep(ctx context.Context, changed <-chan struct{}, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-t.C:
+	}
+}
+
+// examine looks at the node once.
+func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Plan) {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	now := examined{at: time.Now()}
+	f := &diagnose.Facts{}
+	read := func(what string, err error) {
+		if err != nil {
+			f.Unread = append(f.Unread, diagnose.Unread{What: what, Why: err})
+		}
+	}
+	var err error
+	f.Node, err = nodefacts.Node(plan.NAT.To4, plan.NAT.To6)
+	read("the node's interfaces and settings", err)
+	f.Conntrack, err = nodefacts.Conntrack(ctx)
+	read("connection tracking", err)
+	a.diagnosis.remember(now.at, f)
+	if ctx.Err() != nil && f.Conntrack == nil {
+		return // we are being stopped, or it took too long: what was found before stays
+	}
+	now.report, now.conntrack = diagnose.Judge(s, plan, f), f.Conntrack
+	a.diagnosis.mu.Lock()
+	defer a.diagnosis.mu.Unlock()
+	a.diagnosis.last = now
+}
+
+// remember keeps what connection tracking has counted, and fills in what it had counted a window ago.
+func (d *diagnosis) remember(now time.Time, f *diagnose.Facts) {
+	if f.Conntrack == nil {
+		return
+	}
+	for len(d.history) > 0 && now.Sub(d.history[0].at) > conntrackWindow {
+		d.history = d.history[1:]
+	}
+	if len(d.history) > 0 {
+		f.Earlier, f.Window = &d.history[0].conntrack, now.Sub(d.history[0].at)
+	}
+	d.history = append(d.history, sample{now, *f.Conntrack})
+}
+
+// addDiagnosis adds what the last examination found to a status.
+func (a *Agent) addDiagnosis(s *Status) {
+	last := a.diagnosis.get()
+	s.Examined, s.Problems = last.at, append([]diagnose.Problem{}, last.report.Problems...)
+	if c := last.conntrack; c != nil {
+		s.Conntrack = &ConntrackStatus{Entries: c.Entries, Limit: c.Limit, InsertFailed: c.InsertFailed, Dropped: c.Dropped}
+	}
+}
+
+// collectDiagnosis makes the metrics of what the last examination found.
+func (a *Agent) collectDiagnosis(send func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string)) {
+	last := a.diagnosis.get()
+	problem := desc("problem", "Problems that stand in the way of the plan, by kind.", "kind")
+	for kind, n := range last.report.Counts {
+		send(problem, prometheus.GaugeValue, float64(n), string(kind))
+	}
+	if c := last.conntrack; c != nil {
+		send(desc("conntrack_entries", "Entries in the conntrack table."), prometheus.GaugeValue, float64(c.Entries))
+		send(desc("conntrack_limit", "Entries that the conntrack table may have; 0: no limit."), prometheus.GaugeValue, float64(c.Limit))
+		send(desc("conntrack_insert_failed_total", "Connections dropped since no conntrack entry could be made, above all for want of a free port."),
+			prometheus.CounterValue, float64(c.InsertFailed))
+		send(desc("conntrack_dropped_total", "Packets dropped by connection tracking, for that reason or since the table was full."),
+			prometheus.CounterValue, float64(c.Dropped))
+	}
+}

@@ -1,0 +1,92 @@
+package e2e
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/agent"
+	"github.com/sallyport/sallyport/internal/diagnose"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+)
+
+// fixedTo is a NATConfiguration that translates to an address.
+func fixedTo(address string) string {
+	return "---\napiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata:\n  name: fixed\nspec:\n  addresses: [" + address + "]\n"
+}
+
+// TestProblems makes problems on the node, and looks for them in the status and the metrics of the agent,
+// which stays ready.
+func TestProblems(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true)+fixedTo("203.0.113.77"))
+	labtest.Must(t, s.node.Sysctl("ipv4/ip_forward", "0"))
+	s.start()
+	out, err := s.waitFor(func(out string, err error) bool {
+		return err == nil && strings.Contains(out, "ForwardingOff") && strings.Contains(out, "AddressMissing")
+	})
+	if err != nil {
+		t.Fatalf("the problems do not show: %s", out)
+	}
+	for _, part := range []string{"this node, net.ipv4.ip_forward: is 0", "Remedy: sysctl -w net.ipv4.ip_forward=1",
+		"NATConfiguration fixed, spec.addresses: this node does not have 203.0.113.77"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("the status does not say %q:\n%s", part, out)
+		}
+	}
+	for _, metric := range []string{`sallyport_problem{kind="ForwardingOff"} 1`, `sallyport_problem{kind="AddressMissing"} 1`,
+		`sallyport_problem{kind="PoolOverlapsSubnet"} 0`, "sallyport_conntrack_limit "} {
+		if all := s.metrics(); !strings.Contains(all, "\n"+metric) {
+			t.Errorf("the metrics do not say %s:\n%s", metric, all)
+		}
+	}
+	labtest.Must(t, s.node.Forward())
+	s.write("pods.yaml", poolsOfPod(true))
+	_, err = s.waitFor(func(string, error) bool {
+		got := s.status()
+		return !got.Examined.IsZero() && got.Conntrack != nil && !hasKind(got.Problems, diagnose.ForwardingOff) && !hasKind(got.Problems, diagnose.AddressMissing)
+	})
+	if err != nil {
+		t.Errorf("problems that were mended still show: %+v", s.status())
+	}
+}
+
+func hasKind(problems []diagnose.Problem, kind diagnose.Kind) bool {
+	for _, p := range problems {
+		if p.Kind == kind {
+			return true
+		}
+	}
+	return false
+}
+
+// status is what the agent says of itself.
+func (s *service) status() agent.Status {
+	s.t.Helper()
+	out, err := s.sallyport("status", "-o", "json")
+	var got agent.Status
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		s.t.Fatalf("reading the status %q: %v", out, err)
+	}
+	if err != nil {
+		s.t.Logf("status: %v", err)
+	}
+	return got
+}
+
+// metrics are what Prometheus would read.
+func (s *service) metrics() string {
+	s.t.Helper()
+	resp, err := s.node.HTTPClient().Get("http://127.0.0.1:9470/metrics")
+	labtest.Must(s.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	labtest.Must(s.t, err)
+	if resp.StatusCode != http.StatusOK {
+		s.t.Fatalf("metrics: %s\n%s", resp.Status, body)
+	}
+	return string(body)
+}
