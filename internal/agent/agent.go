@@ -55,13 +55,22 @@ type Agent struct {
 }
 
 // Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not
-// start, or if a part of it broke that cannot go on; a *HeldError if an agent runs already.
+// start, or if a part of it broke that cannot go on. One that cannot start has changed nothing: a *HeldError says
+// that an agent runs already, and those of nft.Driver.Check that the kernel or a right falls short.
 func Run(ctx context.Context, cfg Config) error {
 	held, err := lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer held.Close()
+	driver, err := nft.New(nft.Options{Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	defer driver.Close()
+	if err := driver.Check(ctx); err != nil {
+		return err
+	}
 	validator, err := validate.New()
 	if err != nil {
 		return fmt.Errorf("preparing validation: %w", err)
@@ -75,10 +84,6 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	driver, err := nft.New(nft.Options{Log: cfg.Log})
-	if err != nil {
-		return errors.Join(err, store.Close())
-	}
 	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, resources: resources{next: make(chan struct{})}}
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}}, Log: cfg.Log})
 
@@ -88,7 +93,7 @@ func Run(ctx context.Context, cfg Config) error {
 	cfg.Log.Info("starting", "node", cfg.NodeName, "dir", cfg.Dir, "version", cfg.Version)
 	err = a.run(ctx, store, socket)
 	cfg.Log.Info("stopped; the rules in the kernel stay")
-	return errors.Join(err, driver.Close(), store.Close())
+	return errors.Join(err, store.Close())
 }
 
 func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) error {

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
@@ -114,5 +118,41 @@ func TestSecondAgent(t *testing.T) {
 	for range 5 { // at once, after an end that lets nothing be tidied up
 		s.end(syscall.SIGKILL)
 		s.start()
+	}
+}
+
+// TestWithoutCapability runs the agent without CAP_NET_ADMIN: it must end at once, say how to grant it, and
+// leave no trace.
+func TestWithoutCapability(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cmd := s.command(ctx, "run", "--state-dir", s.state, "--metrics-address", "")
+	var said strings.Builder
+	cmd.Stderr = &said
+	ended := make(chan error)
+	go func() {
+		// The kernel ends the thread, which lacks the capability from now on, with its goroutine.
+		runtime.LockOSThread()
+		ended <- errors.Join(
+			unix.Setns(s.node.FD(), unix.CLONE_NEWNET),
+			unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0),
+			cmd.Run())
+	}()
+	var exit *exec.ExitError
+	if err := <-ended; !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("the agent ended with %v; want exit code 1", err)
+	}
+	for _, want := range []string{"CAP_NET_ADMIN", "AmbientCapabilities=CAP_NET_ADMIN", "securityContext", "--cap-add NET_ADMIN"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("the agent does not say %q:\n%s", want, said.String())
+		}
+	}
+	for _, path := range []string{s.state, s.socket} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s was made: %v", path, err)
+		}
 	}
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
-// The flags of our table where the kernel has both, from Linux 6.9 on (linux/netfilter/nf_tables.h). An
-// owned table can be changed only through the socket that made it or took it over, and a "flush ruleset"
-// of others passes it by. When that socket is closed the table persists, as an orphan, and works on; the
-// next agent takes it over.
+// The flags of our table (linux/netfilter/nf_tables.h). Kernels have the last two from Linux 6.9 on: an owned
+// table can be changed only through the socket that made it or took it over, and a "flush ruleset" of others
+// passes it by. When that socket is closed the table persists, as an orphan, and works on; the next agent
+// takes it over.
 const (
+	flagDormant = 1 << 0 // NFT_TABLE_F_DORMANT: its chains are not called
 	flagOwner   = 1 << 1 // NFT_TABLE_F_OWNER
 	flagPersist = 1 << 2 // NFT_TABLE_F_PERSIST
 
