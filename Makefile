@@ -17,7 +17,7 @@ FUZZTIME ?= 5s
 # What `make test` tests, and further flags for it: make test PKG=./internal/compile TESTFLAGS=-run=Decide
 PKG       ?= ./...
 TESTFLAGS ?=
-# Further flags for `make bench`.
+# Further flags for `make bench`, such as -quick.
 BENCHFLAGS ?=
 
 # The version is part of the file's name, so that a new version is a new file.
@@ -40,7 +40,7 @@ demo: build ## Show a node translating real connections, in network namespaces
 
 .PHONY: test
 test: ## Run every test under the race detector; list what was skipped
-	@hack/install-deps gcc nft
+	@hack/install-deps gcc nft iptables ipset
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
 
@@ -49,8 +49,8 @@ fuzz: ## Run every fuzz target for FUZZTIME (5s)
 	@hack/fuzz $(FUZZTIME)
 
 .PHONY: bench
-bench: build ## Measure start, change and memory on this machine
-	@hack/install-deps nft
+bench: build ## Measure what forwarding, changes and the agent cost, into bin/bench.json
+	@hack/install-deps nft iptables ipset
 	go run ./test/bench $(BENCHFLAGS)
 
 .PHONY: lint

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"time"
 
 	"go4.org/netipx"
@@ -42,7 +40,7 @@ func flips(ctx context.Context, o options, tmp string, pools int) (ds []time.Dur
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNetwork()
+	n, err := newNetwork(true)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +80,7 @@ func awaitFlips(ctx context.Context, o options, n *network, flip func(bool) erro
 
 // handFlips is the floor: one rule, loaded by the nft binary in the node.
 func handFlips(ctx context.Context, o options) (ds []time.Duration, err error) {
-	n, err := newNetwork()
+	n, err := newNetwork(true)
 	if err != nil {
 		return nil, err
 	}
@@ -96,27 +94,13 @@ func handFlips(ctx context.Context, o options) (ds []time.Duration, err error) {
 	})
 }
 
-func nftLoad(ctx context.Context, h *lab.Host, ruleset string) error {
-	cmd := h.Command(ctx, "nft", "-f", "-")
-	cmd.Stdin = bytes.NewReader([]byte(ruleset))
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := h.Start(cmd); err != nil {
-		return err
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("nft -f: %w: %s", err, out.String())
-	}
-	return nil
-}
-
 // measureFootprint looks at an agent with ten pools that has nothing to do.
 func measureFootprint(ctx context.Context, o options, tmp string) (_ []result, err error) {
 	dir, state, err := manifests(tmp, 10)
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNetwork()
+	n, err := newNetwork(true)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +113,7 @@ func measureFootprint(ctx context.Context, o options, tmp string) (_ []result, e
 	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
-	time.Sleep(2 * time.Second) // what starting needed has settled
+	time.Sleep(o.settle) // what starting needed
 	before, err := a.cpu()
 	if err != nil {
 		return nil, err
@@ -149,9 +133,6 @@ func measureFootprint(ctx context.Context, o options, tmp string) (_ []result, e
 	}, nil
 }
 
-// manyPools is how many a very large cluster might have.
-const manyPools = 10_000
-
 func measureManyPools(ctx context.Context, o options, tmp string) ([]result, error) {
 	var cold, warm, theirs []time.Duration
 	for range o.rounds {
@@ -161,26 +142,27 @@ func measureManyPools(ctx context.Context, o options, tmp string) ([]result, err
 		}
 		cold, warm, theirs = append(cold, c), append(warm, w), append(theirs, h)
 	}
-	changes, err := flips(ctx, o, tmp, manyPools)
+	changes, err := flips(ctx, o, tmp, o.pools)
 	if err != nil {
 		return nil, err
 	}
+	many := fmt.Sprintf("%d pools", o.pools)
 	return []result{
-		milliseconds("10,000 pools: agent started to programmed, nothing there before", cold),
+		milliseconds(many+": agent started to programmed, nothing there before", cold),
 		milliseconds("the same ranges: nft -f of a ready file", theirs).against(cold, theirs),
-		milliseconds("10,000 pools: agent restarted on its own table and state", warm),
-		milliseconds("10,000 pools: one changed to first translated packet", changes),
+		milliseconds(many+": agent restarted on its own table and state", warm),
+		milliseconds(many+": one changed to first translated packet", changes),
 	}, nil
 }
 
 // startMany times a first start, a second one on what the first has left, and nft's load of as many
 // ranges.
 func startMany(ctx context.Context, o options, tmp string) (cold, warm, theirs time.Duration, err error) {
-	dir, state, err := manifests(tmp, manyPools)
+	dir, state, err := manifests(tmp, o.pools)
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	n, err := newNetwork()
+	n, err := newNetwork(true)
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -197,7 +179,7 @@ func startMany(ctx context.Context, o options, tmp string) (cold, warm, theirs t
 			return 0, 0, 0, err
 		}
 	}
-	ruleset := nftRanges(manyPools)
+	ruleset := nftRanges(o.pools)
 	begin := time.Now()
 	err = nftLoad(ctx, n.outside, ruleset)
 	return cold, warm, time.Since(begin), err
@@ -205,7 +187,6 @@ func startMany(ctx context.Context, o options, tmp string) (cold, warm, theirs t
 
 // measureDriver loads 100,000 prefixes by the driver alone, in turn with the nft binary.
 func measureDriver(ctx context.Context, o options, _ string) ([]result, error) {
-	const prefixes = 100_000
 	var ours, change, theirs []time.Duration
 	for range o.rounds {
 		h, err := lab.NewHost("driver")
@@ -217,7 +198,7 @@ func measureDriver(ctx context.Context, o options, _ string) ([]result, error) {
 			return nil, errors.Join(err, h.Close())
 		}
 		part := compile.NAT{Allocation: model.PortsFullyRandom}
-		for i := range prefixes {
+		for i := range o.prefixes {
 			part.Sources = append(part.Sources, compile.Source{Range: netipx.RangeOfPrefix(nth(i)), Pool: "p"})
 		}
 		load := func() time.Duration {
@@ -226,19 +207,19 @@ func measureDriver(ctx context.Context, o options, _ string) ([]result, error) {
 			return time.Since(begin)
 		}
 		ours = append(ours, load())
-		part.Sources = part.Sources[:prefixes-1]
+		part.Sources = part.Sources[:o.prefixes-1]
 		change = append(change, load())
 		begin := time.Now()
-		err = errors.Join(err, nftLoad(ctx, h, nftRanges(prefixes)))
+		err = errors.Join(err, nftLoad(ctx, h, nftRanges(o.prefixes)))
 		theirs = append(theirs, time.Since(begin))
 		if err := errors.Join(err, d.Close(), h.Close()); err != nil {
 			return nil, err
 		}
 	}
 	return []result{
-		milliseconds("driver: 100,000 prefixes loaded and read back", ours),
+		milliseconds(fmt.Sprintf("driver: %d prefixes loaded and read back", o.prefixes), ours),
 		milliseconds("the same: nft -f, not read back", theirs).against(ours, theirs),
-		milliseconds("driver: one of 100,000 removed", change),
+		milliseconds("driver: one of them removed", change),
 	}, nil
 }
 
@@ -256,37 +237,4 @@ func nftRanges(n int) string {
 	}
 	b.WriteString("}\n}\n}\n")
 	return b.String()
-}
-
-// manifests makes a directory with that many pools, a file each, and an empty state directory. The
-// first is the pod's.
-func manifests(tmp string, pools int) (dir, state string, err error) {
-	root, err := os.MkdirTemp(tmp, "node-")
-	if err != nil {
-		return "", "", err
-	}
-	dir, state = filepath.Join(root, "resources"), filepath.Join(root, "state")
-	if err := errors.Join(os.Mkdir(dir, 0o755), os.Mkdir(state, 0o755)); err != nil {
-		return "", "", err
-	}
-	for i := range pools {
-		if err := writePool(dir, i, true); err != nil {
-			return "", "", err
-		}
-	}
-	return dir, state, nil
-}
-
-// writePool writes one manifest as careful tools do: aside first, then by rename.
-func writePool(dir string, i int, natOutgoing bool) error {
-	cidr := nth(i)
-	if i == 0 {
-		cidr = netip.PrefixFrom(podAddr, 24).Masked()
-	}
-	text := fmt.Sprintf("apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata:\n  name: pool-%05d\nspec:\n  cidr: %s\n  natOutgoing: %t\n", i, cidr, natOutgoing)
-	aside, final := filepath.Join(dir, fmt.Sprintf(".pool-%05d", i)), filepath.Join(dir, fmt.Sprintf("pool-%05d.yaml", i))
-	if err := os.WriteFile(aside, []byte(text), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(aside, final)
 }

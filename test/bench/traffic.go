@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// path is a variant's network with the sockets that traffic is measured on. All are used by one thread,
+// which is both pod and server: it sends, and what it sent has arrived when the send returns.
+type path struct {
+	*variantNode
+	udpPod, udpServer int
+	tcpPod, tcpServer int
+	listener          int
+	server            unix.SockaddrInet4 // where listener listens
+	requests, replies *batch
+	data              []byte
+	files             []*os.File
+}
+
+const (
+	batchSize   = 32 // UDP messages in one system call
+	messageSize = 64 // bytes of payload
+	streamWrite = 128 << 10
+)
+
+// open opens the sockets that stay open.
+func (p *path) open(ctx context.Context) error {
+	p.requests, p.replies = newBatch(batchSize, messageSize, false), newBatch(batchSize, messageSize, true)
+	p.data = make([]byte, streamWrite)
+	at := fmt.Sprintf("%s:%d", outsideAddr, outsidePort)
+	udp, err := p.outside.ListenPacket("udp4", at)
+	if err != nil {
+		return err
+	}
+	if p.udpServer, err = p.keep(udp); err != nil {
+		return err
+	}
+	client, err := p.pod.Dial(ctx, "udp4", at)
+	if err != nil {
+		return err
+	}
+	if p.udpPod, err = p.keep(client); err != nil {
+		return err
+	}
+	listener, err := p.outside.Listen("tcp4", at)
+	if err != nil {
+		return err
+	}
+	if client, err = p.pod.Dial(ctx, "tcp4", at); err != nil {
+		return err
+	}
+	if p.tcpPod, err = p.keep(client); err != nil {
+		return err
+	}
+	accepted, err := listener.Accept()
+	if err != nil {
+		return err
+	}
+	if p.tcpServer, err = p.keep(accepted); err != nil {
+		return err
+	}
+	p.listener, err = p.keep(listener)
+	p.server = unix.SockaddrInet4{Addr: outsideAddr.As4(), Port: outsidePort}
+	return err
+}
+
+// keep takes a socket away from Go's poller: it does not wait, and what is tried on it says EAGAIN
+// instead.
+func (p *path) keep(s any) (int, error) {
+	f, err := s.(interface{ File() (*os.File, error) }).File()
+	err = errors.Join(err, s.(interface{ Close() error }).Close())
+	if err != nil {
+		return -1, err
+	}
+	p.files = append(p.files, f)
+	fd := int(f.Fd())
+	return fd, unix.SetNonblock(fd, true)
+}
+
+// close ends the agent, if there is one, and lets go of the network.
+func (p *path) close() error {
+	var errs []error
+	for _, f := range p.files {
+		errs = append(errs, f.Close())
+	}
+	for _, stop := range p.stops {
+		errs = append(errs, stop())
+	}
+	return errors.Join(append(errs, p.network.close())...)
+}
+
+// slot is what one measurement on one path gave.
+type slot struct {
+	done float64         // units
+	cpu  time.Duration   // that the thread has used for them
+	laps []time.Duration // of each unit, where asked for
+}
+
+// during repeats something for a while and counts its units.
+func during(d time.Duration, do func() (units int, err error)) (slot, error) {
+	watch, err := startStopwatch()
+	if err != nil {
+		return slot{}, err
+	}
+	var done int
+	for !watch.ran(d) {
+		n, err := do()
+		if err != nil {
+			return slot{}, err
+		}
+		done += n
+	}
+	cpu, err := watch.read()
+	return slot{done: float64(done), cpu: cpu}, err
+}
+
+// udpPairs sends messages and answers them; a unit is one there and one back.
+func (p *path) udpPairs(d time.Duration) (slot, error) {
+	return during(d, func() (int, error) {
+		err := p.requests.send(p.udpPod, batchSize)
+		if err == nil {
+			err = p.replies.receive(p.udpServer, batchSize)
+		}
+		if err == nil {
+			err = p.replies.send(p.udpServer, batchSize)
+		}
+		if err == nil {
+			err = p.requests.receive(p.udpPod, batchSize)
+		}
+		return batchSize, err
+	})
+}
+
+// upload and download move data over one TCP connection; a unit is a byte.
+func (p *path) upload(d time.Duration) (slot, error)   { return p.stream(d, p.tcpPod, p.tcpServer) }
+func (p *path) download(d time.Duration) (slot, error) { return p.stream(d, p.tcpServer, p.tcpPod) }
+
+func (p *path) stream(d time.Duration, from, to int) (slot, error) {
+	var sent, received int
+	s, err := during(d, func() (int, error) {
+		n, err := moved(unix.Write(from, p.data))
+		if err != nil {
+			return 0, err
+		}
+		sent += n
+		m, err := moved(unix.Read(to, p.data))
+		received += m
+		if n+m == 0 && err == nil {
+			err = await(to, from)
+		}
+		return m, err
+	})
+	for received < sent && err == nil { // so that nothing is left for the next measurement
+		var n int
+		if n, err = moved(unix.Read(to, p.data)); n == 0 && err == nil {
+			err = await(to, -1)
+		}
+		received += n
+	}
+	return s, err
+}
+
+// connections opens one connection after another; each carries a byte each way and is closed by the
+// server first, and then by a reset, so that no end has to remember it.
+func (p *path) connections(d time.Duration) (slot, error) {
+	return during(d, func() (int, error) { return 1, p.connect() })
+}
+
+func (p *path) connect() (err error) {
+	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(client)) }()
+	if err := unix.SetsockoptLinger(client, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return err
+	}
+	if err := unix.Connect(client, &p.server); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	server := -1
+	for server < 0 {
+		fd, _, err := unix.Accept4(p.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		if _, err = moved(0, err); err != nil {
+			return err
+		}
+		if server = fd; fd < 0 {
+			if err := await(p.listener, -1); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(hand(client, server, p.data[:1]), hand(server, client, p.data[:1]), unix.Close(server))
+}
+
+// roundTrips sends a request and its answer over one TCP connection, again and again; a unit is both.
+func (p *path) roundTrips(d time.Duration) (slot, error) {
+	laps := make([]time.Duration, 0, d/time.Microsecond)
+	message := p.data[:messageSize]
+	s, err := during(d, func() (int, error) {
+		start := time.Now()
+		if err := hand(p.tcpPod, p.tcpServer, message); err != nil {
+			return 0, err
+		}
+		if err := hand(p.tcpServer, p.tcpPod, message); err != nil {
+			return 0, err
+		}
+		laps = append(laps, time.Since(start))
+		return 1, nil
+	})
+	s.laps = laps
+	return s, err
+}
+
+// hand writes a small message at one end and reads it at the other.
+func hand(from, to int, message []byte) error {
+	if _, err := unix.Write(from, message); err != nil {
+		return err
+	}
+	for got := 0; got < len(message); {
+		n, err := moved(unix.Read(to, message[got:]))
+		if err != nil {
+			return err
+		}
+		if got += n; n == 0 {
+			if err := await(to, -1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// moved takes "not now" for nothing moved.
+func moved(n int, err error) (int, error) {
+	if errors.Is(err, unix.EAGAIN) {
+		return 0, nil
+	}
+	return max(n, 0), err
+}
+
+// await waits until one socket can be read or, if it is one, the other be written.
+func await(read, write int) error {
+	fds := []unix.PollFd{{Fd: int32(read), Events: unix.POLLIN}, {Fd: int32(write), Events: unix.POLLOUT}}
+	n, err := unix.Poll(fds, 5000)
+	if n == 0 && err == nil {
+		return fmt.Errorf("nothing arrived within 5 s")
+	}
+	if errors.Is(err, unix.EINTR) {
+		return nil
+	}
+	return err
+}
