@@ -119,7 +119,7 @@ func TestJudgeFollowsDecide(t *testing.T) {
 		}
 		old, now := Compile(before.snapshot, before.local), Compile(after.snapshot, after.local)
 		c := Change{Stood: []*Plan{old}, Now: now}
-		for range 30 {
+		for range 60 {
 			flow := Flow{
 				Source: drawAddr(t, "source"), Destination: drawAddr(t, "destination"),
 				Protocol:     rapid.SampledFrom([]Protocol{TCP, UDP, ICMP}).Draw(t, "protocol"),
@@ -145,7 +145,7 @@ func TestJudgeFollowsDecide(t *testing.T) {
 			}
 		}
 	})
-	if seen[true] < 50 || seen[false] < 50 {
+	if seen[true] < 20 || seen[false] < 20 {
 		t.Fatalf("hardly anything was judged: %v", seen)
 	}
 	t.Logf("judged: %v", seen)

@@ -63,6 +63,15 @@ func (m Message) Attributes() iter.Seq2[Attribute, error] {
 	return Attributes(m.Body[nfHeaderLen:])
 }
 
+// Payload is what follows the header of netfilter, undecoded; nil if that is missing. To iterate over its
+// Attributes allocates nothing.
+func (m Message) Payload() []byte {
+	if len(m.Body) < nfHeaderLen {
+		return nil
+	}
+	return m.Body[nfHeaderLen:]
+}
+
 // Family is the family of the object that the message is about (unix.NFPROTO_…).
 func (m Message) Family() uint8 {
 	if len(m.Body) < nfHeaderLen {
@@ -136,4 +145,10 @@ func AppendHeader(b []byte, kind, flags uint16, family uint8, resource uint16, s
 // EndMessage writes the length of the message that began at at. Attributes are aligned already.
 func EndMessage(b []byte, at int) {
 	binary.NativeEndian.PutUint32(b[at:], uint32(len(b)-at))
+}
+
+// AskForAnswer makes the kernel answer the message that began at at also when it succeeds.
+func AskForAnswer(b []byte, at int) {
+	flags := binary.NativeEndian.Uint16(b[at+6:])
+	binary.NativeEndian.PutUint16(b[at+6:], flags|unix.NLM_F_ACK)
 }

@@ -1,0 +1,11 @@
+// Package conntrack reads the flows that the kernel tracks, and ends those that must not live on after a
+// change of plans.
+//
+// It promises bounded memory, however many flows there are: the table is read one datagram at a time, by one
+// struct that is used over and over; only the numbers of flows that live under an older decision are kept. A
+// flow is ended by deleting exactly its entry, named by tuple, zone and id, so that one which took its place
+// meanwhile is not touched. It owns no entry, never makes or changes one, and never flushes the table.
+//
+// table.go walks through the table and deletes from it, parse.go reads an entry, driver.go decides when to
+// do which; what becomes of a flow is decided in internal/compile.
+package conntrack

@@ -1,0 +1,214 @@
+package conntrack
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+)
+
+const (
+	// passes bounds how often the table is walked through for one change. A packet that was under way while
+	// the rules changed may leave a flow behind a first walk.
+	passes = 3
+	// remembered bounds the plans that stood since flows were judged last.
+	remembered = 16
+)
+
+// Stats say what a driver has found and done.
+type Stats struct {
+	// Judged is when the table was last walked through; zero before.
+	Judged time.Time
+	// Tracked is how many flows the kernel tracked then, Older how many of them lived under an older
+	// decision.
+	Tracked, Older int
+	// Ended counts the flows that were ended.
+	Ended uint64
+}
+
+// Driver ends flows that must not live on after a change of plans. Its methods may be called from several
+// goroutines; Stands and Stats never wait for long.
+type Driver struct {
+	table *Table
+	log   *slog.Logger
+	pass  sync.Mutex // held while the table is walked through
+	older []uint32   // under pass: the flows that live under an older decision, sorted
+
+	mu sync.Mutex // held briefly
+	// stood are the plans that have stood since flows were judged last, the newest last. The first is the
+	// one by which they were judged, if they ever were.
+	stood    []standing
+	numbered uint64
+	judged   bool
+	tampered bool // somebody undid the newest plan for a while
+	stats    Stats
+}
+
+// standing is a plan that stood, with a number that grows.
+type standing struct {
+	plan   *compile.Plan
+	number uint64
+}
+
+// New makes a driver for a table.
+func New(t *Table, log *slog.Logger) *Driver { return &Driver{table: t, log: log} }
+
+// Stands tells the driver that from now on the rules of a plan stand in the kernel. Repaired says that
+// somebody else had undone them, so that flows may have been opened which nobody translated; these do not
+// live on, whatever existingFlows says.
+func (d *Driver) Stands(plan *compile.Plan, repaired bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tampered = d.tampered || repaired
+	d.add(plan)
+}
+
+// add makes a plan the newest that stood.
+func (d *Driver) add(plan *compile.Plan) {
+	n := len(d.stood)
+	if n > 0 && d.stood[n-1].plan.NAT.SameForFlows(&plan.NAT) {
+		d.stood[n-1].plan = plan
+		return
+	}
+	if n == remembered { // the first is what most flows were judged by
+		d.stood = slices.Delete(d.stood, 1, 2)
+	}
+	d.numbered++
+	d.stood = append(d.stood, standing{plan, d.numbered})
+}
+
+// Apply judges all flows by a plan that stands, and ends those that must not live on. It costs nothing if no
+// decision about any flow can have changed since the last time. With an error some may be ended, and the
+// next Apply goes on; the error is an *nfnetlink.UnsupportedError if the kernel cannot list flows.
+func (d *Driver) Apply(ctx context.Context, plan *compile.Plan) error {
+	d.pass.Lock()
+	defer d.pass.Unlock()
+	c, number, news := d.change(plan)
+	if !news {
+		return nil
+	}
+	tracked := 0
+	older, ended := d.older, 0
+	for range passes {
+		var n int
+		var err error
+		older, tracked, n, err = d.walk(ctx, c)
+		ended += n
+		if err != nil {
+			d.note(tracked, len(d.older), ended)
+			d.restore(c.Tampered)
+			return err
+		}
+		if n == 0 {
+			break
+		}
+	}
+	d.older = older
+	d.note(tracked, len(older), ended)
+	d.settle(number)
+	if ended > 0 {
+		d.log.Info("flows were judged anew", "ended", ended, "older_decision", len(older), "tracked", tracked)
+	}
+	return nil
+}
+
+// change is what flows are to be judged by, with the number of the newest plan, and whether there is
+// anything to judge.
+func (d *Driver) change(plan *compile.Plan) (c compile.Change, number uint64, news bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.stood) == 0 {
+		d.add(plan)
+	}
+	newest := d.stood[len(d.stood)-1]
+	c = compile.Change{Now: newest.plan, Tampered: d.tampered}
+	for _, s := range d.stood {
+		if d.judged && len(d.stood) == 1 || s != newest {
+			c.Stood = append(c.Stood, s.plan)
+		}
+	}
+	if d.judged && len(d.stood) == 1 && !d.tampered {
+		return c, newest.number, false
+	}
+	d.tampered = false
+	return c, newest.number, true
+}
+
+func (d *Driver) restore(tampered bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tampered = d.tampered || tampered
+}
+
+// settle takes note of the plan by which flows were judged. Newer ones may stand already.
+func (d *Driver) settle(number uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.judged = true
+	d.stood = slices.DeleteFunc(d.stood, func(s standing) bool { return s.number < number })
+}
+
+// walk judges every flow once, and returns those that live under an older decision, sorted, and how many
+// there are in all and were ended.
+func (d *Driver) walk(ctx context.Context, c compile.Change) (older []uint32, tracked, ended int, err error) {
+	same := len(c.Stood) == 1 && c.Stood[0].NAT.SameForFlows(&c.Now.NAT)
+	ended, err = d.table.Walk(ctx, func() Visit {
+		older, tracked = nil, 0
+		return func(f *Flow) bool {
+			tracked++
+			t := f.Tracked()
+			_, t.Older = slices.BinarySearch(d.older, f.ID)
+			fate := compile.Outlives // what was found so before, by the same plan
+			if !same || !t.Older {
+				fate = c.Judge(&t)
+			}
+			if fate == compile.Outlives && !f.over() {
+				older = append(older, f.ID)
+			}
+			return fate == compile.Ends
+		}
+	})
+	slices.Sort(older)
+	return slices.Compact(older), tracked, ended, err
+}
+
+// Observe looks again at the flows that live under an older decision, as long as there are any. It returns
+// no difference: it has ended itself what should have been ended.
+func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
+	d.pass.Lock()
+	defer d.pass.Unlock()
+	d.mu.Lock()
+	idle := len(d.stood) != 1 || !d.judged || len(d.older) == 0
+	var c compile.Change
+	if !idle {
+		c = compile.Change{Stood: []*compile.Plan{d.stood[0].plan}, Now: d.stood[0].plan}
+	}
+	d.mu.Unlock()
+	if idle {
+		return 0, nil
+	}
+	older, tracked, ended, err := d.walk(ctx, c)
+	if err != nil {
+		return 0, err
+	}
+	d.older = older
+	d.note(tracked, len(older), ended)
+	return 0, nil
+}
+
+func (d *Driver) note(tracked, older, ended int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stats.Judged, d.stats.Tracked, d.stats.Older = time.Now(), tracked, older
+	d.stats.Ended += uint64(ended)
+}
+
+// Stats says what the driver has found and done.
+func (d *Driver) Stats() Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.stats
+}

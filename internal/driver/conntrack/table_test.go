@@ -1,0 +1,206 @@
+package conntrack
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/lab"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
+)
+
+// list is every flow of a host, in words, sorted.
+func list(t testing.TB, h *lab.Host) []string {
+	t.Helper()
+	var out []string
+	_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit {
+		out = nil
+		return func(f *Flow) bool {
+			out = append(out, fmt.Sprintf("%d %s>%s %s<%s %s", f.Protocol, f.Original.Source, f.Original.Destination, f.Reply.Destination, f.Reply.Source, f.State()))
+			return false
+		}
+	})
+	labtest.Must(t, err)
+	slices.Sort(out)
+	return out
+}
+
+func TestWalkReadsWhatTheKernelTracks(t *testing.T) {
+	t.Parallel()
+	h := labtest.NewHost(t, "node")
+	if got := list(t, h); len(got) != 0 {
+		t.Fatalf("a new namespace tracks %q", got)
+	}
+	track(t, h,
+		entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "10.96.0.10:53", peer: "198.51.100.7:5353", seen: "192.0.2.1:40000"},
+		entry{protocol: compile.TCP, from: "10.0.0.2:1000", to: "198.51.100.7:80", answered: true, established: true},
+		entry{protocol: compile.TCP, from: "[fd00::2]:1000", to: "[2001:db8::7]:80", seen: "[2001:db8::1]:1000"},
+		entry{protocol: compile.ICMP, from: "10.0.0.2:77", to: "198.51.100.7:0", seen: "192.0.2.1:78"},
+		entry{protocol: compile.ICMPv6, from: "[fd00::2]:77", to: "[2001:db8::7]:0", answered: true},
+	)
+	want := []string{
+		"1 10.0.0.2:77>198.51.100.7:77 192.0.2.1:78<198.51.100.7:78 unanswered",
+		"17 10.0.0.2:1000>10.96.0.10:53 192.0.2.1:40000<198.51.100.7:5353 unanswered",
+		"58 [fd00::2]:77>[2001:db8::7]:77 [fd00::2]:77<[2001:db8::7]:77 answered",
+		"6 10.0.0.2:1000>198.51.100.7:80 10.0.0.2:1000<198.51.100.7:80 established",
+		"6 [fd00::2]:1000>[2001:db8::7]:80 [2001:db8::1]:1000<[2001:db8::7]:80 none",
+	}
+	if got := list(t, h); !slices.Equal(got, want) {
+		t.Errorf("the kernel tracks\n%q, want\n%q", got, want)
+	}
+}
+
+// TestWalkEndsExactlyOne ends one of two flows that differ in their zone alone, and makes sure that a flow
+// which took the place of another one is not mistaken for it.
+func TestWalkEndsExactlyOne(t *testing.T) {
+	t.Parallel()
+	h := labtest.NewHost(t, "node")
+	plain := entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "198.51.100.7:53"}
+	zoned := plain
+	zoned.zone = 7
+	track(t, h, plain, zoned)
+	table := NewTable(h.FD())
+	end := func(choose Visit) int {
+		n, err := table.Walk(t.Context(), func() Visit { return choose })
+		labtest.Must(t, err)
+		return n
+	}
+	if n := end(func(f *Flow) bool { return f.zone != nil }); n != 1 || len(list(t, h)) != 1 {
+		t.Fatalf("%d flows were ended, %q are left", n, list(t, h))
+	}
+	if n := end(func(f *Flow) bool { f.ID++; return true }); n != 0 || len(list(t, h)) != 1 {
+		t.Fatalf("%d flows were ended by another one's number, %q are left", n, list(t, h))
+	}
+	if n := end(func(*Flow) bool { return true }); n != 1 || len(list(t, h)) != 0 {
+		t.Fatalf("%d flows were ended, %q are left", n, list(t, h))
+	}
+}
+
+// TestWalkIsBoundedInMemory walks through as many flows as this machine tracks, and ends every second one.
+func TestWalkIsBoundedInMemory(t *testing.T) {
+	h := labtest.NewHost(t, "node")
+	n := min(most(t), 1<<18)
+	began := time.Now()
+	trackMany(t, h, n, func(i int, b []byte, seq uint32) []byte {
+		source := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 16), byte(i >> 8)}), uint16(i&0xff)+1024)
+		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, 7}), 53)
+		return appendEntry(b, seq, entry{protocol: compile.UDP}, Tuple{source, peer}, Tuple{peer, source})
+	})
+	t.Logf("%d flows in %v", n, time.Since(began))
+	before, after, peak := runtime.MemStats{}, runtime.MemStats{}, uint64(0)
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	began = time.Now()
+	seen := 0
+	ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit {
+		seen = 0
+		return func(f *Flow) bool {
+			if seen++; seen%(n/16) == 0 {
+				runtime.ReadMemStats(&after)
+				peak = max(peak, after.HeapAlloc)
+			}
+			return f.Original.Source.Port()%2 == 0
+		}
+	})
+	labtest.Must(t, err)
+	took := time.Since(began)
+	runtime.ReadMemStats(&after)
+	total := after.TotalAlloc - before.TotalAlloc
+	t.Logf("%d seen and %d ended in %v; the heap grew by %d KiB, %d KiB were allocated in all", seen, ended, took,
+		(int64(peak)-int64(before.HeapAlloc))>>10, total>>10)
+	if seen < n || ended != n/2 {
+		t.Errorf("%d flows were seen and %d ended, of %d", seen, ended, n)
+	}
+	if left := len(list(t, h)); left != n-n/2 {
+		t.Errorf("%d flows are left, want %d", left, n-n/2)
+	}
+	if total > 4<<20 {
+		t.Errorf("%d bytes were allocated for %d flows", total, n)
+	}
+}
+
+// interrupting is a socket the first dumps of which are marked as interrupted, or lost.
+type interrupting struct {
+	nfnetlink.Socket
+	left *int
+	lost bool
+}
+
+func (s interrupting) Receive(b []byte) (int, error) {
+	n, err := s.Socket.Receive(b)
+	if err != nil || *s.left == 0 {
+		return n, err
+	}
+	*s.left--
+	if s.lost {
+		return 0, unix.ENOBUFS
+	}
+	b[6] |= unix.NLM_F_DUMP_INTR // the lower byte of the first message's flags
+	return n, nil
+}
+
+func TestWalkIsBegunAnewWhenInterrupted(t *testing.T) {
+	t.Parallel()
+	h := labtest.NewHost(t, "node")
+	track(t, h, entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "198.51.100.7:53"})
+	for _, tc := range []struct {
+		times int
+		lost  bool
+		begun int
+		want  error
+	}{
+		{2, false, 2, nil}, // the flows and the end are a datagram each
+		{2, true, 3, nil},
+		{1 << 20, false, walks, nfnetlink.ErrInterrupted},
+		{1 << 20, true, walks, unix.ENOBUFS},
+	} {
+		left := tc.times
+		table := &Table{dial: func() (nfnetlink.Socket, error) {
+			s, err := nfnetlink.Dial(h.FD())
+			return interrupting{s, &left, tc.lost}, err
+		}}
+		begun, seen := 0, 0
+		_, err := table.Walk(t.Context(), func() Visit {
+			begun++
+			seen = 0
+			return func(*Flow) bool { seen++; return false }
+		})
+		if begun != tc.begun || !errors.Is(err, tc.want) || tc.want == nil && seen != 1 {
+			t.Errorf("%+v: begun %d times, %d flows seen, %v", tc, begun, seen, err)
+		}
+	}
+}
+
+// FuzzParse feeds datagrams to the parser: it may not panic, and what it takes for a flow has addresses.
+func FuzzParse(f *testing.F) {
+	for _, e := range []entry{
+		{protocol: compile.UDP, from: "10.0.0.2:1000", to: "10.96.0.10:53", peer: "198.51.100.7:5353", seen: "192.0.2.1:40000", zone: 3},
+		{protocol: compile.TCP, from: "[fd00::2]:1000", to: "[2001:db8::7]:80", established: true},
+		{protocol: compile.ICMP, from: "10.0.0.2:77", to: "198.51.100.7:0"},
+	} {
+		f.Add(e.message(nil, 1))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for m, err := range nfnetlink.Messages(data) {
+			if err != nil {
+				return
+			}
+			var flow Flow
+			if flow.parse(m) != nil {
+				continue
+			}
+			_ = flow.State()
+			if tr := flow.Tracked(); !tr.Source.IsValid() || !tr.Seen.IsValid() || !tr.Peer.IsValid() {
+				t.Errorf("a flow without addresses: %+v", flow)
+			}
+		}
+	})
+}
