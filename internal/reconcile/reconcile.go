@@ -47,6 +47,8 @@ type State struct {
 	Plan    *compile.Plan
 	Version uint64
 	Drivers []DriverState // in the order of Options.Drivers
+
+	waiting string // why Plan is not that of the newest input; empty: it is
 }
 
 // DriverState is how one driver stands.
@@ -67,8 +69,8 @@ type DriverState struct {
 
 // Ready says whether the kernel holds the newest plan, and if not why.
 func (s State) Ready() (bool, string) {
-	if s.Plan == nil {
-		return false, "no valid resources were read yet"
+	if s.waiting != "" {
+		return false, s.waiting
 	}
 	for _, d := range s.Drivers {
 		if !d.Ready {
@@ -94,7 +96,21 @@ type input struct {
 	snapshot *model.Snapshot
 	version  uint64
 	local    *model.Local
-	dirty    bool
+	dirty    bool // not compiled yet
+}
+
+// waiting says why there is no plan of the newest input yet.
+func (in *input) waiting() string {
+	switch {
+	case in.snapshot == nil:
+		return "no valid resources were read yet"
+	case in.local == nil:
+		return "the addresses of this node are not known yet"
+	case in.dirty:
+		return "a newer plan is about to be made"
+	default:
+		return ""
+	}
 }
 
 // New makes a loop; Run starts it.
@@ -108,6 +124,7 @@ func New(opts Options) *Loop {
 	def(&opts.RetryMin, 50*time.Millisecond)
 	def(&opts.RetryMax, 30*time.Second)
 	l := &Loop{opts: opts, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+	l.state.waiting = l.input.waiting()
 	for _, d := range opts.Drivers {
 		l.state.Drivers = append(l.state.Drivers, DriverState{Name: d.Name(), Error: "nothing was applied yet"})
 	}
@@ -128,10 +145,10 @@ func (l *Loop) SetLocal(local model.Local) {
 }
 
 func (l *Loop) set(f func(*input)) {
-	l.mu.Lock()
-	f(&l.input)
-	l.input.dirty = true
-	l.mu.Unlock()
+	l.update(func(*State) {
+		f(&l.input)
+		l.input.dirty = true
+	})
 	select {
 	case l.wake <- struct{}{}:
 	default: // a token waits already: it stands for this change too
@@ -204,6 +221,7 @@ func (l *Loop) update(f func(*State)) {
 	next := l.state
 	next.Drivers = append([]DriverState(nil), l.state.Drivers...)
 	f(&next)
+	next.waiting = l.input.waiting()
 	l.state = next
 	close(l.changed)
 	l.changed = make(chan struct{})

@@ -24,6 +24,8 @@ type fakeDriver struct {
 	drift   int
 	applied []*compile.Plan
 	gate    chan struct{} // when set, Apply waits for it
+
+	observing chan struct{} // when set, Observe waits for it
 }
 
 func (d *fakeDriver) Name() string { return d.name }
@@ -46,6 +48,12 @@ func (d *fakeDriver) Apply(ctx context.Context, p *compile.Plan) error {
 }
 
 func (d *fakeDriver) Observe(context.Context) (int, error) {
+	d.mu.Lock()
+	gate := d.observing
+	d.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	n := d.drift
@@ -176,4 +184,57 @@ func TestDriftIsRepairedAndCounted(t *testing.T) {
 			t.Fatalf("applied %d times, state %+v", d.count(), s.Drivers[0])
 		}
 	})
+}
+
+// What has arrived and is not compiled yet is newer than what the kernel holds.
+func TestNotReadyWhileSomethingNewWaits(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDriver{name: "d"}
+		l := start(t, d)
+		l.SetLocal(model.Local{Name: "n"})
+		l.SetSnapshot(snapshot("10.0.0.0/8"), 1)
+		synctest.Wait()
+		s, changed := l.State()
+		if ready, why := s.Ready(); !ready {
+			t.Fatal(why)
+		}
+		gate := make(chan struct{})
+		d.set(func(d *fakeDriver) { d.observing = gate })
+		time.Sleep(2 * time.Minute) // the loop looks at the kernel, for long
+		l.SetSnapshot(snapshot("10.0.0.0/9"), 2)
+		select {
+		case <-changed:
+		default:
+			t.Error("nobody was told that there is something new")
+		}
+		s, _ = l.State()
+		if ready, why := s.Ready(); ready || why == "" || s.Version != 1 {
+			t.Errorf("ready %v, %q with version %d, while version 2 waits", ready, why, s.Version)
+		}
+		close(gate)
+		synctest.Wait()
+		s, _ = l.State()
+		if ready, why := s.Ready(); !ready || s.Version != 2 {
+			t.Fatalf("ready %v, %q, version %d", ready, why, s.Version)
+		}
+	})
+}
+
+func TestWhatIsMissingIsSaid(t *testing.T) {
+	t.Parallel()
+	l := New(Options{Log: slog.New(slog.DiscardHandler)})
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() {}, "no valid resources were read yet"},
+		{func() { l.SetSnapshot(snapshot("10.0.0.0/8"), 1) }, "the addresses of this node are not known yet"},
+	} {
+		step.do()
+		s, _ := l.State()
+		if ready, why := s.Ready(); ready || why != step.want {
+			t.Errorf("ready %v, %q; want %q", ready, why, step.want)
+		}
+	}
 }
