@@ -104,9 +104,7 @@ func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) 
 		if err != nil {
 			return fmt.Errorf("listening for metrics and probes (--metrics-address): %w", err)
 		}
-		reg := prometheus.NewRegistry()
-		reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{a})
-		g.Go(func() error { return serve(ctx, l, a.healthHandler(promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))) })
+		g.Go(func() error { return serve(ctx, l, a.healthHandler(metricsHandler(&collector{a}, a.log))) })
 	}
 	g.Go(func() error {
 		hostaddr.Watch(ctx, a.log, func(p []netip.Prefix) {
@@ -123,6 +121,14 @@ func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) 
 		})
 	})
 	return g.Wait()
+}
+
+// metricsHandler serves what the collectors give. What one cannot read is missing, and in the log: it must not
+// hide that the node is not ready.
+func metricsHandler(c prometheus.Collector, log *slog.Logger) http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), c)
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError)})
 }
 
 // natDriver gives the nftables driver its part of the plan.
