@@ -215,6 +215,25 @@ func TestRemoval(t *testing.T) {
 	})
 }
 
+func TestAMoveWhileAnotherFileIsWritten(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, map[string]string{"b.yaml": pool("b", "10.2.0.0/24")})
+	h.untilPools("b=10.2.0.0/24")
+	f, err := os.Create(filepath.Join(h.dir, "d.yaml"))
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString(pool("d", "10.4.0.0/24"))
+	must(t, err)
+	must(t, os.Rename(filepath.Join(h.dir, "b.yaml"), filepath.Join(h.dir, "c.yaml")))
+	write(t, filepath.Join(h.dir, "e.yaml"), pool("e", "10.5.0.0/24"))
+	h.untilPools("b=10.2.0.0/24", "e=10.5.0.0/24")
+	must(t, f.Close())
+	h.untilPools("b=10.2.0.0/24", "d=10.4.0.0/24", "e=10.5.0.0/24")
+	h.never("b vanished or was there twice", func(s State) bool {
+		return len(s.Faults) > 0 || find(s, "b").Name == ""
+	})
+}
+
 func TestConfigMapMount(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, nil)

@@ -82,34 +82,16 @@ func (s *Store) read(due map[string]bool, now time.Time) {
 	}
 	work()
 	helpers.Wait()
-	var absent []string
 	for i, name := range names {
-		switch {
-		case errors.Is(errs[i], errBusy):
-			s.watcher.hold(name, now)
-		case files[i] == nil:
-			absent = append(absent, name)
-		default:
-			s.put(name, files[i])
-			s.watcher.settled(name)
-		}
-	}
-	s.remove(absent, now)
-}
-
-// remove notes files that are not there. While another file is being written, they are looked at again
-// later: an object may be moving from one to the other, and what the other was read to say is out of date.
-func (s *Store) remove(absent []string, now time.Time) {
-	for _, name := range absent {
-		s.watcher.settled(name)
-	}
-	moving := len(s.watcher.writing) > 0
-	for _, name := range absent {
-		if moving && s.index.files[name] != nil {
+		if errors.Is(errs[i], errBusy) {
 			s.watcher.hold(name, now)
 			continue
 		}
-		s.leave(name, now)
+		if s.watcher.settled(name); files[i] != nil {
+			s.put(name, files[i])
+		} else {
+			s.leave(name, now)
+		}
 	}
 }
 
@@ -178,18 +160,34 @@ func (s *Store) expiry() time.Time {
 		since = s.watcher.last
 	}
 	quiet, limit := since.Add(removeSettle), s.goneSince.Add(removeLimit)
-	for name := range s.index.gone {
-		if s.watcher.writing[name] != nil { // it is coming back
-			limit = s.goneSince.Add(writeLimit)
-			if at := s.watcher.wake(); at.After(quiet) {
-				quiet = at
-			}
+	if at := s.watcher.wake(); !at.IsZero() { // a file is being written: what is gone may come back, there or elsewhere
+		limit = s.goneSince.Add(writeLimit)
+		if at.After(quiet) {
+			quiet = at
 		}
 	}
 	if limit.Before(quiet) {
 		return limit
 	}
 	return quiet
+}
+
+// moving says whether an object of a file that is gone stands in one that is being written: what was read of that
+// one is out of date, and must not take the object's place.
+func (s *Store) moving() bool {
+	if len(s.watcher.writing) == 0 {
+		return false
+	}
+	for name := range s.index.gone {
+		for _, o := range s.index.files[name].objects {
+			for _, r := range s.index.live(o.Key) {
+				if s.watcher.writing[r.file] != nil {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // expire removes the files that are gone for good.

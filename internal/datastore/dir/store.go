@@ -165,7 +165,7 @@ func (s *Store) step(now time.Time, publish func(State)) {
 	s.expire(now)
 	// At the start, a file that is being written was never read: what it declares must not count as removed.
 	s.begun = s.begun || len(w.writing) == 0
-	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 {
+	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 && !s.moving() {
 		s.advance()
 	}
 	warnings := s.warnings()
