@@ -30,6 +30,16 @@ type Driver interface {
 	Observe(ctx context.Context) (drift int, err error)
 }
 
+// Follower is a driver that depends on what another one has brought to the kernel: that before it in
+// Options.Drivers. It is applied once that one holds a plan, by a goroutine of its own, so that it holds up
+// nobody.
+type Follower interface {
+	Driver
+	// Stands is told every plan that the driver before has brought to the kernel, in their order; an Apply with
+	// the newest follows. It does not wait. Repaired says that somebody else had undone the plan meanwhile.
+	Stands(plan *compile.Plan, repaired bool)
+}
+
 // Options say how a loop works. Drivers and Log are required.
 type Options struct {
 	Drivers []Driver
@@ -164,10 +174,27 @@ func (l *Loop) State() (State, <-chan struct{}) {
 
 // Run works until the context ends; it leaves the kernel as it is.
 func (l *Loop) Run(ctx context.Context) {
-	workers := make([]*worker, len(l.opts.Drivers))
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	var workers []*worker
 	for i, d := range l.opts.Drivers {
-		workers[i] = &worker{loop: l, index: i, driver: d, log: l.opts.Log.With("driver", d.Name())}
+		w := &worker{loop: l, index: i, driver: d, log: l.opts.Log.With("driver", d.Name())}
+		f, ok := d.(Follower)
+		if !ok || len(workers) == 0 {
+			workers = append(workers, w)
+			continue
+		}
+		t := &trail{driver: f, wake: make(chan struct{}, 1)}
+		ahead := workers[len(workers)-1]
+		ahead.trails = append(ahead.trails, t)
+		followers.Go(func() { l.drive(ctx, []*worker{w}, t.wake, t.take) })
 	}
+	l.drive(ctx, workers, l.wake, l.compile)
+}
+
+// drive applies the plans that next gives, one for each token at most, looks after what stands, and tries
+// again what failed, until the context ends.
+func (l *Loop) drive(ctx context.Context, workers []*worker, wake <-chan struct{}, next func() *compile.Plan) {
 	resync := time.NewTicker(l.opts.Resync)
 	defer resync.Stop()
 	retry := time.NewTimer(time.Hour)
@@ -176,8 +203,8 @@ func (l *Loop) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-l.wake:
-			if plan := l.compile(); plan != nil {
+		case <-wake:
+			if plan := next(); plan != nil {
 				for _, w := range workers {
 					w.apply(ctx, plan)
 				}

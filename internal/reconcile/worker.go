@@ -8,14 +8,17 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 )
 
-// worker drives one driver. It is used by the loop's goroutine alone.
+// worker drives one driver. It is used by one goroutine alone.
 type worker struct {
 	loop   *Loop
 	index  int
 	driver Driver
 	log    *slog.Logger
 
+	trails []*trail // to those who follow
+
 	plan    *compile.Plan
+	undone  bool          // somebody changed what stood, and it was not repaired yet
 	pause   time.Duration // 0 while all is well
 	retryAt time.Time
 }
@@ -30,15 +33,21 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 	w.loop.update(func(s *State) {
 		d := &s.Drivers[w.index]
 		d.Applies++
-		d.Ready, d.Error = err == nil, ""
 		if err != nil {
+			d.Ready, d.Error = false, err.Error()
 			d.Failures++
-			d.Error = err.Error()
 			return
 		}
 		d.Applied = time.Now()
+		if s.Plan == plan { // else a follower has a newer one before it
+			d.Ready, d.Error = true, ""
+		}
 	})
 	if err == nil {
+		for _, t := range w.trails {
+			t.stands(plan, w.undone)
+		}
+		w.undone = false
 		if w.pause > 0 {
 			w.log.Info("the kernel holds the plan again")
 		}
@@ -64,6 +73,7 @@ func (w *worker) observe(ctx context.Context) {
 	case drift == 0:
 		return
 	default:
+		w.undone = true
 		w.log.Warn("somebody changed what we own in the kernel: repairing", "differences", drift)
 		w.loop.update(func(s *State) {
 			d := &s.Drivers[w.index]

@@ -1,0 +1,34 @@
+package reconcile
+
+import (
+	"sync"
+
+	"github.com/sallyport/sallyport/internal/compile"
+)
+
+// trail hands the plans that stand in the kernel from one driver to one that follows it.
+type trail struct {
+	driver Follower
+	wake   chan struct{} // holds one token when there is something new
+
+	mu   sync.Mutex
+	plan *compile.Plan
+}
+
+func (t *trail) stands(plan *compile.Plan, repaired bool) {
+	t.driver.Stands(plan, repaired)
+	t.mu.Lock()
+	t.plan = plan
+	t.mu.Unlock()
+	select {
+	case t.wake <- struct{}{}:
+	default: // a token waits already: it stands for this plan too
+	}
+}
+
+// take is the newest plan that stands.
+func (t *trail) take() *compile.Plan {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.plan
+}
