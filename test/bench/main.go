@@ -46,7 +46,7 @@ type options struct {
 // thorough gives figures, in a few minutes; quick shows in seconds that each variant is valid and each
 // measurement gives a number, which then says little.
 var (
-	thorough = options{trafficRounds: 60, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
+	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
 		pools: 10_000, prefixes: 100_000, settle: 2 * time.Second, idle: 5 * time.Second}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
 		pools: 100, prefixes: 1000, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}

@@ -133,14 +133,16 @@ func measureFootprint(ctx context.Context, o options, tmp string) (_ []result, e
 	}, nil
 }
 
+// measureManyPools starts agents on as many pools as a very large cluster might have.
 func measureManyPools(ctx context.Context, o options, tmp string) ([]result, error) {
 	var cold, warm, theirs []time.Duration
+	var resident []float64
 	for range o.rounds {
-		c, w, h, err := startMany(ctx, o, tmp)
+		s, err := startMany(ctx, o, tmp)
 		if err != nil {
 			return nil, err
 		}
-		cold, warm, theirs = append(cold, c), append(warm, w), append(theirs, h)
+		cold, warm, theirs, resident = append(cold, s.cold), append(warm, s.warm), append(theirs, s.theirs), append(resident, s.resident)
 	}
 	changes, err := flips(ctx, o, tmp, o.pools)
 	if err != nil {
@@ -152,37 +154,47 @@ func measureManyPools(ctx context.Context, o options, tmp string) ([]result, err
 		milliseconds("the same ranges: nft -f of a ready file", theirs).against(cold, theirs),
 		milliseconds(many+": agent restarted on its own table and state", warm),
 		milliseconds(many+": one changed to first translated packet", changes),
+		summary(many+": resident after the restart", "MiB", resident),
 	}, nil
 }
 
-// startMany times a first start, a second one on what the first has left, and nft's load of as many
-// ranges.
-func startMany(ctx context.Context, o options, tmp string) (cold, warm, theirs time.Duration, err error) {
+// manyStarts are a first start, a second one on what the first has left, with the memory that it took,
+// and nft's load of as many ranges.
+type manyStarts struct {
+	cold, warm, theirs time.Duration
+	resident           float64 // MiB
+}
+
+func startMany(ctx context.Context, o options, tmp string) (s manyStarts, err error) {
 	dir, state, err := manifests(tmp, o.pools)
 	if err != nil {
-		return 0, 0, 0, err
+		return s, err
 	}
 	n, err := newNetwork(true)
 	if err != nil {
-		return 0, 0, 0, err
+		return s, err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
-	for _, took := range []*time.Duration{&cold, &warm} {
+	for _, took := range []*time.Duration{&s.cold, &s.warm} {
 		begin := time.Now()
 		a, err := startAgent(ctx, o, n, dir, state)
 		if err != nil {
-			return 0, 0, 0, err
+			return s, err
 		}
 		err = a.ready(ctx)
 		*took = time.Since(begin)
+		if err == nil {
+			s.resident, err = a.resident()
+		}
 		if err := errors.Join(err, a.stop()); err != nil {
-			return 0, 0, 0, err
+			return s, err
 		}
 	}
 	ruleset := nftRanges(o.pools)
 	begin := time.Now()
 	err = nftLoad(ctx, n.outside, ruleset)
-	return cold, warm, time.Since(begin), err
+	s.theirs = time.Since(begin)
+	return s, err
 }
 
 // measureDriver loads 100,000 prefixes by the driver alone, in turn with the nft binary.
