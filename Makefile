@@ -40,7 +40,7 @@ demo: build ## Show a node translating real connections, in network namespaces
 
 .PHONY: test
 test: ## Run every test under the race detector; list what was skipped
-	@hack/install-deps gcc nft iptables ipset
+	@hack/install-deps gcc nft iptables ipset systemd-analyze
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
 
@@ -68,9 +68,11 @@ docs: ## Write what is generated in docs/reference
 	go run ./internal/tools/clidoc -out docs/reference/cli.md
 
 .PHONY: install
-install: ## Install bin/sallyport into PREFIX/bin (/usr/local/bin)
+install: ## Install bin/sallyport and the systemd unit below PREFIX (/usr/local)
 	@test -x $(BIN)/sallyport || { echo "bin/sallyport is missing: run make build first" >&2; exit 1; }
 	install -D -m 0755 $(BIN)/sallyport $(DESTDIR)$(PREFIX)/bin/sallyport
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' deploy/systemd/sallyport.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/sallyport.service
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -113,6 +113,9 @@ func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) 
 		return nil
 	})
 	g.Go(func() error { a.loop.Run(ctx); return nil })
+	manager := systemd(a.log)
+	g.Go(func() error { a.report(ctx, manager); return nil })
+	g.Go(func() error { a.heartbeat(ctx, manager); return nil })
 	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error {
 		return store.Run(ctx, func(s dir.State) {

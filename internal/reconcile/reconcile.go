@@ -98,7 +98,8 @@ type Loop struct {
 	mu      sync.Mutex
 	input   input
 	state   State
-	changed chan struct{} // closed and replaced whenever state changes
+	changed chan struct{}   // closed and replaced whenever state changes
+	turns   []chan struct{} // one for each goroutine that drives drivers; see Turn
 }
 
 // input is the newest of everything that a plan is made of.
@@ -134,6 +135,7 @@ func New(opts Options) *Loop {
 	def(&opts.RetryMin, 50*time.Millisecond)
 	def(&opts.RetryMax, 30*time.Second)
 	l := &Loop{opts: opts, wake: make(chan struct{}, 1), changed: make(chan struct{})}
+	l.turns = append(l.turns, make(chan struct{}))
 	l.state.waiting = l.input.waiting()
 	for _, d := range opts.Drivers {
 		l.state.Drivers = append(l.state.Drivers, DriverState{Name: d.Name(), Error: "nothing was applied yet"})
@@ -172,6 +174,22 @@ func (l *Loop) State() (State, <-chan struct{}) {
 	return l.state, l.changed
 }
 
+// Turn waits until the loop, and every driver that follows another, has come round, which shows that none of
+// them hangs, or until the context ends. A change to the kernel that is under way may take its time.
+func (l *Loop) Turn(ctx context.Context) error {
+	l.mu.Lock()
+	turns := l.turns
+	l.mu.Unlock()
+	for _, t := range turns {
+		select {
+		case <-t:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
 // Run works until the context ends; it leaves the kernel as it is.
 func (l *Loop) Run(ctx context.Context) {
 	var followers sync.WaitGroup
@@ -187,14 +205,19 @@ func (l *Loop) Run(ctx context.Context) {
 		t := &trail{driver: f, wake: make(chan struct{}, 1)}
 		ahead := workers[len(workers)-1]
 		ahead.trails = append(ahead.trails, t)
-		followers.Go(func() { l.drive(ctx, []*worker{w}, t.wake, t.take) })
+		turn := make(chan struct{})
+		l.mu.Lock()
+		l.turns = append(l.turns, turn)
+		l.mu.Unlock()
+		followers.Go(func() { l.drive(ctx, []*worker{w}, turn, t.wake, t.take) })
 	}
-	l.drive(ctx, workers, l.wake, l.compile)
+	l.drive(ctx, workers, l.turns[0], l.wake, l.compile)
 }
 
 // drive applies the plans that next gives, one for each token at most, looks after what stands, and tries
-// again what failed, until the context ends.
-func (l *Loop) drive(ctx context.Context, workers []*worker, wake <-chan struct{}, next func() *compile.Plan) {
+// again what failed, until the context ends. Each time that it comes round it gives turn a token, if that
+// is waited for.
+func (l *Loop) drive(ctx context.Context, workers []*worker, turn chan<- struct{}, wake <-chan struct{}, next func() *compile.Plan) {
 	resync := time.NewTicker(l.opts.Resync)
 	defer resync.Stop()
 	retry := time.NewTimer(time.Hour)
@@ -217,6 +240,7 @@ func (l *Loop) drive(ctx context.Context, workers []*worker, wake <-chan struct{
 			for _, w := range workers {
 				w.retryIfDue(ctx)
 			}
+		case turn <- struct{}{}:
 		}
 		retry.Reset(nextRetry(workers))
 	}

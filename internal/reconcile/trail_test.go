@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -94,4 +95,33 @@ func TestASlowFollowerHoldsUpNobody(t *testing.T) {
 			t.Fatalf("applied %d times, %+v", behind.count(), s.Drivers[1])
 		}
 	})
+}
+
+// TestTurnWaitsForEveryDriver makes a driver and one that follows it hang, one at a time.
+func TestTurnWaitsForEveryDriver(t *testing.T) {
+	t.Parallel()
+	for _, hangs := range []string{"none", "ahead", "behind"} {
+		synctest.Test(t, func(t *testing.T) {
+			ahead, behind := &fakeDriver{name: "ahead"}, &fakeFollower{fakeDriver: fakeDriver{name: "behind"}}
+			gate := make(chan struct{})
+			for _, d := range []*fakeDriver{ahead, &behind.fakeDriver} {
+				if d.name == hangs {
+					d.gate = gate
+				}
+			}
+			l := start(t, ahead, behind)
+			l.SetLocal(model.Local{Name: "n"})
+			l.SetSnapshot(snapshot("10.0.0.0/8"), 1)
+			synctest.Wait()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			if err := l.Turn(ctx); (err == nil) != (hangs == "none") {
+				t.Errorf("while %s hangs: %v", hangs, err)
+			}
+			close(gate)
+			if err := l.Turn(t.Context()); err != nil {
+				t.Errorf("after %s went on: %v", hangs, err)
+			}
+		})
+	}
 }

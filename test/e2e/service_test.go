@@ -66,9 +66,10 @@ func (s *service) command(ctx context.Context, args ...string) *exec.Cmd {
 }
 
 // launch runs the agent.
-func (s *service) launch() {
+func (s *service) launch(environment ...string) {
 	s.t.Helper()
 	s.agent = s.command(context.Background(), "run", "--state-dir", s.state, "--node-name", "node", "--metrics-address", "127.0.0.1:9470")
+	s.agent.Env = append(s.agent.Env, environment...)
 	s.agent.Stderr = s.log
 	labtest.Must(s.t, s.node.Start(s.agent))
 }
