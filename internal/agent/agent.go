@@ -48,6 +48,7 @@ type Agent struct {
 	cfg       Config
 	log       *slog.Logger
 	nft       *nft.Driver
+	store     *dir.Store
 	loop      *reconcile.Loop
 	resources resources
 	diagnosis diagnosis
@@ -84,7 +85,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, resources: resources{next: make(chan struct{})}}
+	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, store: store, resources: resources{next: make(chan struct{})}}
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}}, Log: cfg.Log})
 
 	ctx, a.stop = context.WithCancel(ctx)

@@ -26,6 +26,9 @@ type Status struct {
 	// Faults are what is wrong with the manifests. While there is one, the last good state of all
 	// resources stays in force.
 	Faults []model.Fault `json:"faults"`
+	// Pending are the names of files whose change is not in force yet: somebody is writing them, or removed
+	// them a moment ago.
+	Pending []string `json:"pending"`
 	// Warnings are what is wrong without holding anything back.
 	Warnings []model.Fault `json:"warnings"`
 	// Problems are what on the node stands in the way of the plan, the worst first, as of Examined. Ready does

@@ -8,14 +8,17 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // Bounds on what callers may ask for.
 const (
 	maxWait       = 10 * time.Minute
+	lookPatience  = 2 * time.Second
 	maxRequest    = 16 << 20 // bytes of a request's body
 	scrapeTimeout = 10 * time.Second
 )
@@ -46,24 +49,38 @@ func (a *Agent) healthHandler(metrics http.Handler) http.Handler {
 	return mux
 }
 
+// serveStatus looks the directory over first: who changed a file and asks then must not be told how it stood
+// before.
 func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
+	look, cancel := context.WithTimeout(r.Context(), lookPatience)
+	defer cancel()
+	looked := a.store.Look(look)
 	if wait := r.FormValue("wait"); wait != "" {
 		d, err := time.ParseDuration(wait)
 		if err != nil {
 			http.Error(w, fmt.Sprintf("wait: %q is not a duration such as 5s", wait), http.StatusBadRequest)
 			return
 		}
-		a.until(r.Context(), d, func() string {
-			s, _ := a.loop.State()
-			_, reason := s.Ready()
-			return reason
-		})
+		a.until(r.Context(), d, a.unsettled)
 	}
 	status, err := a.status(r.Context())
 	if err != nil {
 		a.log.Warn("status is incomplete", "error", err)
 	}
+	if looked != nil {
+		status.Warnings = append(status.Warnings, model.Fault{File: a.cfg.Dir, Message: "the agent is busy reading the manifests; a change that was just made may not be in this status yet"})
+	}
 	reply(w, status)
+}
+
+// unsettled says why the kernel may not hold the manifests as they are now, or "".
+func (a *Agent) unsettled() string {
+	s, _ := a.loop.State()
+	held := a.resources.get()
+	if ok, reason := ready(s, held); !ok {
+		return reason
+	}
+	return strings.Join(held.Pending, ", ")
 }
 
 func (a *Agent) serveWait(w http.ResponseWriter, r *http.Request) {
@@ -107,13 +124,10 @@ func (a *Agent) missing(objects []ObjectDigest) string {
 	}
 	for _, o := range objects {
 		if !held.Holds(o.Kind, o.Name, o.Digest) {
-			return fmt.Sprintf("the agent has not read this %s %q yet; it watches %s", o.Kind, o.Name, a.cfg.Dir)
+			return fmt.Sprintf("the agent has not taken up this change of %s %q yet; it watches %s", o.Kind, o.Name, a.cfg.Dir)
 		}
 	}
-	if s.Version < held.Version {
-		return "the agent has read it and is about to apply it"
-	}
-	_, reason := s.Ready()
+	_, reason := ready(s, held)
 	return reason
 }
 

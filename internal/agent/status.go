@@ -8,17 +8,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/reconcile"
 )
 
 // status gathers how the node stands. With an error, what could be gathered is returned.
 func (a *Agent) status(ctx context.Context) (*Status, error) {
 	loop, _ := a.loop.State()
 	held := a.resources.get()
-	out := &Status{Node: a.cfg.NodeName, Version: a.cfg.Version, Dir: a.cfg.Dir, Drivers: loop.Drivers, Pools: []PoolStatus{}, Faults: []model.Fault{}, Warnings: []model.Fault{}}
-	out.Ready, out.Reason = loop.Ready()
+	out := &Status{Node: a.cfg.NodeName, Version: a.cfg.Version, Dir: a.cfg.Dir, Drivers: loop.Drivers, Pools: []PoolStatus{}, Faults: []model.Fault{}, Pending: []string{}, Warnings: []model.Fault{}}
+	out.Ready, out.Reason = ready(loop, held)
 	a.addDiagnosis(out)
 	out.Faults = append(out.Faults, held.Faults...)
+	out.Pending = append(out.Pending, held.Pending...)
 	out.Warnings = append(out.Warnings, held.Warnings...)
 	if loop.Plan != nil {
 		out.NAT = natStatus(&loop.Plan.NAT)
@@ -37,6 +40,14 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 		}
 	}
 	return out, err
+}
+
+// ready says whether the kernel holds the newest plan, and if not why.
+func ready(loop reconcile.State, held dir.State) (bool, string) {
+	if loop.Version < held.Version {
+		return false, "the agent has read newer manifests and is about to apply them"
+	}
+	return loop.Ready()
 }
 
 func natStatus(n *compile.NAT) *NATStatus {

@@ -57,9 +57,13 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 		},
 	}
 	filesFlag(cmd, &files)
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long, such as 5s, until the agent holds the result in the kernel")
+	waitFlag(cmd, &wait)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done and write nothing")
 	return cmd
+}
+
+func waitFlag(cmd *cobra.Command, wait *time.Duration) {
+	cmd.Flags().DurationVar(wait, "wait", 0, "wait up to this long, such as 5s, until the agent holds the result in the kernel")
 }
 
 // waitHeld waits until the kernel of this node holds what was written.
@@ -71,9 +75,9 @@ func waitHeld(cmd *cobra.Command, g *global, results []dir.Result, wait time.Dur
 	r, err := g.client().Wait(cmd.Context(), digests, wait)
 	switch {
 	case err != nil:
-		return fmt.Errorf("written, but not known to be in the kernel: %w", err)
+		return fmt.Errorf("done in the manifests, but not known to be in the kernel: %w", err)
 	case !r.Held:
-		return fmt.Errorf("written, but not in the kernel after %s: %s", wait, r.Reason)
+		return fmt.Errorf("done in the manifests, but not in the kernel after %s: %s", wait, r.Reason)
 	default:
 		return nil
 	}

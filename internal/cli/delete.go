@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -12,6 +13,7 @@ import (
 
 func deleteCommand(g *global) *cobra.Command {
 	var files []string
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "delete (KIND NAME... | -f FILE|DIR|-)",
 		Short: "Remove resources from the directory of manifests",
@@ -19,7 +21,7 @@ func deleteCommand(g *global) *cobra.Command {
 byte; a file in which nothing is left is removed. It refuses while another document there is faulty.
 
 Without its pool, an address is no longer translated, nor exempt as a destination.`,
-		Example:           "  sallyport delete ippool private\n  sallyport delete -f pool.yaml",
+		Example:           "  sallyport delete ippool private --wait 5s\n  sallyport delete -f pool.yaml",
 		ValidArgsFunction: completeObjects(g),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, err := validate.New()
@@ -34,10 +36,14 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			for _, r := range results {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
 			}
-			return err
+			if wait == 0 || len(results) == 0 {
+				return err
+			}
+			return errors.Join(err, waitHeld(cmd, g, results, wait))
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "delete what this file, directory, or - for standard input declares; may be repeated")
+	waitFlag(cmd, &wait)
 	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
 	return cmd
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -19,6 +20,12 @@ const poolsShown = 20
 // problemsShown bounds the problems likewise: the worst come first.
 const problemsShown = 4
 
+// faultsShown bounds the faults in the same way.
+const faultsShown = 10
+
+// settle is how long status waits for what is about to come into force.
+const settle = time.Second
+
 func statusCommand(g *global) *cobra.Command {
 	var output string
 	var wait time.Duration
@@ -26,8 +33,8 @@ func statusCommand(g *global) *cobra.Command {
 		Use:   "status",
 		Short: "Say whether this node is ready, and if not why",
 		Long: `Ask the agent how the node stands: whether the kernel was read back and equals the manifests, what each
-pool translates, what is wrong with the files, and what on the node stands in the way. The exit code is 0
-when the node is ready and no file is faulty, else 1.`,
+pool translates, what is wrong with the files, and what on the node stands in the way. It waits a moment for
+a change that was just made. The exit code is 0 when the node is ready and every file is in force, else 1.`,
 		Example: "  sallyport status\n  sallyport status --wait 5s -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,23 +50,23 @@ when the node is ready and no file is faulty, else 1.`,
 			} else {
 				err = printStatus(cmd.OutOrStdout(), s)
 			}
-			if err == nil && (!s.Ready || len(s.Faults) > 0) {
+			if err == nil && (!s.Ready || len(s.Faults)+len(s.Pending) > 0) {
 				return errSilent
 			}
 			return err
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long until the node is ready, such as 5s")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long until the node is ready and every file is in force, such as 5s")
 	outputFlag(cmd, &output, "json")
 	return cmd
 }
 
 // waitStatus asks for the status once the node is ready, or after the time given. An agent that is not
-// there yet is waited for too.
+// there yet is waited for too. A change that was just made has a moment to come into force in any case.
 func waitStatus(cmd *cobra.Command, c *agent.Client, wait time.Duration) (*agent.Status, error) {
 	deadline := time.Now().Add(wait)
 	for {
-		s, err := c.WaitReady(cmd.Context(), max(0, time.Until(deadline)))
+		s, err := c.WaitReady(cmd.Context(), max(settle, time.Until(deadline)))
 		if err == nil || wait == 0 || time.Now().After(deadline) {
 			return s, err
 		}
@@ -73,11 +80,7 @@ func waitStatus(cmd *cobra.Command, c *agent.Client, wait time.Duration) (*agent
 
 func printStatus(w io.Writer, s *agent.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	ready := "yes: the kernel was read back and equals the manifests"
-	if !s.Ready {
-		ready = "NO: " + s.Reason
-	}
-	fmt.Fprintf(t, "Node:\t%s\nReady:\t%s\nManifests:\t%s: %s\n", s.Node, ready, s.Dir, counted(s.Resources))
+	fmt.Fprintf(t, "Node:\t%s\nReady:\t%s\nManifests:\t%s: %s\n", s.Node, readiness(s), s.Dir, counted(s.Resources))
 	if n := s.NAT; n != nil {
 		fmt.Fprintf(t, "Translates:\t%d source ranges, %d exempt ranges, %s\n", n.SourceRanges, n.ExemptRanges, target(n))
 	}
@@ -93,8 +96,11 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	}
 	if len(s.Faults) > 0 {
 		fmt.Fprintf(w, "\nThe last good state stays in force until these faults are mended:\n")
-		for _, f := range s.Faults {
+		for _, f := range s.Faults[:min(len(s.Faults), faultsShown)] {
 			fmt.Fprintf(w, "  %s\n", f)
+		}
+		if more := len(s.Faults) - faultsShown; more > 0 {
+			fmt.Fprintf(w, "  and %d more: sallyport status -o json\n", more)
 		}
 	}
 	for _, f := range s.Warnings {
@@ -102,6 +108,29 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	}
 	printProblems(w, s.Problems)
 	return printPools(w, s.Pools)
+}
+
+// readiness says in words what the kernel holds.
+func readiness(s *agent.Status) string {
+	switch {
+	case !s.Ready:
+		return "NO: " + s.Reason
+	case len(s.Faults) > 0:
+		return "yes, with old manifests: the kernel was read back and equals the last good state"
+	case len(s.Pending) > 0:
+		return "yes, but for a change of the manifests that is not in force yet: " + shorten(s.Pending)
+	default:
+		return "yes: the kernel was read back and equals the manifests"
+	}
+}
+
+// shorten lists names, the first few of many.
+func shorten(names []string) string {
+	const most = 5
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
 }
 
 // printProblems prints what on the node stands in the way of the plan, the worst first.

@@ -70,6 +70,43 @@ func TestChange(t *testing.T) {
 	s.expectSoon("without the file", pathPod)
 }
 
+// TestStatusAfterAChange makes sure that who changes the manifests and asks at once is not told how it was before.
+func TestStatusAfterAChange(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.start()
+	for i := range 2 {
+		s.write("pods.yaml", poolsOfPod(true))
+		if out, err := s.sallyport("status"); err != nil || !strings.Contains(out, "2 pools") {
+			t.Errorf("round %d: after two pools were made: %v\n%s", i, err, out)
+		}
+		_, err := s.sallyport("delete", "ippool", "pods-v4")
+		labtest.Must(t, err)
+		if out, err := s.sallyport("status"); err != nil || !strings.Contains(out, "1 pools") {
+			t.Errorf("round %d: after one was deleted: %v\n%s", i, err, out)
+		}
+		out, err := s.sallyport("delete", "ippool", "pods-v6", "--wait", "5s")
+		labtest.Must(t, err)
+		if got := s.translates(); got {
+			t.Errorf("round %d: delete --wait has come back, and the kernel still translates: %s", i, out)
+		}
+	}
+	half, err := os.Create(filepath.Join(s.dir, "half.yaml"))
+	labtest.Must(t, err)
+	defer half.Close()
+	if out, err := s.sallyport("status"); err == nil || !strings.Contains(out, "half.yaml") {
+		t.Errorf("while a file is being written: %v\n%s", err, out)
+	}
+}
+
+// translates says whether any source is translated by what the agent has put into the kernel.
+func (s *service) translates() bool {
+	s.t.Helper()
+	return slices.ContainsFunc(s.kernelObjects(), func(name string) bool {
+		return strings.HasPrefix(name, "set sallyport source") && !strings.HasSuffix(name, ": 0 elements")
+	})
+}
+
 // TestFaultyFile makes sure that a typo never removes NAT: not under a running agent, not after a restart.
 func TestFaultyFile(t *testing.T) {
 	t.Parallel()

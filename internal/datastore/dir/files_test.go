@@ -1,10 +1,12 @@
 package dir
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -232,6 +234,39 @@ func TestAMoveWhileAnotherFileIsWritten(t *testing.T) {
 	h.never("b vanished or was there twice", func(s State) bool {
 		return len(s.Faults) > 0 || find(s, "b").Name == ""
 	})
+}
+
+// Whoever asks right after a change must not be told the old state as if nothing were to come.
+func TestWhatIsPendingIsSaid(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24"), "b.yaml": pool("b", "10.2.0.0/24")})
+	h.untilPools("a=10.1.0.0/24", "b=10.2.0.0/24")
+	look := func() State {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		must(t, h.store.Look(ctx))
+		return h.last()
+	}
+	if s := look(); len(s.Pending) > 0 {
+		t.Fatalf("pending: %v", s.Pending)
+	}
+	must(t, os.Remove(filepath.Join(h.dir, "a.yaml")))
+	f, err := os.OpenFile(filepath.Join(h.dir, "b.yaml"), os.O_WRONLY|os.O_TRUNC, 0)
+	must(t, err)
+	defer f.Close()
+	if s := look(); !slices.Equal(s.Pending, []string{"a.yaml", "b.yaml"}) || !slices.Equal(pools(s), []string{"a=10.1.0.0/24", "b=10.2.0.0/24"}) {
+		t.Fatalf("pending: %v, pools: %v", s.Pending, pools(s))
+	}
+	_, err = f.WriteString(pool("c", "10.2.0.0/24"))
+	must(t, err)
+	must(t, f.Close())
+	h.until("nothing to be pending", func(s State) bool { return len(s.Pending) == 0 })
+	h.untilPools("c=10.2.0.0/24")
+	write(t, filepath.Join(h.dir, "d.yaml"), pool("d", "10.3.0.0/24"))
+	if s := look(); !slices.Equal(pools(s), []string{"c=10.2.0.0/24", "d=10.3.0.0/24"}) && !slices.Contains(s.Pending, "d.yaml") {
+		t.Fatalf("after a file was written and closed: pools %v, pending %v", pools(s), s.Pending)
+	}
 }
 
 func TestConfigMapMount(t *testing.T) {

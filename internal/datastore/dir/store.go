@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -39,6 +40,9 @@ type State struct {
 	Conditions map[string]compile.Condition
 	// Faults are what is wrong with the directory. While there is one, the snapshot stays as it is.
 	Faults []model.Fault
+	// Pending are the names of files whose change is not in force yet, sorted: somebody is writing them, or
+	// they went away a moment ago and may come back.
+	Pending []string
 	// Warnings are what is wrong without holding anything back: the state cannot be saved, or changes are
 	// noticed late.
 	Warnings []model.Fault
@@ -67,6 +71,7 @@ type Store struct {
 	saver     *saver
 	watcher   *watcher
 	index     *index
+	looks     chan chan struct{} // from Look: closed when the directory was looked over
 
 	tables    tables // in force
 	version   uint64 // of tables; 0: there is no good state
@@ -78,6 +83,7 @@ type Store struct {
 	stale     bool      // what was published is not what holds now
 	reported  map[model.Fault]bool
 	warned    []model.Fault
+	pending   []string
 }
 
 // Open loads the last good state. It reads no manifest yet. It fails where another process uses the state
@@ -94,7 +100,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		o.Log.Error("the last good state of the resources cannot be saved; it will be tried again", "state-dir", o.StateDir, "error", err)
 	}
-	s := &Store{path: path, log: o.Log, validator: o.Validator, index: newIndex(),
+	s := &Store{path: path, log: o.Log, validator: o.Validator, index: newIndex(), looks: make(chan chan struct{}),
 		saver: newSaver(o.StateDir, db, ok, err, o.Log), reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
@@ -138,13 +144,20 @@ func (s *Store) Run(ctx context.Context, publish func(State)) error {
 	}
 	s.watcher = newWatcher(s.path, note)
 	s.watcher.reopen, s.watcher.err, s.stale = true, err, true
+	var looked chan struct{}
 	for {
 		s.step(time.Now(), publish)
+		if looked != nil {
+			close(looked)
+			looked = nil
+		}
 		timer := time.NewTimer(time.Until(s.wake()))
 		select {
 		case <-ctx.Done():
 		case <-queue.ready:
 		case <-s.saver.changed:
+		case looked = <-s.looks:
+			s.watcher.rescan = true
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -152,6 +165,23 @@ func (s *Store) Run(ctx context.Context, publish func(State)) error {
 			return nil
 		}
 		s.watcher.take(queue.drain(), time.Now())
+	}
+}
+
+// Look has Run look the directory over, and returns when what it found is published: what was changed before the
+// call is then in force, faulty or pending. The error is that of the context.
+func (s *Store) Look(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case s.looks <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -168,12 +198,12 @@ func (s *Store) step(now time.Time, publish func(State)) {
 	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 && !s.moving() {
 		s.advance()
 	}
-	warnings := s.warnings()
-	if !s.stale && slices.Equal(warnings, s.warned) {
+	warnings, pending := s.warnings(), s.unsettled()
+	if !s.stale && slices.Equal(warnings, s.warned) && slices.Equal(pending, s.pending) {
 		return
 	}
-	s.stale, s.warned = false, warnings
-	state := State{Snapshot: s.tables.snapshot, Version: s.version, Conditions: s.tables.conditions, Faults: s.faults(), Warnings: warnings}
+	s.stale, s.warned, s.pending = false, warnings, pending
+	state := State{Snapshot: s.tables.snapshot, Version: s.version, Conditions: s.tables.conditions, Faults: s.faults(), Warnings: warnings, Pending: pending}
 	if s.version > 0 {
 		t := s.tables
 		state.tables = &t
@@ -210,6 +240,13 @@ func (s *Store) faults() []model.Fault {
 		out = append([]model.Fault{*s.rootFault}, out...)
 	}
 	return out
+}
+
+// unsettled is the files whose change is not in force yet.
+func (s *Store) unsettled() []string {
+	names := slices.AppendSeq(slices.Collect(maps.Keys(s.index.gone)), maps.Keys(s.watcher.writing))
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func (s *Store) warnings() []model.Fault {

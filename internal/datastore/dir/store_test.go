@@ -31,6 +31,7 @@ const patience = 20 * time.Second
 type harness struct {
 	t          *testing.T
 	dir, state string
+	store      *Store
 	stop       func()
 
 	mu     sync.Mutex
@@ -46,6 +47,7 @@ func start(t *testing.T, dir, stateDir string) *harness {
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.store = s
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx, h.publish) }()
