@@ -143,9 +143,13 @@ func New(opts Options) *Loop {
 	return l
 }
 
-// SetSnapshot hands the loop the newest snapshot; a nil one is ignored, so that what stands stays.
+// SetSnapshot hands the loop the newest snapshot; a nil one is ignored, so that what stands stays, and so is
+// the one that it has. It is for one goroutine at a time.
 func (l *Loop) SetSnapshot(s *model.Snapshot, version uint64) {
-	if s == nil {
+	l.mu.Lock()
+	known := l.input.snapshot
+	l.mu.Unlock()
+	if s == nil || s == known {
 		return
 	}
 	l.set(func(in *input) { in.snapshot, in.version = s, version })

@@ -238,3 +238,27 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 		}
 	}
 }
+
+// The datastore publishes for other reasons too, such as a fault, with the snapshot that it had.
+func TestTheSameSnapshotAgainChangesNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := &fakeDriver{name: "d"}
+		l := start(t, d)
+		l.SetLocal(model.Local{Name: "n"})
+		s := snapshot("10.0.0.0/8")
+		l.SetSnapshot(s, 1)
+		synctest.Wait()
+		_, changed := l.State()
+		l.SetSnapshot(s, 1)
+		synctest.Wait()
+		select {
+		case <-changed:
+			t.Error("the state changed")
+		default:
+		}
+		if n := d.count(); n != 1 {
+			t.Errorf("applied %d times", n)
+		}
+	})
+}
