@@ -24,6 +24,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nft"
 	"github.com/sallyport/sallyport/internal/model"
@@ -48,6 +49,7 @@ type Agent struct {
 	cfg       Config
 	log       *slog.Logger
 	nft       *nft.Driver
+	flows     *conntrack.Driver
 	store     *dir.Store
 	loop      *reconcile.Loop
 	resources resources
@@ -85,8 +87,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, store: store, resources: resources{next: make(chan struct{})}}
-	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}}, Log: cfg.Log})
+	flows := conntrack.New(conntrack.NewTable(0), cfg.Log)
+	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, flows: flows, store: store, resources: resources{next: make(chan struct{})}}
+	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}, flowsDriver{flows}}, Log: cfg.Log})
 
 	ctx, a.stop = context.WithCancel(ctx)
 	defer a.stop()

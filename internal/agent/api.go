@@ -21,7 +21,8 @@ type Status struct {
 	Dir       string                  `json:"dir"`
 	Drivers   []reconcile.DriverState `json:"drivers"`
 	Resources ResourceStatus          `json:"resources"`
-	NAT       *NATStatus              `json:"nat,omitempty"` // absent before the first plan
+	NAT       *NATStatus              `json:"nat,omitempty"`   // absent before the first plan
+	Flows     *FlowsStatus            `json:"flows,omitempty"` // absent before live flows were judged
 	Pools     []PoolStatus            `json:"pools"`
 	// Faults are what is wrong with the manifests. While there is one, the last good state of all
 	// resources stays in force.

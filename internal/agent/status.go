@@ -25,6 +25,7 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 	out.Warnings = append(out.Warnings, held.Warnings...)
 	if loop.Plan != nil {
 		out.NAT = natStatus(&loop.Plan.NAT)
+		out.Flows = a.flowsStatus(loop.Plan.NAT.ExistingFlows)
 	}
 	counters, err := a.nft.Counters(ctx)
 	if err != nil {
@@ -104,6 +105,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		send(failures, prometheus.CounterValue, float64(d.Failures), d.Name)
 		send(repairs, prometheus.CounterValue, float64(d.Repairs), d.Name)
 	}
+	collectFlows(s.Flows, send)
 	c.agent.collectDiagnosis(send)
 	if err != nil {
 		return
