@@ -26,9 +26,9 @@ type quantity struct {
 // does not count.
 func measurements() []measurement {
 	rate := func(scale float64) func(s, _ slot) float64 {
-		return func(s, _ slot) float64 { return s.done / s.cpu.Seconds() * scale }
+		return func(s, _ slot) float64 { return 1e9 / s.cost * scale }
 	}
-	forwarding := func(s, without slot) float64 { return float64(s.cpu)/s.done - float64(without.cpu)/without.done }
+	forwarding := func(s, without slot) float64 { return s.cost - without.cost }
 	lap := func(q float64) func(s, _ slot) float64 {
 		return func(s, _ slot) float64 {
 			us := make([]float64, len(s.laps))

@@ -97,27 +97,37 @@ func (p *path) close() error {
 
 // slot is what one measurement on one path gave.
 type slot struct {
-	done float64         // units
-	cpu  time.Duration   // that the thread has used for them
+	cost float64         // CPU time of the thread for one unit, in nanoseconds
 	laps []time.Duration // of each unit, where asked for
 }
 
+// chunk is into what a slot is cut. Its cost is the median of theirs, so that a moment in which the machine did
+// something else, or another virtual machine had the core, does not count.
+const chunk = 2 * time.Millisecond
+
 // during repeats something for a while and counts its units.
 func during(d time.Duration, do func() (units int, err error)) (slot, error) {
-	watch, err := startStopwatch()
-	if err != nil {
-		return slot{}, err
-	}
-	var done int
-	for !watch.ran(d) {
-		n, err := do()
+	costs := make([]float64, 0, d/chunk+1)
+	for begin := time.Now(); time.Since(begin) < d; {
+		watch, err := startStopwatch()
 		if err != nil {
 			return slot{}, err
 		}
-		done += n
+		done := 0
+		for done == 0 || !watch.ran(chunk) {
+			n, err := do()
+			if err != nil {
+				return slot{}, err
+			}
+			done += n
+		}
+		cpu, err := watch.read()
+		if err != nil {
+			return slot{}, err
+		}
+		costs = append(costs, float64(cpu)/float64(done))
 	}
-	cpu, err := watch.read()
-	return slot{done: float64(done), cpu: cpu}, err
+	return slot{cost: quantile(costs, 0.5)}, nil
 }
 
 // udpPairs sends messages and answers them; a unit is one there and one back.
