@@ -30,7 +30,11 @@ var version string
 // errSilent ends a command with exit code 1 when everything was said already.
 var errSilent = errors.New("")
 
-// Main runs the command line of this process and returns its exit code: 0, or 1 after an error.
+// errDiffers ends a dry run that has found something to change with exit code 2.
+var errDiffers = errors.New("there is something to change")
+
+// Main runs the command line of this process and returns its exit code: 0, 1 after an error, or what a command
+// says of itself.
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -42,6 +46,9 @@ func execute(ctx context.Context, root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if errors.Is(err, errDiffers) {
+		return 2
 	}
 	if !errors.Is(err, errSilent) {
 		fmt.Fprintln(root.ErrOrStderr(), "sallyport: "+err.Error())

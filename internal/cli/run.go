@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,16 +15,27 @@ import (
 
 func runCommand(g *global) *cobra.Command {
 	cfg := agent.Config{Version: buildVersion()}
-	var format, level string
+	var format, level, output string
+	var dry bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the agent: keep this node's kernel equal to the manifests",
 		Long: `Run the agent of this node. It watches the directory of manifests, programs the kernel and repairs it,
 and answers on its socket. Stopping it leaves the rules in place; "sallyport cleanup" removes them.
 
-The node's name selects the NATConfigurations and the Node manifest that are meant for it.`,
-		Args: cobra.NoArgs,
+The node's name selects the NATConfigurations and the Node manifest that are meant for it.
+
+With --dry-run it says what it would change in the kernel, and ends: with exit code 0 if there is nothing to
+change, 2 if there is, and 1 after an error. An agent that runs is not disturbed.`,
+		Example: "  sallyport run\n  sallyport run --dry-run --dir /tmp/new-manifests",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output, "", "json"); err != nil {
+				return err
+			}
+			if output != "" && !dry {
+				return errors.New("--output: only --dry-run prints something")
+			}
 			log, err := newLogger(cmd.ErrOrStderr(), format, level)
 			if err != nil {
 				return err
@@ -31,6 +43,9 @@ The node's name selects the NATConfigurations and the Node manifest that are mea
 			cfg.Dir, cfg.Socket, cfg.Log = g.dir, g.socket, log
 			if cfg.NodeName, err = nodeName(cfg.NodeName); err != nil {
 				return err
+			}
+			if dry {
+				return dryRun(cmd, g.dir, cfg.NodeName, output)
 			}
 			return agent.Run(cmd.Context(), cfg)
 		},
@@ -40,6 +55,8 @@ The node's name selects the NATConfigurations and the Node manifest that are mea
 	cmd.Flags().StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9470", "host:port for /healthz, /readyz and /metrics; empty for none")
 	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be changed in the kernel, and end")
+	outputFlag(cmd, &output, "json")
 	must(cmd.MarkFlagDirname("state-dir"))
 	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))

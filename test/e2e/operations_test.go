@@ -156,3 +156,40 @@ func TestWithoutCapability(t *testing.T) {
 		}
 	}
 }
+
+// TestDryRun says what other manifests would change under a running agent: exit code 0, 2 or 1, the kernel
+// untouched, and the agent too.
+func TestDryRun(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	dryRun := func(args ...string) (string, int) {
+		out, err := s.sallyport(append([]string{"run", "--dry-run", "--node-name", "node"}, args...)...)
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			return out, exit.ExitCode()
+		}
+		labtest.Must(t, err)
+		return out, 0
+	}
+	if out, code := dryRun(); code != 2 || !strings.Contains(out, "would be made") || !strings.Contains(out, "+ 10.0.0.0/16") {
+		t.Errorf("before the first agent: exit code %d\n%s", code, out)
+	}
+	s.start()
+	before := s.kernelObjects()
+	if out, code := dryRun(); code != 0 || !strings.Contains(out, "nothing to change") {
+		t.Errorf("of the manifests in force: exit code %d\n%s", code, out)
+	}
+	other := t.TempDir()
+	labtest.Must(t, os.WriteFile(filepath.Join(other, "pods.yaml"), []byte(poolsOfPod(false)), 0o644))
+	if out, code := dryRun("--dir", other); code != 2 || !strings.Contains(out, "- 10.0.0.0/16") || !strings.Contains(out, "- fd00::/64") {
+		t.Errorf("of other manifests: exit code %d\n%s", code, out)
+	}
+	if out, code := dryRun("--dir", other, "-o", "json"); code != 2 || !strings.Contains(out, `"equal": false`) {
+		t.Errorf("as JSON: exit code %d\n%s", code, out)
+	}
+	if after := s.kernelObjects(); !slices.Equal(before, after) {
+		t.Errorf("the kernel held\n%v\nand holds\n%v", before, after)
+	}
+	s.expect("afterwards", pathNode)
+}

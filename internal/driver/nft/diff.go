@@ -144,15 +144,21 @@ func (c *change) diffChains(actual, wanted *table) {
 
 func (c *chain) sameKind(d *chain) bool { return c.hook == d.hook && c.flags == d.flags }
 
-// diffRules counts the rules that differ: those between the common beginning and the common end.
+// diffRules counts the rules that differ.
 func diffRules(a, b []rule) int {
+	a, b = unlike(a, b)
+	return max(len(a), len(b))
+}
+
+// unlike are the rules that differ: those between the common beginning and the common end.
+func unlike(a, b []rule) (_, _ []rule) {
 	for len(a) > 0 && len(b) > 0 && a[0].form == b[0].form {
 		a, b = a[1:], b[1:]
 	}
 	for len(a) > 0 && len(b) > 0 && a[len(a)-1].form == b[len(b)-1].form {
 		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
-	return max(len(a), len(b))
+	return a, b
 }
 
 // pair walks through two sorted lists of ranges. It calls visit with two ranges where both lists have

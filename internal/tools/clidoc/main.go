@@ -41,7 +41,8 @@ const header = `<!-- Written by "make docs" from the commands. Do not edit. -->
 
 # Commands
 
-A command ends with exit code 0, or 1 after an error, which it prints on standard error.
+A command ends with exit code 0, or 1 after an error, which it prints on standard error. Where one has another
+exit code, its text says so.
 `
 
 func render(w io.Writer, root *cobra.Command) {

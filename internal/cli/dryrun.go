@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/driver/hostaddr"
+	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// dryRun says what an agent on this node would change in the kernel by the manifests as they are, and
+// changes nothing. Its error is errDiffers if there is something to change.
+func dryRun(cmd *cobra.Command, path, node, output string) error {
+	loaded, err := loadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, f := range loaded.Faults {
+		fmt.Fprintln(cmd.ErrOrStderr(), "sallyport: "+f.String())
+	}
+	if len(loaded.Faults) > 0 {
+		return errors.New("there are faulty manifests: an agent would change nothing before they are mended")
+	}
+	interfaces, err := hostaddr.List()
+	if err != nil {
+		return err
+	}
+	p, err := preview(cmd.Context(), compile.Compile(loaded.Snapshot, model.Local{Name: node, Interfaces: interfaces}))
+	if err != nil {
+		return err
+	}
+	if output == "json" {
+		err = printJSON(cmd.OutOrStdout(), p)
+	} else {
+		err = printPreview(cmd.OutOrStdout(), p)
+	}
+	if err == nil && !p.Equal {
+		return errDiffers
+	}
+	return err
+}
+
+func preview(ctx context.Context, plan *compile.Plan) (*nft.Preview, error) {
+	d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if err := d.Check(ctx); err != nil {
+		return nil, err
+	}
+	return d.Preview(ctx, plan.NAT)
+}
+
+func printPreview(w io.Writer, p *nft.Preview) error {
+	switch {
+	case p.Equal:
+		_, err := fmt.Fprintf(w, "table %s holds what the manifests say: there is nothing to change\n", p.Table)
+		return err
+	case !p.Present:
+		fmt.Fprintf(w, "table %s would be made:\n", p.Table)
+	case p.Replaced:
+		fmt.Fprintf(w, "table %s would be made anew, in one transaction, since it is dormant or holds strange things. What differs:\n", p.Table)
+	default:
+		fmt.Fprintf(w, "table %s would be changed, in one transaction:\n", p.Table)
+	}
+	for _, s := range p.Sets {
+		fmt.Fprintf(w, "  set %s%s: ranges -%d +%d\n", s.Name, fate(s.Gone, s.New), s.Remove, s.Add)
+		printRanges(w, "-", s.RemoveFirst, s.Remove)
+		printRanges(w, "+", s.AddFirst, s.Add)
+	}
+	for _, c := range p.Chains {
+		fmt.Fprintf(w, "  chain %s%s\n", c.Name, fate(c.Gone, c.New))
+		printLines(w, "-", c.Remove)
+		printLines(w, "+", c.Add)
+	}
+	_, err := fmt.Fprintln(w, "Nothing was changed.")
+	return err
+}
+
+func fate(gone, come bool) string {
+	switch {
+	case gone && come:
+		return " (replaced)"
+	case gone:
+		return " (gone)"
+	case come:
+		return " (new)"
+	}
+	return ""
+}
+
+func printRanges(w io.Writer, sign string, first []string, all int) {
+	printLines(w, sign, first)
+	if more := all - len(first); more > 0 {
+		fmt.Fprintf(w, "    %s and %d more\n", sign, more)
+	}
+}
+
+func printLines(w io.Writer, sign string, lines []string) {
+	for _, l := range lines {
+		fmt.Fprintf(w, "    %s %s\n", sign, l)
+	}
+}
