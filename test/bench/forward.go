@@ -118,6 +118,7 @@ func buildAll(ctx context.Context, list []variant, paths []*path, o options, tmp
 	return errors.Join(errs...)
 }
 
+// record reads one round off its slots, of which the first is the one without a node.
 func record(values map[string][][]float64, m measurement, slots []slot) {
 	for _, q := range m.reads {
 		if values[q.Name] == nil {

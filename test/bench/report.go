@@ -65,6 +65,7 @@ func (r result) against(ours, theirs []time.Duration) result {
 func (r *report) print(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, r.Machine)
+	r.printRatios(w)
 	last := ""
 	for _, c := range r.Traffic {
 		if c.Quantity != last {
@@ -90,6 +91,27 @@ func (r *report) print(to io.Writer) error {
 		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t%d\t%s\n", a.What, a.P50, a.P99, a.Min, a.Max, a.Unit, a.Samples, ratio)
 	}
 	return w.Flush()
+}
+
+// printRatios writes the medians of the ratios, a line for each quantity.
+func (r *report) printRatios(w io.Writer) {
+	fmt.Fprintf(w, "\nRATIO TO %s", strings.ToUpper(baseline))
+	for _, v := range r.Variants {
+		if v.Name != withoutNode && v.Name != baseline {
+			fmt.Fprintf(w, "\t%s", v.Name)
+		}
+	}
+	last := ""
+	for _, c := range r.Traffic {
+		if c.Quantity != last {
+			fmt.Fprintf(w, "\n%s", c.Quantity)
+			last = c.Quantity
+		}
+		if c.Variant != withoutNode && c.Variant != baseline {
+			fmt.Fprintf(w, "\t%.3f", c.Ratio.Median)
+		}
+	}
+	fmt.Fprintln(w)
 }
 
 // number writes a value with as many digits as it deserves.

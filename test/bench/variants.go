@@ -27,7 +27,11 @@ type variantNode struct {
 	stops    []func() error
 }
 
-const baseline = "nftables masquerade"
+// The variant that is subtracted, and the one that is divided by.
+const (
+	withoutNode = "no node"
+	baseline    = "nftables masquerade"
+)
 
 // variants are what is compared. All that translate declare the same and choose ports in the same way
 // (fully random, Sallyport's default), so that only the shape of the rules differs.
@@ -47,7 +51,7 @@ func variants() []variant {
 		}
 	}
 	return []variant{
-		{Name: "no node", Says: "pod and server joined directly: the generator's share", noNode: true},
+		{Name: withoutNode, Says: "pod and server joined directly: the generator's share", noNode: true},
 		{Name: "plain forwarding", Says: "no rule, no connection tracking"},
 		{Name: "plain, tracked", Says: "no rule, connections are tracked", tracked: true, install: nft(trackRules())},
 		{Name: baseline, Says: "one nftables rule by hand: the baseline", tracked: true, translated: true, install: nft(handRules())},
