@@ -93,6 +93,13 @@ type NATConfigurationSpec struct {
 	// +kubebuilder:validation:items:MaxLength=15
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^/:*[:space:]]{1,15}$|^[^/:*[:space:]]{1,14}[*]$') && bytes(self).size() <= 15 && !(self in ['.', '..'])",message="must be the name of an interface, 1 to 15 bytes without '/', ':' and white space, such as eth0, or the beginning of one and '*', such as eth*"
 	OutInterfaces []string `json:"outInterfaces,omitzero"`
+
+	// What happens to a packet that should have been translated and was not, such as one that belongs to no
+	// connection: it is dropped and counted (Enforce), or sent with the address of the pod (Off). The guard
+	// also drops TCP segments that come from outside for no connection and no socket, since the reset with
+	// which the node answers them can end a connection of a pod's that is well. Default: Enforce.
+	// +optional
+	LeakGuard *LeakGuard `json:"leakGuard,omitempty"`
 }
 
 // Exclusions says which destinations are not translated.
@@ -125,6 +132,16 @@ const (
 	ExistingFlowsMove  ExistingFlows = "Move"
 	ExistingFlowsKeep  ExistingFlows = "Keep"
 	ExistingFlowsReset ExistingFlows = "Reset"
+)
+
+// LeakGuard says what happens to a packet that should have been translated and was not.
+// +kubebuilder:validation:Enum=Enforce;Off
+type LeakGuard string
+
+// The values of LeakGuard.
+const (
+	LeakGuardEnforce LeakGuard = "Enforce"
+	LeakGuardOff     LeakGuard = "Off"
 )
 
 // NATConfigurationList is a list of NATConfigurations.

@@ -21,8 +21,9 @@ type Status struct {
 	Dir       string                  `json:"dir"`
 	Drivers   []reconcile.DriverState `json:"drivers"`
 	Resources ResourceStatus          `json:"resources"`
-	NAT       *NATStatus              `json:"nat,omitempty"`   // absent before the first plan
-	Flows     *FlowsStatus            `json:"flows,omitempty"` // absent before live flows were judged
+	NAT       *NATStatus              `json:"nat,omitempty"`       // absent before the first plan
+	Flows     *FlowsStatus            `json:"flows,omitempty"`     // absent before live flows were judged
+	LeakGuard *LeakGuardStatus        `json:"leakGuard,omitempty"` // absent while it is off
 	Pools     []PoolStatus            `json:"pools"`
 	// Faults are what is wrong with the manifests. While there is one, the last good state of all
 	// resources stays in force.
@@ -54,6 +55,12 @@ type ResourceStatus struct {
 	Pools             int `json:"pools"`
 	NATConfigurations int `json:"natConfigurations"`
 	Nodes             int `json:"nodes"`
+}
+
+// LeakGuardStatus counts the packets that the leak guard has dropped since the table was made.
+type LeakGuardStatus struct {
+	DroppedOut uint64 `json:"droppedOut"` // that would have left with an address that is to be translated
+	DroppedIn  uint64 `json:"droppedIn"`  // TCP segments from outside that belong to no connection
 }
 
 // NATStatus is what the plan says about translation on this node.

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -30,6 +31,11 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 	counters, err := a.nft.Counters(ctx)
 	if err != nil {
 		err = fmt.Errorf("counting translated connections: %w", err)
+	}
+	if loop.Plan != nil && loop.Plan.NAT.LeakGuard {
+		dropped, failed := a.nft.Dropped(ctx)
+		out.LeakGuard = &LeakGuardStatus{DroppedOut: dropped.Out, DroppedIn: dropped.In}
+		err = errors.Join(err, failed)
 	}
 	if s := held.Snapshot; s != nil {
 		out.Resources = ResourceStatus{Pools: len(s.Pools), NATConfigurations: len(s.NATConfigurations), Nodes: len(s.Nodes)}
@@ -109,6 +115,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	c.agent.collectDiagnosis(send)
 	if err != nil {
 		return
+	}
+	if g := s.LeakGuard; g != nil {
+		dropped := desc("leak_guard_dropped_total", "Packets dropped by the leak guard.", "direction")
+		send(dropped, prometheus.CounterValue, float64(g.DroppedOut), "out")
+		send(dropped, prometheus.CounterValue, float64(g.DroppedIn), "in")
 	}
 	translated := desc("translated_connections_total", "Connections translated, by the pool that decided.", "pool")
 	for _, p := range s.Pools {

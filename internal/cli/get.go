@@ -243,7 +243,7 @@ func tablePools(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
 func tableNAT(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
 	fmt.Fprint(w, "NAME\tPRIORITY\tNODES\tEXCLUSIONS\tADDRESSES\tPORTS")
 	if wide {
-		fmt.Fprint(w, "\tPORTALLOCATION\tEXISTINGFLOWS\tOUTINTERFACES")
+		fmt.Fprint(w, "\tPORTALLOCATION\tEXISTINGFLOWS\tOUTINTERFACES\tLEAKGUARD")
 	}
 	fmt.Fprintln(w)
 	for i := range l.Snapshot.NATConfigurations {
@@ -253,7 +253,7 @@ func tableNAT(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s", c.Name, c.Priority, c.NodeSelector, orDash(c.Exclusions), list(c.Addresses), portsOf(c.PortRange))
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%s\t%s", orDash(c.PortAllocation), orDash(c.ExistingFlows), list(c.OutInterfaces))
+			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", orDash(c.PortAllocation), orDash(c.ExistingFlows), list(c.OutInterfaces), orDash(c.LeakGuard))
 		}
 		fmt.Fprintln(w)
 	}

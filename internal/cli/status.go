@@ -87,6 +87,11 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	if f := s.Flows; f != nil {
 		fmt.Fprintf(t, "Flows:\t%d of %d live under an older decision, %d were ended (existingFlows: %s)\n", f.OlderDecision, f.Tracked, f.Ended, f.ExistingFlows)
 	}
+	if g := s.LeakGuard; g != nil {
+		fmt.Fprintf(t, "Leak guard:\tdropped %d packets that would have left untranslated, %d from outside for no connection\n", g.DroppedOut, g.DroppedIn)
+	} else if s.NAT != nil {
+		fmt.Fprintf(t, "Leak guard:\toff\n")
+	}
 	for _, d := range s.Drivers {
 		state := "ready"
 		if !d.Ready {

@@ -42,6 +42,7 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 		Ports:         cfg.ports,
 		UDPPorts:      udpPorts(cfg.ports, usesVXLAN(s.Pools)),
 		Allocation:    cfg.allocation,
+		LeakGuard:     cfg.leakGuard == model.LeakGuardEnforce,
 		ExistingFlows: cfg.existingFlows,
 	}
 	return p

@@ -36,6 +36,8 @@ type NAT struct {
 	Ports, UDPPorts model.PortRange
 	// Allocation says how a port is picked.
 	Allocation model.PortAllocation
+	// LeakGuard says that what should have been translated and was not is dropped.
+	LeakGuard bool
 	// ExistingFlows says what becomes of open connections about which a change decides otherwise.
 	ExistingFlows model.ExistingFlows
 }

@@ -71,6 +71,9 @@ func drawWorld(t *rapid.T) world {
 		if rapid.Bool().Draw(t, "has existing flows") {
 			c.ExistingFlows = ptr(rapid.SampledFrom([]model.ExistingFlows{model.FlowsMove, model.FlowsKeep, model.FlowsReset}).Draw(t, "existing flows"))
 		}
+		if rapid.Bool().Draw(t, "has leak guard") {
+			c.LeakGuard = ptr(rapid.SampledFrom([]model.LeakGuard{model.LeakGuardEnforce, model.LeakGuardOff}).Draw(t, "leak guard"))
+		}
 		c.OutInterfaces = rapid.SampledFrom([][]string{nil, {}, {"eth0"}, {"eth*", "wan"}}).Draw(t, "interfaces")
 		c.Addresses = rapid.SampledFrom([][]netip.Addr{nil, {}, {netip.MustParseAddr("192.0.2.1")},
 			{netip.MustParseAddr("2001:db8::1")}, {netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("192.0.2.2")}}).Draw(t, "addresses")

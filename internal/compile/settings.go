@@ -15,6 +15,7 @@ type settings struct {
 	ports         model.PortRange
 	allocation    model.PortAllocation
 	existingFlows model.ExistingFlows
+	leakGuard     model.LeakGuard
 	outInterfaces []string
 }
 
@@ -38,11 +39,13 @@ func settingsFor(s *model.Snapshot, node string) settings {
 		}
 	})
 
-	out := settings{exclusions: model.ExcludeIPPoolsOnly, allocation: model.PortsFullyRandom, existingFlows: model.FlowsMove}
+	out := settings{exclusions: model.ExcludeIPPoolsOnly, allocation: model.PortsFullyRandom, existingFlows: model.FlowsMove,
+		leakGuard: model.LeakGuardEnforce}
 	out.exclusions = first(chosen, out.exclusions, func(c *model.NATConfiguration) *model.Exclusions { return c.Exclusions })
 	out.ports = first(chosen, out.ports, func(c *model.NATConfiguration) *model.PortRange { return c.PortRange })
 	out.allocation = first(chosen, out.allocation, func(c *model.NATConfiguration) *model.PortAllocation { return c.PortAllocation })
 	out.existingFlows = first(chosen, out.existingFlows, func(c *model.NATConfiguration) *model.ExistingFlows { return c.ExistingFlows })
+	out.leakGuard = first(chosen, out.leakGuard, func(c *model.NATConfiguration) *model.LeakGuard { return c.LeakGuard })
 	out.to4 = address(chosen, netip.Addr.Is4)
 	out.to6 = address(chosen, netip.Addr.Is6)
 	for _, c := range chosen {

@@ -102,6 +102,10 @@ func NATConfiguration(in *v1alpha1.NATConfiguration) (model.NATConfiguration, er
 		v := model.ExistingFlows(*in.Spec.ExistingFlows)
 		out.ExistingFlows = &v
 	}
+	if in.Spec.LeakGuard != nil {
+		v := model.LeakGuard(*in.Spec.LeakGuard)
+		out.LeakGuard = &v
+	}
 	if in.Spec.PortRange != nil {
 		v, err := portRange(*in.Spec.PortRange)
 		if err != nil {

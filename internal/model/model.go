@@ -101,6 +101,15 @@ const (
 	FlowsReset ExistingFlows = "Reset"
 )
 
+// LeakGuard says what happens to a packet that should have been translated and was not.
+type LeakGuard string
+
+// The guards, as in the field leakGuard of a NATConfiguration.
+const (
+	LeakGuardEnforce LeakGuard = "Enforce"
+	LeakGuardOff     LeakGuard = "Off"
+)
+
 // PortRange is an inclusive range of ports. The zero value means that none is set.
 type PortRange struct {
 	First, Last uint16
@@ -129,6 +138,7 @@ type NATConfiguration struct {
 	PortRange      *PortRange
 	PortAllocation *PortAllocation
 	ExistingFlows  *ExistingFlows
+	LeakGuard      *LeakGuard
 	OutInterfaces  []string // interface names; a trailing "*" matches any rest
 }
 

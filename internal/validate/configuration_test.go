@@ -86,6 +86,11 @@ func TestCreateConfiguration(t *testing.T) {
 
 		{"{portAllocation: FullyRandom}", "", ""},
 		{"{portAllocation: Preserve}", "", ""},
+		{"{leakGuard: Enforce}", "", ""},
+		{"{leakGuard: 'Off'}", "", ""},
+		{"{leakGuard: Off}", "spec.leakGuard", `false is not one of the values it can have: Enforce, Off; write "Off" with the quotes, since YAML reads it without them as false`},
+		{"{leakGuard: on}", "spec.leakGuard", `true is not one of the values it can have: Enforce, Off`},
+		{"{leakGuard: off}", "spec.leakGuard", `write "Off" with the quotes`},
 		{"{portAllocation: random}", "spec.portAllocation", "FullyRandom, Random, Preserve"},
 
 		{"{existingFlows: Move}", "", ""},

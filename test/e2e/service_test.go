@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -121,16 +122,24 @@ func poolsOfPod(natOutgoing bool) string {
 	return fmt.Sprintf(manifest, "pods-v4", "10.0.0.0/16", natOutgoing) + fmt.Sprintf(manifest, "pods-v6", "fd00::/64", natOutgoing)
 }
 
-// seen opens a new connection from the pod and says who the server saw.
+// seen opens a new connection from the pod and says who the server saw. Where a packet is lost it tries
+// again: of the pod's ports, one may be that of an open connection that a change has just cut off.
 func (s *service) seen(family int) netip.Addr {
 	s.t.Helper()
-	conn, err := s.pod.Dial(context.Background(), "udp", s.far[family].LocalAddr().String())
-	labtest.Must(s.t, err)
-	_, err = conn.Write([]byte("who am I?"))
-	labtest.Must(s.t, err, s.far[family].SetReadDeadline(time.Now().Add(patience)))
-	_, from, err := s.far[family].ReadFrom(make([]byte, 100))
-	labtest.Must(s.t, err, conn.Close())
-	return netip.MustParseAddrPort(from.String()).Addr()
+	for start := time.Now(); ; {
+		conn, err := s.pod.Dial(context.Background(), "udp", s.far[family].LocalAddr().String())
+		labtest.Must(s.t, err)
+		_, err = conn.Write([]byte("who am I?"))
+		labtest.Must(s.t, err, s.far[family].SetReadDeadline(time.Now().Add(patience/20)))
+		_, from, err := s.far[family].ReadFrom(make([]byte, 100))
+		labtest.Must(s.t, conn.Close())
+		if err == nil {
+			return netip.MustParseAddrPort(from.String()).Addr()
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) > patience {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // expect makes sure that new connections of both families are seen as coming from the given addresses.

@@ -189,7 +189,7 @@ func (b *batch) addSet(s *set, id uint32) {
 // addChain appends a message that creates a chain.
 func (b *batch) addChain(c *chain) {
 	n := note{doing: "creating chain " + c.name}
-	if c.hook.kind != "" {
+	if c.hook.kind == kindNAT {
 		n.feature = "chains of type " + c.hook.kind + " (module nft_chain_" + c.hook.kind + ")"
 	}
 	b.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, func() {
@@ -210,7 +210,7 @@ func (b *batch) addChain(c *chain) {
 // addRules appends a message for each rule of a chain.
 func (b *batch) addRules(c *chain) {
 	for i, r := range c.rules {
-		n := note{doing: fmt.Sprintf("adding rule %d to chain %s", i+1, c.name), feature: "expressions nat and masq (modules nft_nat, nft_masq)"}
+		n := note{doing: fmt.Sprintf("adding rule %d to chain %s", i+1, c.name), feature: r.feature}
 		b.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, n, func() {
 			b.text(unix.NFTA_RULE_TABLE, TableName)
 			b.text(unix.NFTA_RULE_CHAIN, c.name)

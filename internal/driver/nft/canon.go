@@ -93,6 +93,8 @@ func nested(name, path string) bool {
 		return path == "3" || path == "3.2" // NFTA_CMP_DATA, NFTA_DATA_VERDICT
 	case "immediate":
 		return path == "2" || path == "2.2" // NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT
+	case "bitwise":
+		return path == "4" || path == "5" // NFTA_BITWISE_MASK, NFTA_BITWISE_XOR
 	}
 	return false
 }

@@ -119,5 +119,6 @@ func rehearsal() compile.NAT {
 		Ports:   model.PortRange{First: 1024, Last: 65535}, UDPPorts: model.PortRange{First: 1024, Last: 65535},
 		OutInterfaces: []string{"rehearsal"},
 		Allocation:    model.PortsFullyRandom,
+		LeakGuard:     true,
 	}
 }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -17,6 +18,7 @@ import (
 type refusingSocket struct {
 	nfnetlink.Socket
 	kind   uint16
+	word   string // only messages that hold it; "" for all
 	errno  unix.Errno
 	answer []byte
 }
@@ -27,7 +29,7 @@ func (s *refusingSocket) Send(b []byte) error {
 		if err != nil {
 			return err
 		}
-		if m.Kind == subsystem|s.kind {
+		if m.Kind == subsystem|s.kind && bytes.Contains(m.Body, []byte(s.word)) {
 			refused = m.Seq
 		}
 		if m.Kind != unix.NFNL_MSG_BATCH_END {
@@ -70,18 +72,21 @@ func TestCheckFinds(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		kind  uint16
+		word  string
 		errno unix.Errno
 		want  []string // in the error; none: there is no error
 	}{
-		{"no capability", unix.NFT_MSG_GETGEN, unix.EPERM, []string{capability, "AmbientCapabilities", "securityContext"}},
-		{"no nf_tables", unix.NFT_MSG_GETGEN, unix.EINVAL, []string{"nf_tables", unsupported}},
-		{"no inet tables", unix.NFT_MSG_NEWTABLE, unix.EAFNOSUPPORT, []string{"tables of family inet", unsupported}},
-		{"no nat chains", unix.NFT_MSG_NEWCHAIN, unix.ENOENT, []string{"nft_chain_nat", unsupported}},
-		{"no masquerading", unix.NFT_MSG_NEWRULE, unix.ENOENT, []string{"nft_masq", unsupported}},
-		{"no counters in sets", unix.NFT_MSG_NEWSET, unix.EOPNOTSUPP, []string{"interval sets with counters", unsupported}},
-		{"a table that another agent just made", unix.NFT_MSG_NEWTABLE, unix.EPERM, nil},
-		{"a lost answer", unix.NFT_MSG_GETTABLE, unix.ENOBUFS, nil},
-		{"nothing", unix.NFT_MSG_NEWFLOWTABLE, unix.EPERM, nil},
+		{"no capability", unix.NFT_MSG_GETGEN, "", unix.EPERM, []string{capability, "AmbientCapabilities", "securityContext"}},
+		{"no nf_tables", unix.NFT_MSG_GETGEN, "", unix.EINVAL, []string{"nf_tables", unsupported}},
+		{"no inet tables", unix.NFT_MSG_NEWTABLE, "", unix.EAFNOSUPPORT, []string{"tables of family inet", unsupported}},
+		{"no nat chains", unix.NFT_MSG_NEWCHAIN, "nat\x00", unix.ENOENT, []string{"nft_chain_nat", unsupported}},
+		{"no masquerading", unix.NFT_MSG_NEWRULE, "masq\x00", unix.ENOENT, []string{"nft_masq", unsupported}},
+		{"no sockets", unix.NFT_MSG_NEWRULE, "socket\x00", unix.ENOENT, []string{"nft_socket", unsupported}},
+		{"no routes", unix.NFT_MSG_NEWRULE, "fib\x00", unix.ENOENT, []string{"nft_fib_inet", unsupported}},
+		{"no counters in sets", unix.NFT_MSG_NEWSET, "", unix.EOPNOTSUPP, []string{"interval sets with counters", unsupported}},
+		{"a table that another agent just made", unix.NFT_MSG_NEWTABLE, "", unix.EPERM, nil},
+		{"a lost answer", unix.NFT_MSG_GETTABLE, "", unix.ENOBUFS, nil},
+		{"nothing", unix.NFT_MSG_NEWFLOWTABLE, "", unix.EPERM, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -89,7 +94,7 @@ func TestCheckFinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := newDriver(&refusingSocket{Socket: s, kind: c.kind, errno: c.errno}, testLog(t))
+			d := newDriver(&refusingSocket{Socket: s, kind: c.kind, word: c.word, errno: c.errno}, testLog(t))
 			t.Cleanup(func() { _ = d.Close() })
 			err = d.Check(t.Context())
 			if (err == nil) != (c.want == nil) {

@@ -155,7 +155,7 @@ func countPlan(tb testing.TB) compile.NAT {
 		}
 	}
 	n.Exempt = ranges(tb, "10.0.0.0/8", "fd00::/16")
-	n.Allocation = model.PortsFullyRandom
+	n.Allocation, n.LeakGuard = model.PortsFullyRandom, true
 	n.Ports, n.UDPPorts = model.PortRange{First: 20000, Last: 20099}, model.PortRange{First: 30000, Last: 30999}
 	return n
 }

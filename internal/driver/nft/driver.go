@@ -52,6 +52,7 @@ type Driver struct {
 	// unowned says that the kernel does not know how to own a table.
 	unowned bool
 	carried map[string]uint64 // by pool: connections counted by elements that are gone
+	dropped map[string]tally  // by chain: packets dropped by the leak guard
 	stats   Stats
 }
 
@@ -66,7 +67,7 @@ func New(o Options) (*Driver, error) {
 }
 
 func newDriver(s nfnetlink.Socket, log *slog.Logger) *Driver {
-	return &Driver{log: log, conn: newConn(s), carried: map[string]uint64{}}
+	return &Driver{log: log, conn: newConn(s), carried: map[string]uint64{}, dropped: map[string]tally{}}
 }
 
 // Close closes the driver. The kernel keeps what it holds.
@@ -156,6 +157,11 @@ func (d *Driver) commit(ctx context.Context, c *change, wanted *table) error {
 	if c.removesMany() {
 		// Too many to be echoed, one by one, with their last counts.
 		if err := d.readCounts(ctx); err != nil {
+			return err
+		}
+	}
+	if c.emptiesGuard() {
+		if err := d.readDropped(ctx); err != nil {
 			return err
 		}
 	}
@@ -259,5 +265,6 @@ func (d *Driver) Stats() Stats {
 // equalNAT compares two plans.
 func equalNAT(a, b *compile.NAT) bool {
 	return a.To4 == b.To4 && a.To6 == b.To6 && a.Ports == b.Ports && a.UDPPorts == b.UDPPorts && a.Allocation == b.Allocation &&
+		a.LeakGuard == b.LeakGuard && a.ExistingFlows == b.ExistingFlows &&
 		slices.Equal(a.OutInterfaces, b.OutInterfaces) && slices.Equal(a.Exempt, b.Exempt) && slices.Equal(a.Sources, b.Sources)
 }

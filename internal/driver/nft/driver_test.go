@@ -40,6 +40,16 @@ func TestGolden(t *testing.T) {
 		"everywhere": with(func(n *compile.NAT) { n.OutInterfaces = []string{"*"} }),
 		"vxlan":      with(func(n *compile.NAT) { n.UDPPorts = vxlan }),
 		"one-port":   with(func(n *compile.NAT) { n.Ports, n.UDPPorts = model.PortRange{First: 1, Last: 1}, ports }),
+		"guard":      with(func(n *compile.NAT) { n.LeakGuard = true }),
+		"guard-interfaces": with(func(n *compile.NAT) {
+			n.LeakGuard, n.OutInterfaces, n.To4, n.To6 = true, []string{"eth*", "wan0"}, to4, to6
+		}),
+		"guard-keep":  with(func(n *compile.NAT) { n.LeakGuard, n.ExistingFlows = true, model.FlowsKeep }),
+		"guard-reset": with(func(n *compile.NAT) { n.LeakGuard, n.ExistingFlows = true, model.FlowsReset }),
+		"guard-one-family": {
+			LeakGuard: true, Allocation: model.PortsFullyRandom,
+			Sources: append(append(sources(t, "a", "10.0.0.0/25"), sources(t, "b", "10.0.0.128/25")...), sources(t, "a", "10.0.2.0/24")...),
+		},
 		"edges": {
 			Sources: append(sources(t, "a", "0.0.0.0-9.255.255.255", "10.0.0.0/8", "255.255.255.255/32"),
 				sources(t, "b", "::/128", "ffff::/16")...),
@@ -293,24 +303,32 @@ func TestUserNamespace(t *testing.T) {
 // TestUnsupported checks that the error for a missing kernel feature names it.
 func TestUnsupported(t *testing.T) {
 	t.Parallel()
-	wanted, err := layout(simplePlan(t))
+	plan := simplePlan(t)
+	plan.LeakGuard = true
+	wanted, err := layout(plan)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b := newBatch(1)
 	b.write(diff(&table{}, wanted))
 	missing := map[string]unix.Errno{"beginning": unix.EOPNOTSUPP, "creating table": unix.EAFNOSUPPORT, "creating set": unix.EOPNOTSUPP,
-		"creating chain postrouting": unix.ENOENT, "adding rule": unix.ENOENT}
+		"creating chain postrouting":   unix.ENOENT,
+		"adding rule 1 to chain snat4": unix.ENOENT, "adding rule 3 to chain leak": unix.ENOENT, "adding rule 1 to chain guard": unix.ENOENT}
+	found := map[string]bool{}
 	for i, n := range b.notes {
 		for doing, errno := range missing {
 			if !strings.HasPrefix(n.doing, doing) {
 				continue
 			}
+			found[doing] = true
 			var u *nfnetlink.UnsupportedError
 			if err := b.explain(i, nfnetlink.Reply{Errno: errno}); !errors.As(err, &u) || !errors.Is(err, errno) || u.Feature == "" {
 				t.Errorf("%s: %v; want an UnsupportedError", n.doing, err)
 			}
 		}
+	}
+	if len(found) != len(missing) {
+		t.Errorf("only met %v", found)
 	}
 }
 

@@ -107,6 +107,7 @@ func TestEveryCallFailsOnce(t *testing.T) {
 func live(t *testing.T, ns *namespace, d *Driver) {
 	t.Helper()
 	plan := simplePlan(t)
+	plan.LeakGuard = true
 	eventually(t, ns, d, plan)
 	plan.Sources = plan.Sources[1:]
 	plan.OutInterfaces = []string{"eth0"}

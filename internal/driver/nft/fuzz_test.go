@@ -37,6 +37,7 @@ func parseAll(m nfnetlink.Message) {
 	_, _, _ = parseSet(m)
 	_, _ = parseSetName(m)
 	_, _ = parseGeneration(m)
+	_, _ = parseRuleCount(m, chainLeak)
 	_, _ = nfnetlink.ParseReply(m)
 	if elements, err := parseElements(nil, m); err == nil {
 		segmentsOf(elements)

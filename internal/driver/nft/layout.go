@@ -24,6 +24,9 @@ const (
 	setExempt        = "exempt"      // + "4" or "6": towards what nothing is
 )
 
+// The types of base chains.
+const kindNAT, kindFilter = "nat", "filter"
+
 // natPriority is one before NF_IP_PRI_NAT_SRC (linux/netfilter_ipv4.h), where others register: at equal
 // priority the last to register would win, so that a reload by others could flip the answer.
 const natPriority = 100 - 1
@@ -51,7 +54,10 @@ func layout(nat compile.NAT) (*table, error) {
 		spec.expr = counterExpr
 		t.sets = append(t.sets, set{name: setSource + f.suffix, spec: spec, segments: sources})
 	}
-	return t, t.addChains(nat)
+	if err := t.addChains(nat); err != nil {
+		return t, err
+	}
+	return t, t.addGuard(nat)
 }
 
 // addChains adds the chains; a chain comes after those that it goes to.
@@ -74,24 +80,12 @@ func (t *table) addChains(nat compile.NAT) error {
 		return err
 	}
 	t.chains = append(t.chains, chain{name: chainTranslate, rules: rules})
-	if rules, err = postroutingRules(nat.OutInterfaces); err != nil {
+	if rules, err = buildRules(perInterface(nat.OutInterfaces, (*ruleBuilder).outInterface, chainTranslate)...); err != nil {
 		return err
 	}
-	h := hook{kind: "nat", number: unix.NF_INET_POST_ROUTING, priority: natPriority, policy: verdictAccept}
+	h := hook{kind: kindNAT, number: unix.NF_INET_POST_ROUTING, priority: natPriority, policy: verdictAccept}
 	t.chains = append(t.chains, chain{name: chainPostrouting, hook: h, rules: rules})
 	return nil
-}
-
-// postroutingRules sends what leaves by a covered interface to the decision.
-func postroutingRules(interfaces []string) ([]rule, error) {
-	if len(interfaces) == 0 {
-		return buildRules(new(ruleBuilder).goTo(chainTranslate))
-	}
-	var list []*ruleBuilder
-	for _, name := range interfaces {
-		list = append(list, new(ruleBuilder).outInterface(name).goTo(chainTranslate))
-	}
-	return buildRules(list...)
 }
 
 // translateRules decides by destination, then by source.

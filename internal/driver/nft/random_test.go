@@ -56,6 +56,8 @@ func drawPlan(rt *rapid.T) compile.NAT {
 		UDPPorts:      rapid.SampledFrom([]model.PortRange{{}, {First: 4790, Last: 65535}}).Draw(rt, "udp ports"),
 		Allocation:    rapid.SampledFrom([]model.PortAllocation{model.PortsFullyRandom, model.PortsRandom, model.PortsPreserve}).Draw(rt, "allocation"),
 	}
+	n.LeakGuard = rapid.Bool().Draw(rt, "leak guard")
+	n.ExistingFlows = rapid.SampledFrom([]model.ExistingFlows{model.FlowsMove, model.FlowsKeep, model.FlowsReset}).Draw(rt, "existing flows")
 	for _, s := range append(drawOwners(rt, v4, []string{""}, "exempt4"), drawOwners(rt, v6, []string{""}, "exempt6")...) {
 		n.Exempt = append(n.Exempt, s.Range)
 	}

@@ -44,8 +44,9 @@ func (f family) holds(r netipx.IPRange) bool {
 
 // ruleBuilder strings expressions together. The first error is kept for build.
 type ruleBuilder struct {
-	wire []byte
-	err  error
+	wire    []byte
+	feature string
+	err     error
 }
 
 // add appends expressions.
@@ -66,11 +67,26 @@ func (r *ruleBuilder) build() (rule, error) {
 		return rule{}, r.err
 	}
 	form, err := canonical(r.wire)
-	return rule{form: form, wire: r.wire}, err
+	return rule{form: form, wire: r.wire, feature: r.feature}, err
+}
+
+// needs names the expression of the rule, and its module, that a kernel may lack.
+func (r *ruleBuilder) needs(expression, module string) *ruleBuilder {
+	r.feature = "expression " + expression + " (module " + module + ")"
+	return r
 }
 
 // outInterface lets through what leaves by an interface; a trailing "*" matches any rest.
 func (r *ruleBuilder) outInterface(name string) *ruleBuilder {
+	return r.interfaceIs(expr.MetaKeyOIFNAME, name)
+}
+
+// inInterface lets through what has come by an interface; a trailing "*" matches any rest.
+func (r *ruleBuilder) inInterface(name string) *ruleBuilder {
+	return r.interfaceIs(expr.MetaKeyIIFNAME, name)
+}
+
+func (r *ruleBuilder) interfaceIs(key expr.MetaKey, name string) *ruleBuilder {
 	data := make([]byte, unix.IFNAMSIZ)
 	copy(data, name)
 	if prefix, ok := strings.CutSuffix(name, "*"); ok {
@@ -80,15 +96,13 @@ func (r *ruleBuilder) outInterface(name string) *ruleBuilder {
 		data = []byte(prefix)
 	}
 	return r.add(
-		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: reg1},
+		&expr.Meta{Key: key, Register: reg1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: data})
 }
 
 // addressIn lets through packets of a family whose address at an offset is in a set.
 func (r *ruleBuilder) addressIn(f family, offset uint32, set string) *ruleBuilder {
-	return r.add(
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{f.proto}},
+	return r.inFamily(f).add(
 		&expr.Payload{OperationType: expr.PayloadLoad, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.addrLen, DestRegister: reg1},
 		&expr.Lookup{SourceRegister: reg1, SetName: set})
 }
@@ -123,7 +137,7 @@ func (r *ruleBuilder) translate(f family, to netip.Addr, ports model.PortRange, 
 		r.ports(reg2, reg3, ports)
 		nat.RegProtoMin, nat.RegProtoMax, nat.Specified = reg2, reg3, true
 	}
-	return r.add(nat)
+	return r.add(nat).needs("nat", "nft_nat")
 }
 
 // masquerade is written by hand: the library leaves the flags out if there are ports.
@@ -152,7 +166,7 @@ func (r *ruleBuilder) masquerade(ports model.PortRange, how model.PortAllocation
 	}
 	nfnetlink.CloseNest(r.wire, data)
 	nfnetlink.CloseNest(r.wire, at)
-	return r
+	return r.needs("masq", "nft_masq")
 }
 
 // ports loads the ends of a port range into two registers.

@@ -36,6 +36,8 @@ type hook struct {
 type rule struct {
 	form string
 	wire []byte // the list of expressions as it is sent; nil in a rule that was read
+	// feature names what the kernel must have for the rule, beyond what every nf_tables has; "" if nothing.
+	feature string
 }
 
 // set is an interval set of addresses.
