@@ -118,8 +118,11 @@ func (p *Plan) isLocal(a netip.Addr) bool {
 }
 
 // covers says whether what leaves by an interface is translated at all.
-func (p *Plan) covers(name string) bool {
-	return len(p.NAT.OutInterfaces) == 0 || slices.ContainsFunc(p.NAT.OutInterfaces, func(pattern string) bool {
+func (p *Plan) covers(name string) bool { return p.NAT.Covers(name) }
+
+// Covers says whether what leaves by an interface is translated at all.
+func (n *NAT) Covers(name string) bool {
+	return len(n.OutInterfaces) == 0 || slices.ContainsFunc(n.OutInterfaces, func(pattern string) bool {
 		if prefix, wild := strings.CutSuffix(pattern, "*"); wild {
 			return strings.HasPrefix(name, prefix)
 		}

@@ -12,6 +12,8 @@ type Facts struct {
 	// Earlier is what Conntrack was Window ago; nil where nothing is known from then.
 	Earlier *Conntrack
 	Window  time.Duration
+	// Rules are those of others that translate.
+	Rules *Ruleset
 	// Unread are the things that could not be read.
 	Unread []Unread
 }

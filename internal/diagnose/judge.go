@@ -17,6 +17,9 @@ func Judge(s *model.Snapshot, plan *compile.Plan, f *Facts) Report {
 		found = append(found, overlaps(s.Pools, f.Node)...)
 		found = append(found, missingAddresses(s, &plan.NAT, f.Node)...)
 		found = append(found, forwarding(s.Pools, f.Node)...)
+		if f.Rules != nil {
+			found = append(found, judgeRules(s, plan, f.Node, f.Rules)...)
+		}
 	}
 	if f.Conntrack != nil {
 		found = append(found, conntrack(f.Conntrack, f.Earlier, f)...)

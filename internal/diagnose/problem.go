@@ -10,17 +10,20 @@ type Kind string
 
 // The kinds.
 const (
-	ConntrackFull      Kind = "ConntrackFull"
-	InsertFailures     Kind = "InsertFailures"
-	ForwardingOff      Kind = "ForwardingOff"
-	AddressMissing     Kind = "AddressMissing"
-	PoolOverlapsSubnet Kind = "PoolOverlapsSubnet"
-	NotExamined        Kind = "NotExamined"
+	ConntrackFull              Kind = "ConntrackFull"
+	InsertFailures             Kind = "InsertFailures"
+	ForwardingOff              Kind = "ForwardingOff"
+	AddressMissing             Kind = "AddressMissing"
+	PoolOverlapsSubnet         Kind = "PoolOverlapsSubnet"
+	ForeignTranslation         Kind = "ForeignTranslation"
+	PossibleForeignTranslation Kind = "PossibleForeignTranslation"
+	NotExamined                Kind = "NotExamined"
 )
 
 // Kinds lists every kind, the worst first: what drops packets, then what sends wrong ones, then what may.
 func Kinds() []Kind {
-	return []Kind{ForwardingOff, AddressMissing, ConntrackFull, InsertFailures, PoolOverlapsSubnet, NotExamined}
+	return []Kind{ForwardingOff, AddressMissing, ConntrackFull, InsertFailures, ForeignTranslation, PoolOverlapsSubnet,
+		PossibleForeignTranslation, NotExamined}
 }
 
 // Problem is one thing that stands in the way of the plan.
