@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/diagnose"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nft", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
-		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/conntrack"},
+		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
 	{"internal/agent"},
 	{"internal/cli"},
 	{"cmd/sallyport", "cmd/sallyport-cni"},
