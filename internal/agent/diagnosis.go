@@ -9,6 +9,8 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/diagnose"
+	"github.com/sallyport/sallyport/internal/driver/foreign"
+	"github.com/sallyport/sallyport/internal/driver/nft"
 	"github.com/sallyport/sallyport/internal/driver/nodefacts"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -101,6 +103,8 @@ func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Pl
 	read("the node's interfaces and settings", err)
 	f.Conntrack, err = nodefacts.Conntrack(ctx)
 	read("connection tracking", err)
+	f.Rules, err = foreign.Read(ctx, nft.TableName)
+	read("the rules of others", err)
 	a.diagnosis.remember(now.at, f)
 	if ctx.Err() != nil && f.Conntrack == nil {
 		return // we are being stopped, or it took too long: what was found before stays

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -23,16 +26,18 @@ func TestProblems(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.write("pods.yaml", poolsOfPod(true)+fixedTo("203.0.113.77"))
-	labtest.Must(t, s.node.Sysctl("ipv4/ip_forward", "0"))
+	labtest.Must(t, s.node.Sysctl("ipv4/ip_forward", "0"), masqueradeBefore(s))
 	s.start()
 	out, err := s.waitFor(func(out string, err error) bool {
-		return err == nil && strings.Contains(out, "ForwardingOff") && strings.Contains(out, "AddressMissing")
+		return err == nil && strings.Contains(out, "ForwardingOff") && strings.Contains(out, "AddressMissing") && strings.Contains(out, "ForeignTranslation")
 	})
 	if err != nil {
 		t.Fatalf("the problems do not show: %s", out)
 	}
 	for _, part := range []string{"this node, net.ipv4.ip_forward: is 0", "Remedy: sysctl -w net.ipv4.ip_forward=1",
-		"NATConfiguration fixed, spec.addresses: this node does not have 203.0.113.77"} {
+		"NATConfiguration fixed, spec.addresses: this node does not have 203.0.113.77",
+		"table ip others, chain nat, rule 1 (handle 2): \"masquerade\" catches connections between pools, such as from pool pods-v4",
+		"and towards the outside, such as from pool pods-v4"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("the status does not say %q:\n%s", part, out)
 		}
@@ -52,6 +57,18 @@ func TestProblems(t *testing.T) {
 	if err != nil {
 		t.Errorf("problems that were mended still show: %+v", s.status())
 	}
+}
+
+// masqueradeBefore puts a rule into somebody else's table that translates everything, before we do.
+func masqueradeBefore(s *service) error {
+	c, err := nftables.New(nftables.WithNetNSFd(s.node.FD()))
+	if err != nil {
+		return err
+	}
+	table := c.AddTable(&nftables.Table{Name: "others", Family: nftables.TableFamilyIPv4})
+	chain := c.AddChain(&nftables.Chain{Name: "nat", Table: table, Type: nftables.ChainTypeNAT, Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityFilter})
+	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Masq{}}})
+	return c.Flush()
 }
 
 func hasKind(problems []diagnose.Problem, kind diagnose.Kind) bool {
