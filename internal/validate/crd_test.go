@@ -3,7 +3,9 @@ package validate
 import (
 	"context"
 	"io/fs"
+	"strings"
 	"testing"
+	"testing/fstest"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -107,6 +109,31 @@ func checkCosts(t *testing.T, where string, context *apiextensionsvalidation.CEL
 		t.Logf("%s, rule %d: cost %d of %d, message %d", where, i, cost, apiextensionsvalidation.StaticEstimatedCostLimit, result.MessageExpressionMaxCost)
 		if cost > apiextensionsvalidation.StaticEstimatedCostLimit/20 {
 			t.Errorf("%s, rule %d: cost %d of %d", where, i, cost, apiextensionsvalidation.StaticEstimatedCostLimit)
+		}
+	}
+}
+
+// TestRuleThatDoesNotCompile breaks rules of each definition: without a word at the start, every object would be
+// blamed for the rule instead.
+func TestRuleThatDoesNotCompile(t *testing.T) {
+	t.Parallel()
+	for name, rules := range map[string][]string{
+		"projectcalico.org_ippools.yaml":       {"rule: isCIDR(self)", "rule: '!(''LoadBalancer'' in self)"},
+		"sallyport.dev_natconfigurations.yaml": {"rule: isIP(self)", "rule: self != '4789-4789'"},
+	} {
+		data, err := crds.Files().ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, rule := range rules {
+			broken := strings.Replace(string(data), rule, strings.Replace(rule, "self", "selfie", 1), 1)
+			if broken == string(data) {
+				t.Fatalf("%s has no %q", name, rule)
+			}
+			_, err := compile(fstest.MapFS{name: {Data: []byte(broken)}}, name)
+			if err == nil || !strings.Contains(err.Error(), "selfie") || !strings.Contains(err.Error(), "spec.") {
+				t.Errorf("%s with a broken %q: %v", name, rule, err)
+			}
 		}
 	}
 }

@@ -2,9 +2,12 @@ package validate
 
 import (
 	"context"
-	"embed"
+	"errors"
+
 	"fmt"
+	"io/fs"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -30,8 +33,8 @@ type definition struct {
 }
 
 // compile reads one CustomResourceDefinition, which has one version.
-func compile(files embed.FS, name string) (*definition, error) {
-	data, err := files.ReadFile(name)
+func compile(files fs.FS, name string) (*definition, error) {
+	data, err := fs.ReadFile(files, name)
 	if err != nil {
 		return nil, fmt.Errorf("reading the embedded %s: %w", name, err)
 	}
@@ -58,11 +61,34 @@ func compile(files embed.FS, name string) (*definition, error) {
 	if err != nil {
 		return nil, fmt.Errorf("compiling the schema of the embedded %s: %w", name, err)
 	}
-	return &definition{
-		structural: structural,
-		schema:     schemaValidator,
-		rules:      cel.NewValidator(structural, true, celconfig.PerCallLimit),
-	}, nil
+	rules := cel.NewValidator(structural, true, celconfig.PerCallLimit)
+	if err := checkRules(rules, nil); err != nil {
+		return nil, fmt.Errorf("compiling the rules of the embedded %s: %w", name, err)
+	}
+	return &definition{structural: structural, schema: schemaValidator, rules: rules}, nil
+}
+
+// checkRules says which rule of a schema does not compile. The library tells only when a value meets the rule, so
+// each rule is shown an empty one.
+func checkRules(v *cel.Validator, path *field.Path) error {
+	if v == nil {
+		return nil
+	}
+	empty := map[string]any{"object": map[string]any{}, "array": []any{}, "string": "", "integer": int64(0), "number": 0.0, "boolean": false}[v.Schema.Type]
+	found, _ := v.Validate(context.Background(), path, nil, empty, nil, math.MaxInt64)
+	for _, err := range found {
+		if strings.HasPrefix(err.Detail, "rule compile") {
+			return fmt.Errorf("%s: %s", err.Field, err.Detail)
+		}
+	}
+	errs := []error{checkRules(v.Items, path.Key("")), checkRules(v.AdditionalProperties, path.Key(""))}
+	for name, property := range v.Properties {
+		errs = append(errs, checkRules(&property, path.Child(name)))
+	}
+	for i := range v.AllOfValidators {
+		errs = append(errs, checkRules(v.AllOfValidators[i], path))
+	}
+	return errors.Join(errs...)
 }
 
 // dropDescriptions forgets what only people read.

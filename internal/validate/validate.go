@@ -39,7 +39,7 @@ type Validator struct {
 }
 
 // New compiles the rules of every kind, which takes some tens of milliseconds. It fails only where the
-// embedded CustomResourceDefinitions cannot be read.
+// embedded CustomResourceDefinitions cannot be read, or hold a rule that does not compile.
 func New() (*Validator, error) {
 	pools, err := compile(crds.Files(), "projectcalico.org_ippools.yaml")
 	if err != nil {
