@@ -59,7 +59,7 @@ func TestChange(t *testing.T) {
 		{poolsOfPod(true), pathNode},
 		{poolsOfPod(false), pathPod},
 		{poolsOfPod(true), pathNode},
-		{"", pathPod},
+		{"# none\n", pathPod},
 	} {
 		s.write("pods.yaml", step.text)
 		t.Logf("%v from manifest to packet", s.expectSoon("after a change", step.want))
@@ -115,7 +115,7 @@ func TestFaultyFile(t *testing.T) {
 	s.start()
 	for _, c := range []struct{ name, faulty, mended string }{
 		{"pods.yaml", strings.ReplaceAll(poolsOfPod(false), "natOutgoing", "natOutgoign"), poolsOfPod(true)},
-		{"other.yaml", "{ not yaml", ""},
+		{"other.yaml", "{ not yaml", "# nothing\n"},
 	} {
 		name := c.name
 		s.write(name, c.faulty)

@@ -38,14 +38,14 @@ func decode(text []byte, isJSON bool) (any, error) {
 	dec.SetStrict(true)
 	var v any
 	if err := dec.Decode(&v); err != nil {
-		return nil, yamlError(err)
+		return nil, yamlError(err, text)
 	}
 	// What the splitter took for one document must be one: text that nobody reads would be a silent loss.
 	var rest any
 	if err := dec.Decode(&rest); err == nil {
 		return nil, &syntaxError{line: 1, msg: `holds more than one YAML document: put "---" on a line of its own, ended by a newline, between them`}
 	} else if !errors.Is(err, io.EOF) {
-		return nil, yamlError(err)
+		return nil, yamlError(err, text)
 	}
 	return plain(v, "")
 }
@@ -69,17 +69,23 @@ func decodeJSON(text []byte) (any, error) {
 
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:unmarshal errors:\s*)?(?:line (\d+): )?`)
 
-// yamlError takes the line out of the library's text.
-func yamlError(err error) error {
-	text := err.Error()
-	m := yamlLine.FindStringSubmatch(text)
-	e := &syntaxError{msg: strings.TrimPrefix(text, m[0])}
+// tabIndent is a line that begins with a tab where YAML wants blanks.
+var tabIndent = regexp.MustCompile(`(?m)^ *\t+[^\s#]`)
+
+// yamlError takes the line out of what the library says of a text.
+func yamlError(err error, text []byte) error {
+	said := err.Error()
+	m := yamlLine.FindStringSubmatch(said)
+	e := &syntaxError{msg: strings.TrimPrefix(said, m[0])}
 	e.msg, _, _ = strings.Cut(e.msg, "\n") // one fault is enough to mend
 	e.line, _ = strconv.Atoi(m[1])
 	if strings.Contains(e.msg, "already set in map") {
 		e.msg += ": keep one of them"
 	} else {
 		e.msg = "not valid YAML: " + e.msg
+	}
+	if strings.Contains(e.msg, "cannot start any token") && tabIndent.Match(text) {
+		e.msg += ": indent with spaces, not with tabs"
 	}
 	return e
 }

@@ -6,7 +6,8 @@
 //
 // What counts as a manifest is every file of the directory itself whose name ends in .yaml, .yml or .json and
 // does not begin with a dot; links are followed. Subdirectories and other names are ignored. A file holds YAML or
-// JSON, several documents, and Lists of objects.
+// JSON, several documents, and Lists of objects; one with nothing in it at all is faulty, one with nothing but
+// comments is not.
 //
 // The package has three layers. Pure functions split files into documents (split.go), decode them
 // (decode.go), find lines (locate.go) and compute edits (edit.go). A watcher (inotify.go, links.go, watch.go)

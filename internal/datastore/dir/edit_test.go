@@ -134,7 +134,7 @@ func TestApplyRefuses(t *testing.T) {
 		{"another document is faulty", a + "---\n" + pool("c", "nonsense"), b, "f.yaml:13"},
 		{"another document cannot be read", a + "---\n[", b, "f.yaml"},
 		{"a cidr that changes", a, pool("a", "10.3.0.0/24"), "spec.cidr"},
-		{"the same twice", "", a + "---\n" + a, "declared already"},
+		{"the same twice", "# none\n", a + "---\n" + a, "declared already"},
 		{"declared twice", a + "---\n" + a, pool("a", "10.1.0.0/24", "disabled: true"), "declared already"},
 		{"inside a List", list, pool("a", "10.1.0.0/24", "disabled: true"), "inside a List in "},
 	} {

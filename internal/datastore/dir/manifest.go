@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -92,6 +93,11 @@ func normalise(tree map[string]any) (Key, *model.Fault) {
 		return fault("kind", "is required and must be a string: IPPool, NATConfiguration or Node")
 	case apiVersion == "":
 		return fault("apiVersion", "is required and must be a string, such as projectcalico.org/v3 for an IPPool")
+	}
+	for _, known := range []string{KindIPPool, KindNATConfiguration, KindNode} {
+		if kind != known && (strings.EqualFold(kind, known) || strings.EqualFold(kind, known+"s")) {
+			return fault("kind", fmt.Sprintf("%s is not known here: did you mean %s?", kind, known))
+		}
 	}
 	version := canonicalVersion(apiVersion, kind)
 	if version == "" {

@@ -66,8 +66,9 @@ func (p *parsed) document(i int) {
 		p.object(v, i, -1)
 		return
 	}
-	items, ok := tree["items"].([]any)
-	if !ok && tree["items"] != nil {
+	value, there := tree["items"]
+	items, ok := value.([]any)
+	if !there || !ok && value != nil {
 		p.fault(manifest{doc: i, item: -1}, model.Fault{Kind: kind, Field: "items", Message: "must be a list of objects"})
 	}
 	for j, item := range items {

@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -109,6 +110,10 @@ func readFile(path string, insist bool) ([]byte, identity, error) {
 	}
 	if identify(&st) != id {
 		return nil, id, errBusy
+	}
+	if len(bytes.TrimSpace(data)) == 0 {
+		// A full disk or a crash leaves this where objects stood; they must not count as removed.
+		return nil, id, errors.New("is empty, as a write that failed leaves it: write it again, or remove the file")
 	}
 	if !utf8.Valid(data) {
 		return nil, id, errors.New("is not UTF-8 text: save it as UTF-8")

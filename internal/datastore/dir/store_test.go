@@ -196,7 +196,7 @@ func TestReadsEveryForm(t *testing.T) {
 		".d.yaml":    "not: [read",
 		"README.md":  "not read",
 		"e.yaml~":    "not read",
-		"empty.yaml": "",
+		"empty.yaml": "# nothing yet\n",
 		"crlf.yaml":  strings.ReplaceAll("---\n"+pool("crlf", "10.4.0.0/24")+"...\n", "\n", "\r\n"),
 		"bom.yaml":   "\xef\xbb\xbf" + pool("bom", "10.5.0.0/24"),
 	})
