@@ -269,12 +269,27 @@ func TestBadInputIsNamed(t *testing.T) {
 		{"validate -f /does/not/exist.yaml", "/does/not/exist.yaml"},
 		{"validate", `required flag(s) "filename" not set`},
 		{"frobnicate", `unknown command "frobnicate"`},
-		{"--dir /does/not/exist get pools", "/does/not/exist"},
+		{"--dir /does/not/exist get pools", "/does/not/exist does not exist: create it"},
+		{"apply -f /does/not/exist.yaml", "/does/not/exist.yaml does not exist: check the path"},
+		{"delete pool nowhere", "IPPool \"nowhere\" not found"},
 	} {
 		_, errs, code := sallyport(t, dir, "", strings.Fields(tc.args)...)
 		if code != 1 || !strings.Contains(errs, tc.want) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%s: exit code %d, %q; want one line with %q", tc.args, code, errs, tc.want)
 		}
+	}
+}
+
+// What cannot be read may be what was meant to go.
+func TestDeleteRefusesWhatItCannotRead(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	_, errs, code := sallyport(t, dir, pools+"---\n{ not yaml", "delete", "-f", "-")
+	if code != 1 || !strings.Contains(errs, "not valid YAML") {
+		t.Errorf("exit code %d, %q", code, errs)
+	}
+	if out, _, code := sallyport(t, dir, "", "get", "pools", "-o", "name"); code != 0 || strings.Count(out, "\n") != 2 {
+		t.Errorf("what is left: exit code %d, %q", code, out)
 	}
 }
 

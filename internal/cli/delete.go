@@ -58,6 +58,9 @@ func keysOf(cmd *cobra.Command, files, args []string) ([]dir.Key, error) {
 		if err != nil {
 			return nil, err
 		}
+		if faults := manifests.Unreadable(); len(faults) > 0 {
+			return nil, &dir.FaultsError{Reason: "nothing was deleted, since not everything can be read", Faults: faults}
+		}
 		var keys []dir.Key
 		for _, o := range manifests.Objects() {
 			keys = append(keys, o.Key)

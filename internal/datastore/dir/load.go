@@ -1,8 +1,10 @@
 package dir
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,6 +167,9 @@ func (m *Manifests) read(path string, stdin io.Reader) error {
 		return nil
 	}
 	data, _, err := readFile(path, true)
+	if errors.Is(err, fs.ErrNotExist) && !isLink(path) {
+		return fmt.Errorf("%s does not exist: check the path", path)
+	}
 	if err != nil {
 		return fmt.Errorf("%s %s", path, explain(path, err))
 	}
@@ -177,6 +182,15 @@ func (m *Manifests) Objects() []Object {
 	var out []Object
 	for _, f := range m.all() {
 		out = append(out, f.Object)
+	}
+	return out
+}
+
+// Unreadable says which files and documents hold no object that can be read.
+func (m *Manifests) Unreadable() []model.Fault {
+	out := slices.Clone(m.unread)
+	for _, p := range m.files {
+		out = append(out, p.faults...)
 	}
 	return out
 }
