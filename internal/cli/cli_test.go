@@ -3,6 +3,10 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/agent"
 )
 
 // sallyport runs one command line, with standard input, on a directory of manifests and without an
@@ -100,6 +106,43 @@ status:
 	want(t, "unknown kind", errs, "sallyport: there is no kind \"pods\" here: it is one of ippools, natconfigurations, nodes\n")
 	if code != 1 {
 		t.Errorf("unknown kind: exit code %d", code)
+	}
+}
+
+// An agent knows which pool came first, but only of its own directory, and only of what it has read.
+func TestGetAsksTheAgentOfThisDirectory(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	var status agent.Status
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(status) }))
+	srv.Listener = l
+	srv.Start()
+	defer srv.Close()
+	said := func(cidr string) []agent.PoolStatus {
+		return []agent.PoolStatus{{Name: "private", CIDR: netip.MustParsePrefix(cidr), NATOutgoing: true, Reason: "SaidByTheAgent"}}
+	}
+	for _, tc := range []struct {
+		what   string
+		status agent.Status
+		want   string // of the pool private
+	}{
+		{"the agent of this directory", agent.Status{Dir: dir, Pools: said("10.244.0.0/16")}, "SaidByTheAgent"},
+		{"another directory", agent.Status{Dir: t.TempDir(), Pools: said("10.244.0.0/16")}, "Allocatable"},
+		{"an older pool", agent.Status{Dir: dir, Pools: said("10.245.0.0/16")}, "Allocatable"},
+	} {
+		status = tc.status
+		out, errs, code := sallyport(t, dir, "", "get", "pools", "--socket", socket)
+		want(t, tc.what, out, `NAME        CIDR            NATOUTGOING   DISABLED   ALLOCATABLE
+corporate   10.0.0.0/8      false         true       PoolDisabled
+private     10.244.0.0/16   true          false      `+tc.want+"\n")
+		if code != 0 || errs != "" {
+			t.Errorf("%s: exit code %d, %q", tc.what, code, errs)
+		}
 	}
 }
 

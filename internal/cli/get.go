@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -12,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/model"
@@ -118,18 +121,29 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 	return cmd
 }
 
-// conditionsOf are the pools' conditions: an agent's, who knows which pool came first, or else those that
-// follow from the manifests alone.
+// conditionsOf are the pools' conditions as they follow from the manifests, and where an agent reads the same
+// directory and has read the same pool, as it says: it knows which pool came first.
 func conditionsOf(ctx context.Context, g *global, l *dir.Loaded) map[string]compile.Condition {
 	s, err := g.client().Status(ctx)
-	if err != nil || len(s.Pools) == 0 {
+	if err != nil || !sameFile(s.Dir, g.dir) {
 		return l.Conditions
 	}
-	out := make(map[string]compile.Condition, len(s.Pools))
-	for _, p := range s.Pools {
-		out[p.Name] = compile.Condition{Allocatable: p.Allocatable, Reason: p.Reason, Message: p.Message}
+	out := maps.Clone(l.Conditions)
+	for i := range l.Snapshot.Pools {
+		p := &l.Snapshot.Pools[i]
+		n, found := slices.BinarySearchFunc(s.Pools, p.Name, func(s agent.PoolStatus, name string) int { return strings.Compare(s.Name, name) })
+		if found && s.Pools[n].CIDR == p.CIDR && s.Pools[n].Disabled == p.Disabled {
+			out[p.Name] = compile.Condition{Allocatable: s.Pools[n].Allocatable, Reason: s.Pools[n].Reason, Message: s.Pools[n].Message}
+		}
 	}
 	return out
+}
+
+// sameFile says whether two paths lead to the same file or directory.
+func sameFile(a, b string) bool {
+	x, err1 := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
 }
 
 // choose picks the objects of a kind, all of them where no name is given.
