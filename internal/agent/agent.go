@@ -74,6 +74,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := driver.Check(ctx); err != nil {
 		return err
 	}
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil { // status names it to whoever asks, from anywhere
+		return fmt.Errorf("finding the directory of manifests: %w", err)
+	}
 	validator, err := validate.New()
 	if err != nil {
 		return fmt.Errorf("preparing validation: %w", err)
@@ -101,14 +104,17 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serve(ctx, socket, a.socketHandler()) })
+	var probes net.Listener
 	if a.cfg.MetricsAddress != "" {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", a.cfg.MetricsAddress)
-		if err != nil {
+		var err error
+		if probes, err = new(net.ListenConfig).Listen(ctx, "tcp", a.cfg.MetricsAddress); err != nil {
 			return fmt.Errorf("listening for metrics and probes (--metrics-address): %w", err)
 		}
-		g.Go(func() error { return serve(ctx, l, a.healthHandler(metricsHandler(&collector{a}, a.log))) })
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serve(ctx, socket, a.socketHandler()) })
+	if probes != nil {
+		g.Go(func() error { return serve(ctx, probes, a.healthHandler(metricsHandler(&collector{a}, a.log))) })
 	}
 	g.Go(func() error {
 		hostaddr.Watch(ctx, a.log, func(p []netip.Prefix) {
