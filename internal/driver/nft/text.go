@@ -43,17 +43,20 @@ type operand struct {
 
 // textWriter puts the words of a rule together.
 type textWriter struct {
-	words  []string
-	family uint32 // unix.NFPROTO_… once compared with
-	// pending is the comparison of the family, which nft leaves out before what implies it.
-	pending string
-	regs    map[uint32]operand
+	words []string
+	regs  map[uint32]operand
+	// family and protocol are what the rule was compared with last, unix.NFPROTO_… and unix.IPPROTO_….
+	family, protocol byte
+	// ofFamily and ofProtocol are these comparisons, which nft leaves out before what implies them.
+	ofFamily, ofProtocol string
 }
 
 func (w *textWriter) flush() {
-	if w.pending != "" {
-		w.words = append(w.words, w.pending)
-		w.pending = ""
+	for _, s := range []*string{&w.ofFamily, &w.ofProtocol} {
+		if *s != "" {
+			w.words = append(w.words, *s)
+			*s = ""
+		}
 	}
 }
 
@@ -109,7 +112,10 @@ func (w *textWriter) expression(name, inner string) {
 		w.regs[f.number("1")] = w.payload(f)
 	case "ct":
 		w.regs[f.number("1")] = named(f.number("2"), map[uint32]operand{
-			unix.NFT_CT_STATE: {name: "ct state", kind: "state"}, unix.NFT_CT_DIRECTION: {name: "ct direction", kind: "direction"}}, "ct key")
+			unix.NFT_CT_STATE: {name: "ct state", kind: "state"}, unix.NFT_CT_STATUS: {name: "ct status", kind: "status"},
+			unix.NFT_CT_DIRECTION: {name: "ct direction", kind: "direction"}}, "ct key")
+	case "socket":
+		w.regs[f.number("2")] = named(f.number("1"), map[uint32]operand{0 /* NFT_SOCKET_TRANSPARENT */ : {name: "socket transparent", kind: "number"}}, "socket key")
 	case "fib":
 		w.regs[f.number("1")] = fib(f)
 	case "bitwise":
@@ -171,19 +177,31 @@ func (w *textWriter) meta(f fields, inner string) {
 
 func (w *textWriter) payload(f fields) operand {
 	base, offset, length := f.number("2"), f.number("3"), f.number("4")
-	if base == unix.NFT_PAYLOAD_NETWORK_HEADER {
-		for _, family := range []family{ipv4(), ipv6()} {
-			if w.family != uint32(family.proto) || length != family.addrLen {
-				continue
+	switch base {
+	case unix.NFT_PAYLOAD_NETWORK_HEADER:
+		fields := map[[3]uint32]operand{
+			{unix.NFPROTO_IPV4, ipv4().source, 4}:       {name: "ip saddr", kind: "address"},
+			{unix.NFPROTO_IPV4, ipv4().destination, 4}:  {name: "ip daddr", kind: "address"},
+			{unix.NFPROTO_IPV6, ipv6().source, 16}:      {name: "ip6 saddr", kind: "address"},
+			{unix.NFPROTO_IPV6, ipv6().destination, 16}: {name: "ip6 daddr", kind: "address"},
+			{unix.NFPROTO_IPV6, 7, 1}:                   {name: "ip6 hoplimit", kind: "number"},
+		}
+		if o, ok := fields[[3]uint32{uint32(w.family), offset, length}]; ok {
+			w.ofFamily = ""
+			return o
+		}
+	case unix.NFT_PAYLOAD_TRANSPORT_HEADER:
+		fields := map[[3]uint32]operand{
+			{unix.IPPROTO_ICMPV6, 0, 1}: {name: "icmpv6 type", kind: "number"},
+			{unix.IPPROTO_TCP, 2, 2}:    {name: "tcp dport", kind: "number"},
+			{unix.IPPROTO_UDP, 2, 2}:    {name: "udp dport", kind: "number"},
+		}
+		if o, ok := fields[[3]uint32{uint32(w.protocol), offset, length}]; ok {
+			w.ofProtocol = ""
+			if w.protocol == unix.IPPROTO_ICMPV6 {
+				w.ofFamily = ""
 			}
-			switch offset {
-			case family.source:
-				w.pending = ""
-				return operand{name: familyName(w.family) + " saddr", kind: "address"}
-			case family.destination:
-				w.pending = ""
-				return operand{name: familyName(w.family) + " daddr", kind: "address"}
-			}
+			return o
 		}
 	}
 	headers := []string{"ll", "nh", "th", "ih"}
@@ -221,8 +239,16 @@ func verdict(f fields) string {
 
 func (w *textWriter) compare(f fields) {
 	o, data, op := w.regs[f.number("1")], f["3.1"], f.number("2")
-	if o.kind == "family" && op == unix.NFT_CMP_EQ && len(data) == 1 {
-		w.family, w.pending = uint32(data[0]), o.name+" "+value(o.kind, data)
+	written := value(o.kind, data)
+	switch {
+	case o.kind == "family" && op == unix.NFT_CMP_EQ && len(data) == 1:
+		w.family, w.ofFamily = data[0], o.name+" "+written
+		return
+	case o.kind == "protocol" && op == unix.NFT_CMP_EQ && len(data) == 1:
+		w.protocol, w.ofProtocol = data[0], o.name+" "+written
+		return
+	case op == unix.NFT_CMP_LTE && len(w.words) > 2 && w.words[len(w.words)-2] == ">=" && w.words[len(w.words)-3] == o.name:
+		w.words = append(w.words[:len(w.words)-2], w.words[len(w.words)-1]+"-"+written)
 		return
 	}
 	if o.mask != 0 {
@@ -233,7 +259,7 @@ func (w *textWriter) compare(f fields) {
 		o.name += fmt.Sprintf(" & %#x", o.mask)
 	}
 	operators := []string{"", "!=", "<", "<=", ">", ">="}
-	w.say(o.name, operators[min(int(op), len(operators)-1)], value(o.kind, data))
+	w.say(o.name, operators[min(int(op), len(operators)-1)], written)
 }
 
 // value renders what something of a kind is compared with.
@@ -246,6 +272,8 @@ func value(kind string, data []byte) string {
 	switch {
 	case len(data) == 1 && names[kind][data[0]] != "":
 		return names[kind][data[0]]
+	case kind == "number" && len(data) <= 4:
+		return strconv.FormatUint(uint64(binary.BigEndian.Uint32(append(make([]byte, 4-len(data)), data...))), 10)
 	case kind == "interface" && len(data) == unix.IFNAMSIZ:
 		return strconv.Quote(strings.TrimRight(string(data), "\x00"))
 	case kind == "interface":
@@ -265,14 +293,17 @@ func value(kind string, data []byte) string {
 
 // bitNames renders the bits of a mask, of which one at least is to be set.
 func bitNames(kind string, mask uint32) string {
+	known := map[string][]string{
+		"state":  {"invalid", "established", "related", "new", "", "", "untracked"},
+		"status": {"expected", "seen-reply", "assured", "confirmed", "snat", "dnat"},
+	}[kind]
 	var names []string
-	states := []string{"invalid", "established", "related", "new", "", "", "untracked"}
 	for m := mask; m != 0; m &= m - 1 {
 		bit := bits.TrailingZeros32(m)
-		if kind != "state" || bit >= len(states) || states[bit] == "" {
+		if bit >= len(known) || known[bit] == "" {
 			return fmt.Sprintf("& %#x != 0", mask)
 		}
-		names = append(names, states[bit])
+		names = append(names, known[bit])
 	}
 	return strings.Join(names, ",")
 }
