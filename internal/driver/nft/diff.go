@@ -1,6 +1,10 @@
 package nft
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // change is what turns one table into another, in one transaction. Its parts are carried out in the
 // order of the fields: what is in the way goes before what comes.
@@ -38,13 +42,15 @@ func diff(actual, wanted *table) *change {
 		return diffPresent(actual, wanted)
 	}
 	if actual.flags == flagsOrphan && wanted.flags == flagsOwned && actual.foreign == 0 {
-		c := diffPresent(actual, wanted)
-		c.adopt = true
-		c.drift++
-		return c
+		if c := diffPresent(actual, wanted); !c.hooks(actual) {
+			c.adopt = true
+			c.drift++
+			return c
+		}
 	}
 	// A table that is asleep, owned by others or that holds other kinds of things cannot be mended bit by
-	// bit on every kernel.
+	// bit on every kernel. Nor can one that is taken over get a hook in the same transaction
+	// (nf_tables_addchain of net/netfilter/nf_tables_api.c refuses it while the table's flags change).
 	c := diffPresent(&table{}, wanted)
 	c.rebuild = true
 	c.drift = actual.foreign + diffPresent(actual, wanted).drift
@@ -63,6 +69,12 @@ func diffPresent(actual, wanted *table) *change {
 	c.diffSets(actual, wanted)
 	c.diffChains(actual, wanted)
 	return c
+}
+
+// hooks says whether chains that have a hook come or go.
+func (c *change) hooks(actual *table) bool {
+	return slices.ContainsFunc(c.newChains, func(n chain) bool { return n.hook != hook{} }) ||
+		slices.ContainsFunc(c.dropChains, func(name string) bool { return actual.chain(name).hook != hook{} })
 }
 
 // diffSets compares sets by name. A set of the wrong kind is replaced.
