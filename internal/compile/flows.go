@@ -79,16 +79,16 @@ func (p Protocol) connects() bool { return p == TCP || p == SCTP }
 
 func (c Change) affects(f *Tracked) bool {
 	if f.Seen == f.Source {
-		return c.Now.translates(f) && !c.Now.gives(f) && !c.leavesUncovered(f)
+		return c.Now.Translates(f) && !c.Now.gives(f) && !c.leavesUncovered(f)
 	}
-	if !f.Older && !slices.ContainsFunc(c.Stood, func(p *Plan) bool { return p.translates(f) && p.gives(f) }) {
+	if !f.Older && !slices.ContainsFunc(c.Stood, func(p *Plan) bool { return p.Translates(f) && p.gives(f) }) {
 		return false
 	}
-	return !c.Now.translates(f) || !c.Now.gives(f) || c.movesOff(f)
+	return !c.Now.Translates(f) || !c.Now.gives(f) || c.movesOff(f)
 }
 
-// translates says whether a plan translates the flow, if it leaves by an interface that is covered.
-func (p *Plan) translates(f *Tracked) bool {
+// Translates says whether a plan translates the flow, if it leaves by an interface that is covered.
+func (p *Plan) Translates(f *Tracked) bool {
 	_, ok := p.NAT.source(f.Source.Addr())
 	return ok && !p.NAT.exempts(f.Peer) && !p.isLocal(f.Peer)
 }
@@ -115,7 +115,7 @@ func (c Change) leavesUncovered(f *Tracked) bool {
 		return true // it may be so, and to restart an agent is to disturb nobody
 	}
 	return slices.ContainsFunc(c.Stood, func(p *Plan) bool {
-		return p.translates(f) && slices.Equal(p.NAT.OutInterfaces, c.Now.NAT.OutInterfaces)
+		return p.Translates(f) && slices.Equal(p.NAT.OutInterfaces, c.Now.NAT.OutInterfaces)
 	})
 }
 

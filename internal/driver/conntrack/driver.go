@@ -158,8 +158,12 @@ func (d *Driver) walk(ctx context.Context, c compile.Change) (older []uint32, tr
 	ended, err = d.table.Walk(ctx, func() Visit {
 		older, tracked = nil, 0
 		return func(f *Flow) bool {
-			tracked++
 			t := f.Tracked()
+			if f.keepsPlace() {
+				t.Source = t.Seen
+				return !c.Now.Translates(&t)
+			}
+			tracked++
 			_, t.Older = slices.BinarySearch(d.older, f.ID)
 			fate := compile.Outlives // what was found so before, by the same plan
 			if !same || !t.Older {

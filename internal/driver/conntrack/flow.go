@@ -25,8 +25,8 @@ type Flow struct {
 	family uint8
 	status uint32
 	state  uint8 // of TCP and SCTP
-	// orig and zone name the entry, as the kernel wrote them. They are valid while the flow is visited.
-	orig, zone []byte
+	// The directions and the zone, as the kernel wrote them. They are valid while the flow is visited.
+	orig, reply, zone []byte
 }
 
 // The bits of an entry's status that are looked at (enum ip_conntrack_status of

@@ -53,6 +53,7 @@ func (f *Flow) parse(m nfnetlink.Message) error {
 			f.orig = a.Data
 			f.Protocol, err = f.Original.parse(a.Data)
 		case ctaTupleReply:
+			f.reply = a.Data
 			_, err = f.Reply.parse(a.Data)
 		case ctaZone:
 			f.zone = a.Data

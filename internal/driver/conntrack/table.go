@@ -10,12 +10,8 @@ import (
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
-const (
-	// walks bounds how often a walk is begun, where the kernel interrupts it.
-	walks = 4
-	// deletions is how many entries are deleted by one datagram.
-	deletions = 128
-)
+// walks bounds how often a walk is begun, where the kernel interrupts it.
+const walks = 4
 
 // Table is the conntrack table of a network namespace.
 type Table struct {
@@ -55,7 +51,7 @@ func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	// Entries are deleted through a socket of their own: the answers would be mixed up with the listing.
-	d := deleter{table: t}
+	d := ender{table: t}
 	defer func() { err = errors.Join(err, d.close()) }()
 
 	var f Flow
@@ -89,82 +85,4 @@ func (t *Table) open() (*nfnetlink.Conn, error) {
 		return nil, fmt.Errorf("opening a netlink socket for conntrack: %w", err)
 	}
 	return nfnetlink.NewConn(s), nil
-}
-
-// deleter deletes entries, many with one datagram.
-type deleter struct {
-	table *Table
-	conn  *nfnetlink.Conn // nil before the first
-	buf   []byte
-	last  int // where the last message begins
-	count int // messages in buf
-	ended int // entries that were deleted
-}
-
-// add deletes an entry, at the latest with the next flush.
-func (d *deleter) add(ctx context.Context, f *Flow) (err error) {
-	if d.conn == nil {
-		if d.conn, err = d.table.open(); err != nil {
-			return err
-		}
-	}
-	d.conn.Seq++
-	d.buf, d.last = nfnetlink.AppendHeader(d.buf, messageDelete, 0, f.family, 0, d.conn.Seq)
-	d.buf = nfnetlink.AppendAttr(d.buf, ctaTupleOrig|unix.NLA_F_NESTED, f.orig)
-	if f.zone != nil {
-		d.buf = nfnetlink.AppendAttr(d.buf, ctaZone, f.zone)
-	}
-	d.buf = nfnetlink.AppendUint32(d.buf, ctaID, f.ID)
-	nfnetlink.EndMessage(d.buf, d.last)
-	d.count++
-	if d.count < deletions {
-		return nil
-	}
-	return d.flush(ctx)
-}
-
-// flush deletes what was added. That an entry is gone already is not an error.
-func (d *deleter) flush(ctx context.Context) error {
-	if d.count == 0 {
-		return nil
-	}
-	nfnetlink.AskForAnswer(d.buf, d.last) // the others answer only if they fail
-	count, deleted := d.count, d.count
-	buf := d.buf
-	d.buf, d.count = d.buf[:0], 0
-	if err := d.conn.Send(buf); err != nil {
-		return fmt.Errorf("ending flows: %w", err)
-	}
-	var failed error
-	err := d.conn.ReceiveAny(ctx, func(m nfnetlink.Message) error {
-		if m.Kind != unix.NLMSG_ERROR || !d.conn.Answers(m, count) {
-			return nil
-		}
-		r, err := nfnetlink.ParseReply(m)
-		if err != nil {
-			return err
-		}
-		if r.Errno != 0 {
-			deleted--
-		}
-		if r.Errno != 0 && r.Errno != unix.ENOENT && failed == nil {
-			failed = &nfnetlink.Refusal{Doing: "ending a flow", Errno: r.Errno, Text: r.Text}
-		}
-		if m.Seq == d.conn.Seq {
-			return nfnetlink.ErrEnd
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("ending flows: %w", err)
-	}
-	d.ended += deleted
-	return failed
-}
-
-func (d *deleter) close() error {
-	if d.conn == nil {
-		return nil
-	}
-	return d.conn.Close()
 }

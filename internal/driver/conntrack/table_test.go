@@ -1,6 +1,7 @@
 package conntrack
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -17,13 +18,16 @@ import (
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
-// list is every flow of a host, in words, sorted.
+// list is every flow of a host, in words, sorted, without those that keep a place.
 func list(t testing.TB, h *lab.Host) []string {
 	t.Helper()
 	var out []string
 	_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit {
 		out = nil
 		return func(f *Flow) bool {
+			if f.keepsPlace() {
+				return false
+			}
 			out = append(out, fmt.Sprintf("%d %s>%s %s<%s %s", f.Protocol, f.Original.Source, f.Original.Destination, f.Reply.Destination, f.Reply.Source, f.State()))
 			return false
 		}
@@ -107,7 +111,7 @@ func TestWalkIsBoundedInMemory(t *testing.T) {
 				runtime.ReadMemStats(&after)
 				peak = max(peak, after.HeapAlloc)
 			}
-			return f.Original.Source.Port()%2 == 0
+			return f.Original.Source.Port()%2 == 0 && !f.keepsPlace()
 		}
 	})
 	labtest.Must(t, err)
@@ -203,4 +207,76 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestPlaceIsKept ends flows for which an answer may be under way: the answer belongs to an entry that
+// nothing the pod sends belongs to, and that makes room when the flow is no longer to be translated.
+func TestPlaceIsKept(t *testing.T) {
+	t.Parallel()
+	h := labtest.NewHost(t, "node")
+	plain := entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "10.96.0.10:53", peer: "198.51.100.7:53", answered: true}
+	translated := plain
+	translated.seen = "192.0.2.1:4000"
+	echo := entry{protocol: compile.ICMP, from: "10.0.0.2:77", to: "198.51.100.7:0"} // whose answers open nothing
+	track(t, h, plain, echo)
+	end := func() (ended int, kept []string) {
+		ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(f *Flow) bool { return !f.keepsPlace() } })
+		labtest.Must(t, err)
+		_, err = NewTable(h.FD()).Walk(t.Context(), func() Visit {
+			return func(f *Flow) bool {
+				kept = append(kept, fmt.Sprintf("%s>%s %s<%s %v", f.Original.Source, f.Original.Destination, f.Reply.Destination, f.Reply.Source, f.keepsPlace()))
+				return false
+			}
+		})
+		labtest.Must(t, err)
+		return ended, kept
+	}
+	want := []string{"0.0.0.2:1000>10.96.0.10:53 10.0.0.2:1000<198.51.100.7:53 true"}
+	if n, kept := end(); n != 2 || !slices.Equal(kept, want) {
+		t.Errorf("%d flows were ended, %q are left, want %q", n, kept, want)
+	}
+	track(t, h, translated)
+	if n, kept := end(); n != 1 || len(kept) != 0 {
+		t.Errorf("%d flows were ended, %q are left", n, kept)
+	}
+}
+
+// splitting is a socket that does something between the first message of a datagram and the others.
+type splitting struct {
+	nfnetlink.Socket
+	between func()
+}
+
+func (s splitting) Send(b []byte) error {
+	n := binary.NativeEndian.Uint32(b)
+	if int(n) == len(b) {
+		return s.Socket.Send(b)
+	}
+	if err := s.Socket.Send(b[:n]); err != nil {
+		return err
+	}
+	s.between()
+	return s.Socket.Send(b[n:])
+}
+
+// TestPlaceIsKeptAgainstAnAnswer lets an answer come between the end of a flow and the keeping of its
+// place: the flow from outside that it opens makes room.
+func TestPlaceIsKeptAgainstAnAnswer(t *testing.T) {
+	t.Parallel()
+	h := labtest.NewHost(t, "node")
+	track(t, h, entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "198.51.100.7:53", answered: true})
+	answers := 0
+	table := &Table{dial: func() (nfnetlink.Socket, error) {
+		s, err := nfnetlink.Dial(h.FD())
+		return splitting{s, func() {
+			if answers++; answers <= 2 {
+				track(t, h, entry{protocol: compile.UDP, from: "198.51.100.7:53", to: "10.0.0.2:1000"})
+			}
+		}}, err
+	}}
+	ended, err := table.Walk(t.Context(), func() Visit { return func(*Flow) bool { return true } })
+	labtest.Must(t, err)
+	if got := list(t, h); ended != 1 || answers != 3 || len(got) != 0 {
+		t.Errorf("%d flows were ended in %d attempts, %q are left", ended, answers, got)
+	}
 }

@@ -1,0 +1,265 @@
+package conntrack
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
+)
+
+const (
+	// together is how many flows are ended by one datagram.
+	together = 128
+	// attempts bounds how often it is tried to keep the place of one flow.
+	attempts = 5
+	// longest bounds the time for which a place is kept while nothing comes.
+	longest = time.Hour
+)
+
+// ender ends flows, many with one datagram.
+//
+// When a flow that is not translated ends so that it can be translated, and the next packet is one of the
+// peer's, the kernel would take it for a new flow from outside, and whatever the pod sends for an answer to
+// it: never translated, for as long as they talk. So in its place comes an entry that such a packet belongs
+// to: its answers are those of the flow, but what it answers to is nothing that the pod can send. The peer's
+// packets reach the pod as before, and the pod's next packet opens a flow of its own.
+type ender struct {
+	table *Table
+	conn  *nfnetlink.Conn // nil before the first
+	flows []ending        // to be ended by the next flush; the room of earlier ones is used again
+	ended int             // entries that were deleted
+
+	buf   []byte
+	first uint32 // number of the first message in buf
+	last  int    // where the last message in buf begins
+	sent  []sent // what each message in buf is for
+	tuple []byte // scratch
+}
+
+// ending is a flow that is to be ended.
+type ending struct {
+	protocol          compile.Protocol
+	translated        bool
+	family            uint8
+	id                uint32 // 0: it has ended, and what has its place since is to make room
+	gone              bool   // before we could end it
+	timeout           uint32 // seconds
+	orig, reply, zone []byte
+}
+
+// sent is what a message is for.
+type sent struct {
+	flow int // index
+	job  job
+}
+
+type job uint8
+
+const (
+	endFlow   job = iota
+	keepPlace     // for the flow's answers
+	freePlace     // that was kept for answers to the flow before it was translated
+)
+
+// add ends a flow, at the latest with the next flush.
+func (e *ender) add(ctx context.Context, f *Flow) (err error) {
+	if e.conn == nil {
+		if e.conn, err = e.table.open(); err != nil {
+			return err
+		}
+	}
+	n := len(e.flows)
+	if n < cap(e.flows) {
+		e.flows = e.flows[:n+1]
+	} else {
+		e.flows = append(e.flows, ending{})
+	}
+	g := &e.flows[n]
+	*g = ending{protocol: f.Protocol, translated: f.Translated(), family: f.family, id: f.ID,
+		timeout: uint32(min(max(f.Timeout, time.Second), longest) / time.Second),
+		orig:    append(g.orig[:0], f.orig...), reply: append(g.reply[:0], f.reply...), zone: append(g.zone[:0], f.zone...)}
+	if len(e.flows) < together {
+		return nil
+	}
+	return e.flush(ctx)
+}
+
+// flush ends the flows that were added. That one is gone already is not an error.
+func (e *ender) flush(ctx context.Context) error {
+	for range attempts {
+		if len(e.flows) == 0 {
+			return nil
+		}
+		if err := e.send(ctx); err != nil {
+			return fmt.Errorf("ending flows: %w", err)
+		}
+	}
+	e.flows = e.flows[:0] // it could not be done; the next walk sees what has come of it
+	return nil
+}
+
+// send ends the flows, and leaves those whose place was taken before it could be kept.
+func (e *ender) send(ctx context.Context) error {
+	e.write()
+	if err := e.conn.Send(e.buf); err != nil {
+		return err
+	}
+	taken := 0
+	err := e.conn.ReceiveAny(ctx, func(m nfnetlink.Message) error {
+		if m.Kind != unix.NLMSG_ERROR || !e.conn.Answers(m, len(e.sent)) {
+			return nil
+		}
+		r, err := nfnetlink.ParseReply(m)
+		if err != nil {
+			return err
+		}
+		again, err := e.answered(e.sent[m.Seq-e.first], r)
+		if again {
+			e.again(taken, e.sent[m.Seq-e.first].flow)
+			taken++
+		}
+		if err == nil && m.Seq == e.conn.Seq {
+			err = nfnetlink.ErrEnd
+		}
+		return err
+	})
+	e.flows = e.flows[:taken]
+	return err
+}
+
+// write writes the messages that end the flows, and counts on their success.
+func (e *ender) write() {
+	e.buf, e.sent, e.first = e.buf[:0], e.sent[:0], e.conn.Seq+1
+	for i := range e.flows {
+		g := &e.flows[i]
+		if g.translated {
+			e.tuple = appendStandIn(e.tuple[:0], g.orig)
+			e.delete(i, freePlace, e.tuple, 0)
+		}
+		e.delete(i, endFlow, g.orig, g.id)
+		if g.id != 0 {
+			e.ended++
+		}
+		if !g.translated && g.protocol != compile.ICMP && g.protocol != compile.ICMPv6 {
+			e.keep(i)
+		}
+	}
+	nfnetlink.AskForAnswer(e.buf, e.last) // the others answer only if they fail
+}
+
+// answered takes note of the answer to a message, and says whether to try again to keep the flow's place.
+func (e *ender) answered(s sent, r nfnetlink.Reply) (again bool, err error) {
+	g := &e.flows[s.flow]
+	if s.job == endFlow && r.Errno != 0 && g.id != 0 {
+		g.gone = true
+		e.ended--
+	}
+	switch {
+	case r.Errno == 0:
+		return false, nil
+	case s.job == keepPlace && r.Errno == unix.EEXIST:
+		return !g.gone, nil
+	case s.job == keepPlace && r.Errno == unix.ENOMEM: // the table is full; the flow has ended all the same
+		return false, nil
+	case s.job != keepPlace && r.Errno == unix.ENOENT:
+		return false, nil
+	default:
+		return false, &nfnetlink.Refusal{Doing: "ending a flow", Errno: r.Errno, Text: r.Text}
+	}
+}
+
+// again makes a flow whose place was taken the nth of those that are left.
+func (e *ender) again(n, flow int) {
+	e.flows[n], e.flows[flow] = e.flows[flow], e.flows[n]
+	e.flows[n].id = 0
+}
+
+// delete appends the deletion of the entry with a tuple, and with a number unless that is 0.
+func (e *ender) delete(flow int, j job, tuple []byte, id uint32) {
+	e.begin(flow, j, messageDelete, 0)
+	e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, tuple)
+	if id != 0 {
+		e.buf = nfnetlink.AppendUint32(e.buf, ctaID, id)
+	}
+	nfnetlink.EndMessage(e.buf, e.last)
+}
+
+// keep appends the making of the entry that keeps the place of a flow's answers.
+func (e *ender) keep(flow int) {
+	g := &e.flows[flow]
+	e.begin(flow, keepPlace, messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	e.tuple = appendStandIn(e.tuple[:0], g.orig)
+	e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, e.tuple)
+	e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleReply|unix.NLA_F_NESTED, g.reply)
+	e.buf = nfnetlink.AppendUint32(e.buf, ctaTimeout, g.timeout)
+	nfnetlink.EndMessage(e.buf, e.last)
+}
+
+func (e *ender) begin(flow int, j job, kind, flags uint16) {
+	g := &e.flows[flow]
+	e.conn.Seq++
+	e.sent = append(e.sent, sent{flow, j})
+	e.buf, e.last = nfnetlink.AppendHeader(e.buf, kind, flags, g.family, 0, e.conn.Seq)
+	if len(g.zone) > 0 {
+		e.buf = nfnetlink.AppendAttr(e.buf, ctaZone, g.zone)
+	}
+}
+
+func (e *ender) close() error {
+	if e.conn == nil {
+		return nil
+	}
+	return e.conn.Close()
+}
+
+// standIn is the source of an entry that keeps the place of a flow from an address: one from which no packet
+// comes (0.0.0.0/8 of RFC 6890, 0100::/8 of RFC 4291 and RFC 6666), and another one for each address of a pool.
+func standIn(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		b := a.As4()
+		markStandIn(b[:])
+		return netip.AddrFrom4(b)
+	}
+	b := a.As16()
+	markStandIn(b[:])
+	return netip.AddrFrom16(b)
+}
+
+func markStandIn(address []byte) {
+	address[0] = 0
+	if len(address) == 16 {
+		address[0] = 1
+	}
+}
+
+// appendStandIn appends a tuple, as the kernel wrote it, with standIn of its source.
+func appendStandIn(b, tuple []byte) []byte {
+	at := len(b)
+	b = append(b, tuple...)
+	for a, err := range nfnetlink.Attributes(b[at:]) {
+		if err != nil || a.Kind != ctaTupleIP {
+			continue // the kernel refuses what it would not write itself
+		}
+		for ip, err := range nfnetlink.Attributes(a.Data) {
+			if err != nil {
+				continue
+			}
+			if ip.Kind == ctaIPv4Source && len(ip.Data) == 4 || ip.Kind == ctaIPv6Source && len(ip.Data) == 16 {
+				markStandIn(ip.Data)
+			}
+		}
+	}
+	return b
+}
+
+// keepsPlace says whether an entry keeps the place of a flow that has ended.
+func (f *Flow) keepsPlace() bool {
+	pod := f.Reply.Destination
+	return f.Original.Source.Port() == pod.Port() && f.Original.Source.Addr() != pod.Addr() &&
+		f.Original.Source.Addr().BitLen() == pod.Addr().BitLen() && f.Original.Source.Addr() == standIn(pod.Addr())
+}
