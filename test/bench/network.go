@@ -72,11 +72,15 @@ func (n *network) wire() error {
 }
 
 func (n *network) wireDirectly() error {
-	end := func(h *lab.Host, addr netip.Addr) lab.Port {
-		return lab.Port{Host: h, Name: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(addr, 24)}}
+	end := func(h *lab.Host, addrs ...netip.Addr) lab.Port {
+		p := lab.Port{Host: h, Name: "eth0"}
+		for _, a := range addrs {
+			p.Addresses = append(p.Addresses, netip.PrefixFrom(a, 32))
+		}
+		return p
 	}
 	return errors.Join(
-		lab.Link(end(n.pod, podAddr), end(n.outside, outsideAddr)),
+		lab.Link(end(n.pod, podAddr), end(n.outside, outsideAddr, exemptAddr)),
 		n.pod.AddRoute(lab.Route{To: everywhere, Dev: "eth0"}),
 		n.outside.AddRoute(lab.Route{To: everywhere, Dev: "eth0"}),
 	)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // which is both pod and server: it sends, and what it sent has arrived when the send returns.
 type path struct {
 	*variantNode
-	udpPod, udpServer int
+	udp, exempt       udpEnds // towards an address that is translated to, and one that is exempt
 	tcpPod, tcpServer int
 	listener          int
 	server            unix.SockaddrInet4 // where listener listens
@@ -33,26 +34,20 @@ const (
 func (p *path) open(ctx context.Context) error {
 	p.requests, p.replies = newBatch(batchSize, messageSize, false), newBatch(batchSize, messageSize, true)
 	p.data = make([]byte, streamWrite)
-	at := fmt.Sprintf("%s:%d", outsideAddr, outsidePort)
-	udp, err := p.outside.ListenPacket("udp4", at)
-	if err != nil {
+	var err error
+	if p.udp, err = p.openUDP(ctx, outsideAddr); err != nil {
 		return err
 	}
-	if p.udpServer, err = p.keep(udp); err != nil {
+	if p.exempt, err = p.openUDP(ctx, exemptAddr); err != nil {
 		return err
 	}
-	client, err := p.pod.Dial(ctx, "udp4", at)
-	if err != nil {
-		return err
-	}
-	if p.udpPod, err = p.keep(client); err != nil {
-		return err
-	}
+	at := netip.AddrPortFrom(outsideAddr, outsidePort).String()
 	listener, err := p.outside.Listen("tcp4", at)
 	if err != nil {
 		return err
 	}
-	if client, err = p.pod.Dial(ctx, "tcp4", at); err != nil {
+	client, err := p.pod.Dial(ctx, "tcp4", at)
+	if err != nil {
 		return err
 	}
 	if p.tcpPod, err = p.keep(client); err != nil {
@@ -68,6 +63,26 @@ func (p *path) open(ctx context.Context) error {
 	p.listener, err = p.keep(listener)
 	p.server = unix.SockaddrInet4{Addr: outsideAddr.As4(), Port: outsidePort}
 	return err
+}
+
+// udpEnds are a socket of the pod's and one of the server's that it talks to.
+type udpEnds struct{ pod, server int }
+
+func (p *path) openUDP(ctx context.Context, addr netip.Addr) (ends udpEnds, err error) {
+	at := netip.AddrPortFrom(addr, outsidePort).String()
+	server, err := p.outside.ListenPacket("udp4", at)
+	if err != nil {
+		return ends, err
+	}
+	if ends.server, err = p.keep(server); err != nil {
+		return ends, err
+	}
+	client, err := p.pod.Dial(ctx, "udp4", at)
+	if err != nil {
+		return ends, err
+	}
+	ends.pod, err = p.keep(client)
+	return ends, err
 }
 
 // keep takes a socket away from Go's poller: it does not wait, and what is tried on it says EAGAIN
@@ -131,17 +146,20 @@ func during(d time.Duration, do func() (units int, err error)) (slot, error) {
 }
 
 // udpPairs sends messages and answers them; a unit is one there and one back.
-func (p *path) udpPairs(d time.Duration) (slot, error) {
+func (p *path) udpPairs(d time.Duration) (slot, error)    { return p.pairs(d, p.udp) }
+func (p *path) exemptPairs(d time.Duration) (slot, error) { return p.pairs(d, p.exempt) }
+
+func (p *path) pairs(d time.Duration, ends udpEnds) (slot, error) {
 	return during(d, func() (int, error) {
-		err := p.requests.send(p.udpPod, batchSize)
+		err := p.requests.send(ends.pod, batchSize)
 		if err == nil {
-			err = p.replies.receive(p.udpServer, batchSize)
+			err = p.replies.receive(ends.server, batchSize)
 		}
 		if err == nil {
-			err = p.replies.send(p.udpServer, batchSize)
+			err = p.replies.send(ends.server, batchSize)
 		}
 		if err == nil {
-			err = p.requests.receive(p.udpPod, batchSize)
+			err = p.requests.receive(ends.pod, batchSize)
 		}
 		return batchSize, err
 	})

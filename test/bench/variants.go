@@ -119,9 +119,6 @@ func (v variant) check(ctx context.Context, at *variantNode) error {
 		want = nodeAddr
 	}
 	for _, c := range []struct{ to, want netip.Addr }{{outsideAddr, want}, {exemptAddr, podAddr}} {
-		if v.noNode && c.to == exemptAddr {
-			continue
-		}
 		for _, network := range []string{"tcp4", "udp4"} {
 			saw, err := at.seenFrom(ctx, network, c.to)
 			if err != nil {
