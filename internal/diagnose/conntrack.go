@@ -25,7 +25,7 @@ func conntrack(now, earlier *Conntrack, f *Facts) []Problem {
 	if failed > 0 {
 		found = append(found, Problem{Kind: InsertFailures, Object: "connection tracking", Field: "insert_failed",
 			What:   fmt.Sprintf("%d first packets of connections were dropped within %v: no free source port towards their destination, or two packets took the same one at once", failed, window),
-			Remedy: "widen portRange, use portAllocation FullyRandom, or add addresses by further nodes; the busiest destinations are below"})
+			Remedy: "widen portRange, use portAllocation FullyRandom, or let pods on more nodes open them; sallyport status -o json has the busiest destinations"})
 	}
 	if dropped := grown(now.Dropped, earlier.Dropped); dropped > failed && !full {
 		found = append(found, Problem{Kind: ConntrackFull, Object: "connection tracking", Field: "drop",

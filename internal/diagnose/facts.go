@@ -14,6 +14,8 @@ type Facts struct {
 	Window  time.Duration
 	// Rules are those of others that translate.
 	Rules *Ruleset
+	// Ports are those that translated connections use.
+	Ports *Ports
 	// Unread are the things that could not be read.
 	Unread []Unread
 }

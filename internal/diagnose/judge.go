@@ -24,6 +24,9 @@ func Judge(s *model.Snapshot, plan *compile.Plan, f *Facts) Report {
 	if f.Conntrack != nil {
 		found = append(found, conntrack(f.Conntrack, f.Earlier, f)...)
 	}
+	if f.Ports != nil {
+		found = append(found, usedUp(f.Ports)...)
+	}
 	for _, u := range f.Unread {
 		found = append(found, Problem{Kind: NotExamined, Object: u.What, What: fmt.Sprintf("could not be read: %v", u.Why),
 			Remedy: "the agent needs CAP_NET_ADMIN, and /proc/sys/net of its network namespace"})

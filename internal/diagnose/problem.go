@@ -12,6 +12,7 @@ type Kind string
 const (
 	ConntrackFull              Kind = "ConntrackFull"
 	InsertFailures             Kind = "InsertFailures"
+	PortsUsedUp                Kind = "PortsUsedUp"
 	ForwardingOff              Kind = "ForwardingOff"
 	AddressMissing             Kind = "AddressMissing"
 	PoolOverlapsSubnet         Kind = "PoolOverlapsSubnet"
@@ -22,7 +23,7 @@ const (
 
 // Kinds lists every kind, the worst first: what drops packets, then what sends wrong ones, then what may.
 func Kinds() []Kind {
-	return []Kind{ForwardingOff, AddressMissing, ConntrackFull, InsertFailures, ForeignTranslation, PoolOverlapsSubnet,
+	return []Kind{ForwardingOff, AddressMissing, ConntrackFull, PortsUsedUp, InsertFailures, ForeignTranslation, PoolOverlapsSubnet,
 		PossibleForeignTranslation, NotExamined}
 }
 
