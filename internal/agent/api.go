@@ -38,6 +38,7 @@ type Status struct {
 	Problems  []diagnose.Problem `json:"problems"`
 	Examined  time.Time          `json:"examined,omitzero"`   // absent before the first examination
 	Conntrack *ConntrackStatus   `json:"conntrack,omitempty"` // absent where it could not be read
+	Ports     *diagnose.Ports    `json:"ports,omitempty"`     // likewise; counted once a minute
 }
 
 // ConntrackStatus is how full the kernel's connection tracking is, and what it dropped.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/diagnose"
+	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/foreign"
 	"github.com/sallyport/sallyport/internal/driver/nft"
 	"github.com/sallyport/sallyport/internal/driver/nodefacts"
@@ -24,13 +25,19 @@ const (
 	examineShare = 20
 	// examineTimeout bounds one examination.
 	examineTimeout = 20 * time.Second
+	// portsEvery is the time between two looks at all flows while the plan stays the same.
+	portsEvery = time.Minute
 	// conntrackWindow is how far back drops are reported.
 	conntrackWindow = 5 * time.Minute
 )
 
 // diagnosis examines the node in the background. Nothing waits for it, and readiness does not depend on it.
 type diagnosis struct {
-	history []sample // the oldest first; used by the examining goroutine alone
+	// Used by the examining goroutine alone.
+	history   []sample // the oldest first
+	ports     *diagnose.Ports
+	portsPlan *compile.Plan // by which ports were counted
+	portsAt   time.Time     // when they were
 
 	mu   sync.Mutex
 	last examined
@@ -41,6 +48,7 @@ type examined struct {
 	at        time.Time // zero before the first
 	report    diagnose.Report
 	conntrack *diagnose.Conntrack // nil where it could not be read
+	ports     *diagnose.Ports     // likewise
 }
 
 // sample is what connection tracking had counted at one moment.
@@ -105,11 +113,13 @@ func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Pl
 	read("connection tracking", err)
 	f.Rules, err = foreign.Read(ctx, nft.TableName)
 	read("the rules of others", err)
+	f.Ports, err = a.diagnosis.usedPorts(ctx, plan)
+	read("the ports of translated connections", err)
 	a.diagnosis.remember(now.at, f)
 	if ctx.Err() != nil && f.Conntrack == nil {
 		return // we are being stopped, or it took too long: what was found before stays
 	}
-	now.report, now.conntrack = diagnose.Judge(s, plan, f), f.Conntrack
+	now.report, now.conntrack, now.ports = diagnose.Judge(s, plan, f), f.Conntrack, f.Ports
 	a.diagnosis.mu.Lock()
 	defer a.diagnosis.mu.Unlock()
 	a.diagnosis.last = now
@@ -129,10 +139,31 @@ func (d *diagnosis) remember(now time.Time, f *diagnose.Facts) {
 	d.history = append(d.history, sample{now, *f.Conntrack})
 }
 
+// usedPorts counts the ports of translated flows, or says what was counted not long ago.
+func (d *diagnosis) usedPorts(ctx context.Context, plan *compile.Plan) (*diagnose.Ports, error) {
+	if plan == d.portsPlan && time.Since(d.portsAt) < portsEvery {
+		return d.ports, nil
+	}
+	var c *diagnose.PortCounter
+	_, err := conntrack.NewTable(0).Walk(ctx, func() conntrack.Visit {
+		c = diagnose.NewPortCounter(&plan.NAT) // anew for each try
+		return func(f *conntrack.Flow) (end bool) {
+			c.Add(f.Protocol, f.Original.Source.Addr(), f.Reply.Destination, f.Reply.Source)
+			return false
+		}
+	})
+	d.ports, d.portsPlan, d.portsAt = nil, plan, time.Now()
+	if err == nil {
+		d.ports = c.Result()
+	}
+	return d.ports, err
+}
+
 // addDiagnosis adds what the last examination found to a status.
 func (a *Agent) addDiagnosis(s *Status) {
 	last := a.diagnosis.get()
 	s.Examined, s.Problems = last.at, append([]diagnose.Problem{}, last.report.Problems...)
+	s.Ports = last.ports
 	if c := last.conntrack; c != nil {
 		s.Conntrack = &ConntrackStatus{Entries: c.Entries, Limit: c.Limit, InsertFailed: c.InsertFailed, Dropped: c.Dropped}
 	}
@@ -153,4 +184,16 @@ func (a *Agent) collectDiagnosis(send func(d *prometheus.Desc, t prometheus.Valu
 		send(desc("conntrack_dropped_total", "Packets dropped by connection tracking, for that reason or since the table was full."),
 			prometheus.CounterValue, float64(c.Dropped))
 	}
+	if last.ports == nil {
+		return
+	}
+	used := desc("ports_used", "Source ports of a translated address that are in use.", "address", "protocol")
+	for _, p := range last.ports.Addresses {
+		send(used, prometheus.GaugeValue, float64(p.Ports), p.Address.String(), p.Protocol)
+	}
+	share := 0.0
+	for _, p := range last.ports.Destinations {
+		share = max(share, float64(p.Used)/float64(p.Available))
+	}
+	send(desc("busiest_destination_ports_ratio", "Share of the source ports in use towards the destination where it is highest."), prometheus.GaugeValue, share)
 }

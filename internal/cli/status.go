@@ -17,6 +17,9 @@ import (
 // poolsShown bounds the pools in a status that a person reads; -o json has them all.
 const poolsShown = 20
 
+// busyFrom is the share of source ports in use, in percent, from which a destination is shown.
+const busyFrom = 10
+
 // problemsShown bounds the problems likewise: the worst come first.
 const problemsShown = 4
 
@@ -115,6 +118,9 @@ func printStatus(w io.Writer, s *agent.Status) error {
 		fmt.Fprintf(w, "\nWarning: %s\n", f)
 	}
 	printProblems(w, s.Problems)
+	if err := printBusiest(w, s.Ports); err != nil {
+		return err
+	}
 	return printPools(w, s.Pools)
 }
 
@@ -153,6 +159,22 @@ func printProblems(w io.Writer, problems []diagnose.Problem) {
 	if more := len(problems) - problemsShown; more > 0 {
 		fmt.Fprintf(w, "  and %d more: sallyport status -o json\n", more)
 	}
+}
+
+// printBusiest prints the destinations towards which many of the source ports are in use.
+func printBusiest(w io.Writer, p *diagnose.Ports) error {
+	if p == nil || len(p.Destinations) == 0 || p.Destinations[0].Percent() < busyFrom {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BUSIEST DESTINATION\tPROTOCOL\tFROM\tPORTS IN USE")
+	for i := range p.Destinations {
+		if d := &p.Destinations[i]; d.Percent() >= busyFrom {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%d of %d (%d%%)\n", d.Destination, d.Protocol, d.Address, d.Used, d.Available, d.Percent())
+		}
+	}
+	return t.Flush()
 }
 
 func printPools(w io.Writer, pools []agent.PoolStatus) error {

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -14,6 +15,45 @@ import (
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
+
+// TestPorts uses up the ports towards one destination, and looks for that in the status and the metrics.
+func TestPorts(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	const ranged = "---\napiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata:\n  name: ports\nspec:\n  portRange: 4000-4015\n"
+	s.write("pods.yaml", poolsOfPod(true)+ranged)
+	s.start()
+	for range 40 {
+		conn, err := s.pod.Dial(t.Context(), "udp", s.far[0].LocalAddr().String())
+		labtest.Must(t, err)
+		defer conn.Close()
+		_, err = conn.Write([]byte("x"))
+		labtest.Must(t, err)
+	}
+	s.write("more.yaml", fixedTo("")) // another plan, and so another examination
+	out, err := s.waitFor(func(out string, err error) bool {
+		return strings.Contains(out, "PortsUsedUp") && strings.Contains(out, "InsertFailures")
+	})
+	if err != nil {
+		t.Fatalf("the problems do not show: %s", out)
+	}
+	seen := fmt.Sprintf("udp connections from %s to %s", pathNode[0], s.far[0].LocalAddr())
+	for _, part := range []string{seen + ": 16 of 16 source ports are in use (100%)", "BUSIEST DESTINATION", "16 of 16 (100%)"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("the status does not say %q:\n%s", part, out)
+		}
+	}
+	got := s.status()
+	if got.Conntrack.InsertFailed < 24 || got.Ports == nil || len(got.Ports.Destinations) == 0 || got.Ports.Destinations[0].Used != 16 {
+		t.Errorf("status: %+v, %+v", got.Conntrack, got.Ports)
+	}
+	for _, metric := range []string{fmt.Sprintf(`sallyport_ports_used{address=%q,protocol="udp"} 16`, pathNode[0]),
+		"sallyport_busiest_destination_ports_ratio 1", `sallyport_problem{kind="PortsUsedUp"} 1`} {
+		if all := s.metrics(); !strings.Contains(all, "\n"+metric) {
+			t.Errorf("the metrics do not say %s:\n%s", metric, all)
+		}
+	}
+}
 
 // fixedTo is a NATConfiguration that translates to an address.
 func fixedTo(address string) string {
