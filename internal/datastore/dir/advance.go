@@ -23,7 +23,7 @@ func (s *Store) advance() {
 	s.tables, all = s.tables.with(changes)
 	s.version++
 	s.stale = true
-	s.saver.add(all)
+	s.saver.add(all, s.tables.records)
 	s.log.Info("resources changed", "version", s.version, "changed", len(changes), "pools", len(s.tables.snapshot.Pools),
 		"nat-configurations", len(s.tables.snapshot.NATConfigurations), "nodes", len(s.tables.snapshot.Nodes))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
 	"sync"
 	"time"
 
@@ -24,21 +25,34 @@ type saver struct {
 
 	mu      sync.Mutex
 	pending map[Key]*record // what is to be saved; nil values are deletions
+	all     []*record       // everything in force, pending included
 	err     error
 
 	// The rest belongs to run's goroutine while that lasts.
-	db   *bbolt.DB // nil: it could not be opened
-	anew bool      // what the file holds was never loaded, so that differences to it are not known
+	db    *bbolt.DB // nil: it could not be opened
+	file  os.FileInfo
+	known bool // what the file holds is what was in force before the pending changes
 }
 
 func newSaver(stateDir string, db *bbolt.DB, loaded bool, err error, log *slog.Logger) *saver {
-	return &saver{stateDir: stateDir, log: log, db: db, anew: !loaded, err: err, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	s := &saver{stateDir: stateDir, log: log, err: err, wake: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	if db != nil {
+		s.hold(db, loaded)
+	}
+	return s
 }
 
-// add hands over changes; an empty list says that the state is good as it is. They are written once run is
-// woken.
-func (s *saver) add(changes []change) {
+// hold takes an open file, and notes which one it is.
+func (s *saver) hold(db *bbolt.DB, known bool) {
+	s.db, s.known = db, known
+	s.file, _ = os.Stat(db.Path()) // one that is gone by now is replaced with the first change
+}
+
+// add hands over changes, with everything that is in force after them; an empty list says that the state is good
+// as it is. They are written once run is woken.
+func (s *saver) add(changes []change, all []*record) {
 	s.mu.Lock()
+	s.all = all
 	if s.pending == nil {
 		s.pending = map[Key]*record{}
 	}
@@ -82,13 +96,13 @@ func (s *saver) waiting() bool {
 // save writes what is pending; after a failure that stays so.
 func (s *saver) save() {
 	s.mu.Lock()
-	batch := s.pending
+	batch, all := s.pending, s.all
 	s.pending = nil
 	s.mu.Unlock()
 	if batch == nil {
 		return
 	}
-	err := s.write(batch)
+	err := s.write(batch, all)
 	s.mu.Lock()
 	before := s.err
 	s.err = err
@@ -108,18 +122,37 @@ func (s *saver) save() {
 	}
 }
 
-// write opens the file where that failed before, and saves.
-func (s *saver) write(batch map[Key]*record) error {
+// write opens the file where that failed before, or where it is another one by now, and saves the changes: to a
+// file that holds who knows what, everything.
+func (s *saver) write(batch map[Key]*record, all []*record) error {
+	if s.db != nil && s.replaced() {
+		s.log.Warn("the file of the last good state was removed or replaced; it is written anew", "file", s.db.Path())
+		if err := s.close(); err != nil {
+			return err
+		}
+	}
 	if s.db == nil {
 		db, err := openDB(s.stateDir)
 		if err != nil {
 			return err
 		}
-		s.db = db
+		s.hold(db, false)
 	}
-	err := saveDB(s.db, batch, s.anew)
-	s.anew = s.anew && err != nil
+	if !s.known {
+		batch = make(map[Key]*record, len(all))
+		for _, r := range all {
+			batch[r.Key] = r
+		}
+	}
+	err := saveDB(s.db, batch, !s.known)
+	s.known = s.known || err == nil
 	return err
+}
+
+// replaced says whether another file, or none, stands where the open one did.
+func (s *saver) replaced() bool {
+	now, err := os.Stat(s.db.Path())
+	return err != nil || !os.SameFile(now, s.file)
 }
 
 // close lets go of the file. It must not be called while run lasts.

@@ -257,3 +257,46 @@ func TestParseEvents(t *testing.T) {
 		t.Errorf("%v out of a fragment", got)
 	}
 }
+
+// The state file may be another one by the time that it can be written: an administrator mends the disk, or
+// removes what is there. What is saved then must be all that is in force, not what changed since.
+func TestTheWholeStateIsSavedToANewFile(t *testing.T) {
+	t.Parallel()
+	labtest.Need(t)
+	for _, test := range []struct {
+		name string
+		lose func(t *testing.T, dir, state string) *harness // a running agent whose state file is another one than it began with
+	}{
+		{"read-only at the start", func(t *testing.T, dir, state string) *harness {
+			must(t, unix.Mount(state, state, "", unix.MS_BIND, ""))
+			must(t, unix.Mount("", state, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))
+			h := start(t, dir, state)
+			h.until("a warning", func(s State) bool { return len(s.Warnings) == 1 })
+			must(t, unix.Unmount(state, unix.MNT_DETACH))
+			must(t, os.Remove(filepath.Join(state, dbName)))
+			return h
+		}},
+		{"removed meanwhile", func(t *testing.T, dir, state string) *harness {
+			h := start(t, dir, state)
+			must(t, os.Remove(filepath.Join(state, dbName)))
+			return h
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
+			h.untilPools("a=10.1.0.0/24")
+			h.stop()
+			h = test.lose(t, h.dir, h.state)
+			write(t, filepath.Join(h.dir, "b.yaml"), pool("b", "10.2.0.0/24"))
+			h.untilPools("a=10.1.0.0/24", "b=10.2.0.0/24")
+			h.until("the state to be saved", func(s State) bool { return len(s.Warnings) == 0 })
+			h.stop()
+			write(t, filepath.Join(h.dir, "c.yaml"), "[")
+			h = start(t, h.dir, h.state)
+			if s := h.untilFault("YAML"); len(pools(s)) != 2 {
+				t.Errorf("the last good state has pools %v", pools(s))
+			}
+		})
+	}
+}
