@@ -71,7 +71,7 @@ func TestGet(t *testing.T) {
 	dir := manifests(t, pools)
 	table := `NAME        CIDR            NATOUTGOING   DISABLED   ALLOCATABLE
 corporate   10.0.0.0/8      false         true       PoolDisabled
-private     10.244.0.0/16   true          false      Allocatable
+private     10.244.0.0/16   true          false      OK
 `
 	for _, alias := range []string{"ippool", "ippools", "ipp", "pool", "pools", "IPPool", "ippools.projectcalico.org", "ippool.crd.projectcalico.org"} {
 		out, errs, code := sallyport(t, dir, "", "get", alias)
@@ -94,7 +94,7 @@ spec:
 status:
   conditions:
   - message: the pool gives out addresses
-    reason: Allocatable
+    reason: OK
     status: "True"
     type: Allocatable
 `)
@@ -132,8 +132,8 @@ func TestGetAsksTheAgentOfThisDirectory(t *testing.T) {
 		want   string // of the pool private
 	}{
 		{"the agent of this directory", agent.Status{Dir: dir, Pools: said("10.244.0.0/16")}, "SaidByTheAgent"},
-		{"another directory", agent.Status{Dir: t.TempDir(), Pools: said("10.244.0.0/16")}, "Allocatable"},
-		{"an older pool", agent.Status{Dir: dir, Pools: said("10.245.0.0/16")}, "Allocatable"},
+		{"another directory", agent.Status{Dir: t.TempDir(), Pools: said("10.244.0.0/16")}, "OK"},
+		{"an older pool", agent.Status{Dir: dir, Pools: said("10.245.0.0/16")}, "OK"},
 	} {
 		status = tc.status
 		out, errs, code := sallyport(t, dir, "", "get", "pools", "--socket", socket)

@@ -17,9 +17,9 @@ type Condition struct {
 	Message     string
 }
 
-// The reasons of the Allocatable condition.
+// The reasons of the Allocatable condition, as package api/v3 has them.
 const (
-	ReasonAllocatable  = "Allocatable"
+	ReasonOK           = "OK"
 	ReasonPoolDisabled = "PoolDisabled"
 	ReasonCIDROverlap  = "CIDROverlap"
 )
@@ -53,7 +53,7 @@ func Allocatable(pools []model.Pool) map[string]Condition {
 			continue
 		}
 		won.Insert(p.CIDR, p)
-		out[p.Name] = Condition{Allocatable: true, Reason: ReasonAllocatable, Message: "the pool gives out addresses"}
+		out[p.Name] = Condition{Allocatable: true, Reason: ReasonOK, Message: "the pool gives out addresses"}
 	}
 	return out
 }

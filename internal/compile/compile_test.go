@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -131,5 +132,17 @@ func BenchmarkAllocatable10000Pools(b *testing.B) {
 	s := tenThousandPools()
 	for b.Loop() {
 		Allocatable(s.Pools)
+	}
+}
+
+// The package knows no Kubernetes types, so that it says the reasons itself.
+func TestReasonsAreThoseOfTheAPI(t *testing.T) {
+	t.Parallel()
+	for ours, api := range map[string]string{
+		ReasonOK: apiv3.IPPoolReasonOK, ReasonPoolDisabled: apiv3.IPPoolReasonPoolDisabled, ReasonCIDROverlap: apiv3.IPPoolReasonCIDROverlap,
+	} {
+		if ours != api {
+			t.Errorf("%q is %q in the API", ours, api)
+		}
 	}
 }

@@ -298,11 +298,11 @@ func TestAllocatableNeverOverlaps(t *testing.T) {
 			rivals := slices.ContainsFunc(pools, func(q model.Pool) bool {
 				return q.Name != p.Name && first[q.Name].Allocatable && q.CIDR.Overlaps(p.CIDR)
 			})
-			want := map[bool]string{true: ReasonCIDROverlap, false: ReasonAllocatable}[rivals]
+			want := map[bool]string{true: ReasonCIDROverlap, false: ReasonOK}[rivals]
 			if p.Disabled {
 				want = ReasonPoolDisabled
 			}
-			if c.Reason != want || c.Allocatable != (want == ReasonAllocatable) {
+			if c.Reason != want || c.Allocatable != (want == ReasonOK) {
 				t.Fatalf("pool %s (%s): %+v, want %s", p.Name, p.CIDR, c, want)
 			}
 			// An allocatable pool keeps it against a newcomer, however old that is made to look.
