@@ -30,6 +30,14 @@ type Driver interface {
 	Observe(ctx context.Context) (drift int, err error)
 }
 
+// Watcher is a driver that notices when somebody else changes its part of the kernel.
+type Watcher interface {
+	Driver
+	// Watch calls changed, which does not wait, when somebody else has changed that part or may have, until the
+	// context ends or it cannot go on.
+	Watch(ctx context.Context, changed func()) error
+}
+
 // Follower is a driver that depends on what another one has brought to the kernel: that before it in
 // Options.Drivers. It is applied once that one holds a plan, by a goroutine of its own, so that it holds up
 // nobody.
@@ -46,8 +54,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Resync is the time between two looks at the kernel; 1 minute by default.
 	Resync time.Duration
-	// RetryMin and RetryMax bound the pause after a failure, which doubles from one to the other;
-	// 50 milliseconds and 30 seconds by default.
+	// RetryMin and RetryMax bound the pause after a failure, and that between two repairs where somebody undoes
+	// them again and again; both double from one to the other. 50 milliseconds and 30 seconds by default.
 	RetryMin, RetryMax time.Duration
 }
 
@@ -196,11 +204,15 @@ func (l *Loop) Turn(ctx context.Context) error {
 
 // Run works until the context ends; it leaves the kernel as it is.
 func (l *Loop) Run(ctx context.Context) {
-	var followers sync.WaitGroup
-	defer followers.Wait()
+	var others sync.WaitGroup
+	defer others.Wait()
 	var workers []*worker
+	look := make(chan struct{}, 1)
 	for i, d := range l.opts.Drivers {
 		w := &worker{loop: l, index: i, driver: d, log: l.opts.Log.With("driver", d.Name())}
+		if d, ok := d.(Watcher); ok {
+			others.Go(func() { w.watch(ctx, d, look) })
+		}
 		f, ok := d.(Follower)
 		if !ok || len(workers) == 0 {
 			workers = append(workers, w)
@@ -213,15 +225,15 @@ func (l *Loop) Run(ctx context.Context) {
 		l.mu.Lock()
 		l.turns = append(l.turns, turn)
 		l.mu.Unlock()
-		followers.Go(func() { l.drive(ctx, []*worker{w}, turn, t.wake, t.take) })
+		others.Go(func() { l.drive(ctx, []*worker{w}, turn, t.wake, t.take, nil) })
 	}
-	l.drive(ctx, workers, l.turns[0], l.wake, l.compile)
+	l.drive(ctx, workers, l.turns[0], l.wake, l.compile, look)
 }
 
-// drive applies the plans that next gives, one for each token at most, looks after what stands, and tries
-// again what failed, until the context ends. Each time that it comes round it gives turn a token, if that
+// drive applies the plans that next gives, one for each token at most, looks after what stands, sooner if look
+// has a token, and tries again what failed, until the context ends. Each time that it comes round it gives turn a token, if that
 // is waited for.
-func (l *Loop) drive(ctx context.Context, workers []*worker, turn chan<- struct{}, wake <-chan struct{}, next func() *compile.Plan) {
+func (l *Loop) drive(ctx context.Context, workers []*worker, turn chan<- struct{}, wake <-chan struct{}, next func() *compile.Plan, look <-chan struct{}) {
 	resync := time.NewTicker(l.opts.Resync)
 	defer resync.Stop()
 	retry := time.NewTimer(time.Hour)
@@ -235,6 +247,10 @@ func (l *Loop) drive(ctx context.Context, workers []*worker, turn chan<- struct{
 				for _, w := range workers {
 					w.apply(ctx, plan)
 				}
+			}
+		case <-look:
+			for _, w := range workers {
+				w.lookIfNoticed(ctx)
 			}
 		case <-resync.C:
 			for _, w := range workers {

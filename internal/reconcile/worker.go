@@ -21,6 +21,8 @@ type worker struct {
 	undone  bool          // somebody changed what stood, and it was not repaired yet
 	pause   time.Duration // 0 while all is well
 	retryAt time.Time
+
+	fight fight
 }
 
 // apply takes a new plan to the kernel.
@@ -39,7 +41,7 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 			return
 		}
 		d.Applied = time.Now()
-		if s.Plan == plan { // else a follower has a newer one before it
+		if s.Plan == plan && !w.fight.doubted { // else a follower has a newer one before it
 			d.Ready, d.Error = true, ""
 		}
 	})
@@ -71,10 +73,11 @@ func (w *worker) observe(ctx context.Context) {
 	case err != nil:
 		w.log.Error("could not read the kernel back", "error", err)
 	case drift == 0:
+		w.trust()
 		return
 	default:
 		w.undone = true
-		w.log.Warn("somebody changed what we own in the kernel: repairing", "differences", drift)
+		w.strike(drift)
 		w.loop.update(func(s *State) {
 			d := &s.Drivers[w.index]
 			d.Ready, d.Error = false, "somebody changed what we own in the kernel; it is being repaired"
@@ -85,17 +88,23 @@ func (w *worker) observe(ctx context.Context) {
 }
 
 func (w *worker) retryIfDue(ctx context.Context) {
-	if w.pause > 0 && !time.Now().Before(w.retryAt) {
+	switch now := time.Now(); {
+	case w.pause > 0 && !now.Before(w.retryAt):
 		w.apply(ctx, w.plan)
+	case w.fight.doubted && !now.Before(w.fight.lookAt):
+		w.observe(ctx)
 	}
 }
 
-// nextRetry is the time until a worker wants to try again; long when none does.
+// nextRetry is the time until a worker wants to try or look again; long when none does.
 func nextRetry(ws []*worker) time.Duration {
 	next := time.Hour
 	for _, w := range ws {
 		if w.pause > 0 {
 			next = min(next, max(0, time.Until(w.retryAt)))
+		}
+		if w.fight.doubted {
+			next = min(next, max(0, time.Until(w.fight.lookAt)))
 		}
 	}
 	return next

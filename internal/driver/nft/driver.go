@@ -20,6 +20,9 @@ type Options struct {
 	Log *slog.Logger
 	// NetNS is a file descriptor of the network namespace to work in; 0 is that of the calling thread.
 	NetNS int
+	// Unowned makes the driver leave the table open to others, as it must on kernels that cannot own tables.
+	// It is for tests and measurements of what happens then.
+	Unowned bool
 }
 
 // Stats say what a driver has done and what it holds.
@@ -49,8 +52,10 @@ type Driver struct {
 	applied *compile.NAT
 	settled bool
 
-	// unowned says that the kernel does not know how to own a table.
+	// unowned says that the kernel does not know how to own a table; open is closed then.
 	unowned bool
+	open    chan struct{}
+	netns   int
 	carried map[string]uint64 // by pool: connections counted by elements that are gone
 	dropped map[string]tally  // by chain: packets dropped by the leak guard
 	stats   Stats
@@ -63,11 +68,16 @@ func New(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket for nf_tables: %w", err)
 	}
-	return newDriver(s, o.Log), nil
+	d := newDriver(s, o.Log)
+	d.netns = o.NetNS
+	if o.Unowned {
+		d.leaveOpen()
+	}
+	return d, nil
 }
 
 func newDriver(s nfnetlink.Socket, log *slog.Logger) *Driver {
-	return &Driver{log: log, conn: newConn(s), carried: map[string]uint64{}, dropped: map[string]tally{}}
+	return &Driver{log: log, conn: newConn(s), carried: map[string]uint64{}, dropped: map[string]tally{}, open: make(chan struct{})}
 }
 
 // Close closes the driver. The kernel keeps what it holds.
@@ -130,7 +140,8 @@ func (d *Driver) converge(ctx context.Context, wanted *table) error {
 	}
 	err := d.commit(ctx, c, wanted)
 	if d.cannotOwn(c, err) {
-		d.unowned, wanted.flags = true, 0
+		d.leaveOpen()
+		wanted.flags = 0
 		if c = diff(d.held, wanted); c.empty() {
 			d.settle(wanted, c, nil)
 			return nil

@@ -71,7 +71,7 @@ func (n *namespace) watchedDriver() (*Driver, *faultySocket) {
 	}
 	faulty := &faultySocket{Socket: s}
 	d := newDriver(faulty, testLog(n.tb))
-	d.unowned = true
+	d.leaveOpen()
 	n.tb.Cleanup(func() { _ = d.Close() })
 	return d, faulty
 }

@@ -85,7 +85,7 @@ func (n *namespace) tryNFT(args ...string) (string, error) {
 func (n *namespace) driver() *Driver {
 	n.tb.Helper()
 	d := n.owner()
-	d.unowned = true
+	d.leaveOpen()
 	return d
 }
 

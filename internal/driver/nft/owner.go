@@ -63,3 +63,11 @@ func (d *Driver) cannotOwn(c *change, err error) bool {
 	}
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }
+
+// leaveOpen makes the driver do without owning the table.
+func (d *Driver) leaveOpen() {
+	if !d.unowned {
+		d.unowned = true
+		close(d.open)
+	}
+}

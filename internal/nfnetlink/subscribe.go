@@ -1,0 +1,47 @@
+package nfnetlink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Subscribe hands what the kernel tells a multicast group (unix.NFNLGRP_…) in a network namespace to handle,
+// until the context ends, which is no error, or the socket fails. It calls lost when the kernel had more to
+// tell than the socket holds, and once at the beginning: what came before is not known.
+func Subscribe(ctx context.Context, netns int, group uint32, lost func(), handle func(Message)) error {
+	s, err := Dial(netns)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.conn.JoinGroup(group); err != nil {
+		return fmt.Errorf("joining the netlink group %d: %w", group, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	lost()
+	buf := make([]byte, datagramLen)
+	for {
+		n, err := s.Receive(buf)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS), errors.Is(err, ErrMalformed):
+			lost()
+			continue
+		case err != nil:
+			return fmt.Errorf("receiving notifications: %w", err)
+		}
+		for m, err := range Messages(buf[:n]) {
+			if err != nil {
+				lost()
+				break
+			}
+			handle(m)
+		}
+	}
+}

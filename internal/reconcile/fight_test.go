@@ -1,0 +1,129 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// watchedDriver is a fakeDriver that tells of what a test changes behind its back.
+type watchedDriver struct {
+	fakeDriver
+	watching chan func()
+	broken   chan error
+}
+
+func newWatchedDriver() *watchedDriver {
+	return &watchedDriver{fakeDriver: fakeDriver{name: "d"}, watching: make(chan func(), 1), broken: make(chan error)}
+}
+
+func (d *watchedDriver) Watch(ctx context.Context, changed func()) error {
+	d.watching <- changed
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-d.broken:
+		return err
+	}
+}
+
+// tamper changes one thing behind the driver's back and has it noticed.
+func (d *watchedDriver) tamper(changed func()) {
+	d.set(func(d *fakeDriver) { d.drift = 1 })
+	changed()
+}
+
+func startWatched(t *testing.T) (*watchedDriver, *Loop, func()) {
+	t.Helper()
+	d := newWatchedDriver()
+	l := start(t, d)
+	l.SetLocal(model.Local{Name: "n"})
+	l.SetSnapshot(snapshot("10.0.0.0/8"), 1)
+	changed := <-d.watching
+	synctest.Wait()
+	return d, l, changed
+}
+
+func TestAChangeThatIsNoticedIsRepairedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d, l, changed := startWatched(t)
+		for want := range uint64(3) {
+			begun := time.Now()
+			d.tamper(changed)
+			synctest.Wait()
+			s, _ := l.State()
+			if ready, why := s.Ready(); !ready || s.Drivers[0].Repairs != want+1 || time.Since(begun) != 0 {
+				t.Fatalf("after %v: ready %t (%s), %+v", time.Since(begun), ready, why, s.Drivers[0])
+			}
+			time.Sleep(calm + time.Second)
+		}
+		changed() // of something that turns out to be as it was
+		synctest.Wait()
+		if s, _ := l.State(); s.Drivers[0].Repairs != 3 || !s.Drivers[0].Ready || d.count() != 4 {
+			t.Fatalf("%d applies, %+v", d.count(), s.Drivers[0])
+		}
+	})
+}
+
+// TestAFightBacksOff lets somebody undo every repair at once, for ten minutes.
+func TestAFightBacksOff(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d, l, changed := startWatched(t)
+		fought := false
+		for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+			d.tamper(changed)
+			synctest.Wait()
+			s, _ := l.State()
+			fought = fought || !s.Drivers[0].Ready && strings.Contains(s.Drivers[0].Error, "again and again")
+		}
+		s, _ := l.State()
+		if n := s.Drivers[0].Repairs; !fought || n < 10 || n > 60 {
+			t.Fatalf("%d repairs in ten minutes, reported: %t", n, fought)
+		}
+		time.Sleep(5 * time.Second) // so that no minute ends now
+		for s, _ = l.State(); s.Drivers[0].Ready; s, _ = l.State() {
+			d.tamper(changed)
+			synctest.Wait()
+		}
+		// A new plan is applied at once all the same, but does not make the node ready.
+		before := d.count()
+		l.SetSnapshot(snapshot("10.0.0.0/9"), 2)
+		synctest.Wait()
+		if s, _ := l.State(); d.count() != before+1 || s.Drivers[0].Ready {
+			t.Fatalf("a new plan: %d applies, %+v", d.count()-before, s.Drivers[0])
+		}
+		// Once it is over, the last change is repaired, and the next one at once again.
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if s, _ := l.State(); !s.Drivers[0].Ready {
+			t.Fatalf("after the fight: %+v", s.Drivers[0])
+		}
+		s, _ = l.State()
+		d.tamper(changed)
+		synctest.Wait()
+		if now, _ := l.State(); now.Drivers[0].Repairs != s.Drivers[0].Repairs+1 || !now.Drivers[0].Ready {
+			t.Fatalf("the next change: %+v, then %+v", s.Drivers[0], now.Drivers[0])
+		}
+	})
+}
+
+func TestAWatchThatBreaksIsBegunAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d, l, _ := startWatched(t)
+		d.broken <- errors.New("no buffer")
+		changed := <-d.watching
+		d.tamper(changed)
+		synctest.Wait()
+		if s, _ := l.State(); s.Drivers[0].Repairs != 1 {
+			t.Fatalf("%+v", s.Drivers[0])
+		}
+	})
+}
