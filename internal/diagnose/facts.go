@@ -48,6 +48,8 @@ type Interface struct {
 	// Routes are the destinations that the main routing table sends out by it, 0.0.0.0/0 and ::/0 among
 	// them. The reader bounds their number.
 	Routes []netip.Prefix
+	// OnLink are those of Routes that are reached without another machine.
+	OnLink []netip.Prefix
 	// ForwardIPv4 is the sysctl net.ipv4.conf.NAME.forwarding: packets that come in by it are forwarded.
 	ForwardIPv4 bool
 }

@@ -17,7 +17,9 @@ const maxPoints = 512
 
 // judgeRules finds the rules of others that translate what pods say. It takes packets through their chains: from
 // and to one address out of each part of the pools, and of the outside, that some rule or route tells apart.
-// A packet has no mark, as those that no service has touched, and leaves as the main routing table says.
+// A packet has no mark, as those that no service has touched. It leaves by the interface that the main routing
+// table says, and comes in by another one, by which that table reaches its source. One end is a pod of this
+// node, for what is outside the source: what others say to each other does not come by here.
 //
 // What we translate ourselves only a chain before ours can take; what we leave alone, between pools or from a
 // pool that is not translated, any chain.
@@ -120,12 +122,18 @@ type rulesJudge struct {
 	chains map[[2]string]*Chain
 	bases  []*Chain // by priority
 
-	routes                bart.Table[[]string] // the interfaces by which destinations are reached
-	sources, destinations []netip.Addr         // where matches and routes begin and end
+	routes                bart.Table[way] // how destinations are reached
+	sources, destinations []netip.Addr    // where matches and routes begin and end
 	protocols             []uint8
 
 	steps int
 	found map[*Rule]*catch
+}
+
+// way is how a destination is reached.
+type way struct {
+	by     []string // names of interfaces
+	onLink bool     // what is there is on this node, if it is a pod
 }
 
 // catch is what a rule catches.
@@ -138,9 +146,10 @@ type catch struct {
 func (j *rulesJudge) readRoutes(n *Node) {
 	for _, i := range n.Interfaces {
 		for _, r := range i.Routes {
-			by, _ := j.routes.Get(r)
-			j.routes.Insert(r, append(by, i.Name))
-			j.destinations = append(j.destinations, r.Addr(), netipx.RangeOfPrefix(r).To().Next())
+			w, _ := j.routes.Get(r)
+			j.routes.Insert(r, way{append(w.by, i.Name), w.onLink || r.Bits() > 0 && slices.Contains(i.OnLink, r)})
+			from, after := r.Masked().Addr(), netipx.RangeOfPrefix(r).To().Next()
+			j.sources, j.destinations = append(j.sources, from, after), append(j.destinations, from, after)
 		}
 	}
 }
@@ -180,10 +189,17 @@ func (j *rulesJudge) try(source, destination netip.Addr, area []netipx.IPRange, 
 			return
 		}
 	}
-	by, _ := j.routes.Lookup(destination)
-	for _, out := range by {
+	from, _ := j.routes.Lookup(source)
+	to, _ := j.routes.Lookup(destination)
+	if !from.onLink && (outside || !to.onLink) {
+		return
+	}
+	for _, out := range to.by {
 		if outside && !j.plan.NAT.Covers(out) {
 			continue // none of ours: others may translate there
+		}
+		if !slices.ContainsFunc(from.by, func(in string) bool { return in != out }) {
+			continue
 		}
 		for _, protocol := range j.protocols {
 			if protocol == uint8(compile.ICMP) && source.Is6() || protocol == uint8(compile.ICMPv6) && source.Is4() {

@@ -47,7 +47,8 @@ func chain(name string, rules ...Rule) Chain {
 func at(priority int32, c Chain) Chain { c.Priority = priority; return c }
 
 // TestForeignRules judges the rules of others on a node with a translated pool, one that is not, and an
-// exempt range behind the default route; 10.244.2.0/24 are pods elsewhere, behind a tunnel.
+// exempt range behind the default route. 10.244.1.0/24 and 203.0.113.0/26 are on this node, and 10.244.2.0/24
+// elsewhere, behind a tunnel.
 func TestForeignRules(t *testing.T) {
 	t.Parallel()
 	s := &model.Snapshot{Pools: []model.Pool{
@@ -69,12 +70,13 @@ func TestForeignRules(t *testing.T) {
 	}{
 		{"nothing", []Chain{base()}, none, ""},
 		{"all there is", []Chain{base(masquerade())}, between, "; and towards the outside, such as from pool public (203.0.113.0) to 1.0.0.0 by eth0"},
-		{"all pods", []Chain{base(masquerade(source("10.244.0.0/16")))}, between, "from pool pods (10.244.0.0) to pool corporate (10.0.0.0) by eth0"},
-		{"all pods, before us", []Chain{at(0, base(masquerade(source("10.244.0.0/16"), not(destination("10.0.0.0/8", "203.0.113.0/24")))))}, outside, "from pool pods (10.244.0.0) to 1.0.0.0 by eth0"},
+		{"all pods", []Chain{base(masquerade(source("10.244.0.0/16")))}, between, "from pool pods (10.244.0.0) to pool pods (10.244.1.2) by cni0"},
+		{"pods elsewhere", []Chain{base(masquerade(source("10.244.7.0/24"), not(destination("10.244.0.0/16", "203.0.113.0/24"))))}, none, ""},
+		{"all pods, before us", []Chain{at(0, base(masquerade(source("10.244.0.0/16"), not(destination("10.0.0.0/8", "203.0.113.0/24")))))}, outside, "from pool pods (10.244.1.2) to 1.0.0.0 by eth0"},
 		{"all pods to the outside", []Chain{base(masquerade(source("10.244.0.0/16"), not(destination("10.0.0.0/8", "203.0.113.0/24"))))}, none, ""},
 		{"at our priority", []Chain{at(OurPriority, base(masquerade(source("10.244.0.0/16"), not(destination("10.0.0.0/8", "203.0.113.0/24")))))}, "may catch connections towards the outside", ""},
 		{"some pods", []Chain{base(masquerade(source("10.244.1.128/25")))}, between, "from pool pods (10.244.1.128)"},
-		{"a pool that is not translated", []Chain{base(masquerade(source("203.0.113.64/26"), not(destination("10.0.0.0/8", "203.0.113.0/24"))))}, outside, "from pool public (203.0.113.64)"},
+		{"a pool that is not translated", []Chain{base(masquerade(source("203.0.113.32/27"), not(destination("10.0.0.0/8", "203.0.113.0/24"))))}, outside, "from pool public (203.0.113.32)"},
 		{"containers of another program", []Chain{base(masquerade(source("172.17.0.0/16"), not(out("docker0"))))}, none, ""},
 		{"a bridge's own range", []Chain{base(masquerade(source("10.244.1.0/24"), not(out("cni0"))))}, between, "by eth0"},
 		{"what a pod says to itself", []Chain{base(masquerade(source("10.244.1.5/32"), destination("10.244.1.5/32")))}, none, ""},

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -109,13 +110,13 @@ func readRoutes(h *netlink.Handle, n *diagnose.Node, index map[int]int) error {
 			if !ok || r.Type != unix.RTN_UNICAST || to.Addr().IsLinkLocalUnicast() || to.Addr().IsMulticast() {
 				return seen < maxRoutes
 			}
-			out := []int{r.LinkIndex}
-			for _, hop := range r.MultiPath {
-				out = append(out, hop.LinkIndex)
+			hops := []hop{{r.LinkIndex, r.Gw, r.Via}}
+			for _, h := range r.MultiPath {
+				hops = append(hops, hop{h.LinkIndex, h.Gw, h.Via})
 			}
-			for _, l := range out {
-				if k, up := index[l]; up && (len(n.Interfaces[k].Routes) < maxRoutesEach || to.Bits() == 0) {
-					n.Interfaces[k].Routes = append(n.Interfaces[k].Routes, to)
+			for _, h := range hops {
+				if k, up := index[h.link]; up && (len(n.Interfaces[k].Routes) < maxRoutesEach || to.Bits() == 0) {
+					h.add(&n.Interfaces[k], to)
 				}
 			}
 			return seen < maxRoutes
@@ -126,6 +127,24 @@ func readRoutes(h *netlink.Handle, n *diagnose.Node, index map[int]int) error {
 		}
 	}
 	return nil
+}
+
+// hop is one way that a route goes.
+type hop struct {
+	link    int
+	gateway net.IP
+	via     netlink.Destination // a gateway of the other family
+}
+
+// add adds a route to the interface by which it goes. A gateway that is an address of that interface is none:
+// some networks for pods write routes so.
+func (h hop) add(i *diagnose.Interface, to netip.Prefix) {
+	i.Routes = append(i.Routes, to)
+	gateway, _ := netip.AddrFromSlice(h.gateway)
+	own := slices.ContainsFunc(i.Addresses, func(a netip.Prefix) bool { return a.Addr() == gateway.Unmap() })
+	if h.via == nil && (h.gateway == nil || own) {
+		i.OnLink = append(i.OnLink, to)
+	}
 }
 
 // isLocal says whether the kernel delivers packets to an address on this node: by an interface's address, or

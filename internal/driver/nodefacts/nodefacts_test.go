@@ -74,15 +74,18 @@ func named(t *testing.T, n *diagnose.Node, name string) diagnose.Interface {
 func TestInterfaces(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t)
+	labtest.Must(t, n.node.AddRoute(lab.Route{To: netip.MustParsePrefix("198.51.100.0/24"), Via: netip.MustParseAddr("192.0.2.1")})) // by its own address
 	got := n.read(t)
 	for _, want := range []diagnose.Interface{
 		{Name: "lo", Loopback: true, Physical: true, Addresses: prefixes("127.0.0.1/8", "::1/128")},
-		{Name: "pod0", Addresses: prefixes("10.244.1.1/24", "fd00:1::1/64"), Routes: prefixes("10.244.1.0/24", "fd00:1::/64")},
-		{Name: "eth0.5", Addresses: prefixes("192.0.2.1/24", "2001:db8::1/64"), Routes: prefixes("0.0.0.0/0", "192.0.2.0/24", "2001:db8::/64", "::/0")},
+		{Name: "pod0", Addresses: prefixes("10.244.1.1/24", "fd00:1::1/64"), Routes: prefixes("10.244.1.0/24", "fd00:1::/64"), OnLink: prefixes("10.244.1.0/24", "fd00:1::/64")},
+		{Name: "eth0.5", Addresses: prefixes("192.0.2.1/24", "2001:db8::1/64"), Routes: prefixes("0.0.0.0/0", "192.0.2.0/24", "198.51.100.0/24", "2001:db8::/64", "::/0"),
+			OnLink: prefixes("192.0.2.0/24", "198.51.100.0/24", "2001:db8::/64")},
 	} {
 		i := named(t, got, want.Name)
-		slices.SortFunc(i.Routes, netip.Prefix.Compare)
-		slices.SortFunc(want.Routes, netip.Prefix.Compare)
+		for _, list := range [][]netip.Prefix{i.Routes, want.Routes, i.OnLink, want.OnLink} {
+			slices.SortFunc(list, netip.Prefix.Compare)
+		}
 		if a, b := fmt.Sprint(i), fmt.Sprint(want); a != b {
 			t.Errorf("read %s, want %s", a, b)
 		}
