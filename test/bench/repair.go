@@ -11,34 +11,17 @@ import (
 // measureRepair does to the agent's table what others might do, and waits for the first flow that is
 // translated again. Where the kernel does not let others touch the table there is nothing to wait for.
 func measureRepair(ctx context.Context, o options, tmp string) (_ []result, err error) {
-	dir, state, err := manifests(tmp, 10)
+	f, err := newAgentFlipper(ctx, o, tmp, 10)
 	if err != nil {
 		return nil, err
 	}
-	n, err := newNetwork(true)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, n.close()) }()
-	a, err := startAgent(ctx, o, n, dir, state)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, a.stop()) }()
-	if err := a.ready(ctx); err != nil {
-		return nil, err
-	}
-	p, err := startProber(ctx, n)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.close()) }()
+	defer func() { err = errors.Join(err, f.close()) }()
 	var out []result
 	for _, t := range []struct{ what, ruleset string }{
 		{"table deleted by others, to first translated packet", "delete table inet sallyport\n"},
 		{"ruleset flushed by others, to first translated packet", "flush ruleset\n"},
 	} {
-		r, err := tamper(ctx, o, n, p, t.what, t.ruleset)
+		r, err := tamper(ctx, o, f.network, f.prober, t.what, t.ruleset)
 		if err != nil {
 			return out, err
 		}

@@ -17,83 +17,6 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// measureChange flips natOutgoing of the pod's pool and waits for the first packet that shows it. In
-// turn with it, a person's shortest way is measured: loading a masquerade rule with the nft binary.
-func measureChange(ctx context.Context, o options, tmp string) ([]result, error) {
-	ours, err := flips(ctx, o, tmp, 1)
-	if err != nil {
-		return nil, err
-	}
-	theirs, err := handFlips(ctx, o)
-	if err != nil {
-		return nil, err
-	}
-	return []result{
-		milliseconds("manifest written to first translated packet", ours),
-		milliseconds("the same by hand: nft -f with one masquerade rule", theirs).against(ours, theirs),
-	}, nil
-}
-
-// flips changes one pool among others and returns, for each change, when packets showed it.
-func flips(ctx context.Context, o options, tmp string, pools int) (ds []time.Duration, err error) {
-	dir, state, err := manifests(tmp, pools)
-	if err != nil {
-		return nil, err
-	}
-	n, err := newNetwork(true)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, n.close()) }()
-	a, err := startAgent(ctx, o, n, dir, state)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, a.stop()) }()
-	if err := a.ready(ctx); err != nil {
-		return nil, err
-	}
-	return awaitFlips(ctx, o, n, func(translate bool) error { return writePool(dir, 0, translate) })
-}
-
-// awaitFlips switches translation on and off and returns how long each switching on took.
-func awaitFlips(ctx context.Context, o options, n *network, flip func(bool) error) (ds []time.Duration, err error) {
-	p, err := startProber(ctx, n)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.close()) }()
-	for range o.flips {
-		if _, err := p.await(false, func() error { return flip(false) }); err != nil {
-			return nil, err
-		}
-		time.Sleep(10 * time.Millisecond) // idle, as most nodes are when somebody changes a pool
-		d, err := p.await(true, func() error { return flip(true) })
-		if err != nil {
-			return nil, err
-		}
-		ds = append(ds, d)
-		time.Sleep(10 * time.Millisecond)
-	}
-	return ds, nil
-}
-
-// handFlips is the floor: one rule, loaded by the nft binary in the node.
-func handFlips(ctx context.Context, o options) (ds []time.Duration, err error) {
-	n, err := newNetwork(true)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, n.close()) }()
-	return awaitFlips(ctx, o, n, func(translate bool) error {
-		rule := ""
-		if translate {
-			rule = "ip saddr 10.244.0.0/24 ip daddr != 10.244.0.0/24 masquerade fully-random"
-		}
-		return nftLoad(ctx, n.node, "table inet hand\ndelete table inet hand\ntable inet hand {\nchain c {\ntype nat hook postrouting priority srcnat;\n"+rule+"\n}\n}\n")
-	})
-}
-
 // measureFootprint looks at an agent with ten pools that has nothing to do.
 func measureFootprint(ctx context.Context, o options, tmp string) (_ []result, err error) {
 	dir, state, err := manifests(tmp, 10)
@@ -144,7 +67,7 @@ func measureManyPools(ctx context.Context, o options, tmp string) ([]result, err
 		}
 		cold, warm, theirs, resident = append(cold, s.cold), append(warm, s.warm), append(theirs, s.theirs), append(resident, s.resident)
 	}
-	changes, err := flips(ctx, o, tmp, o.pools)
+	changes, err := changeOne(ctx, o, tmp)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +79,20 @@ func measureManyPools(ctx context.Context, o options, tmp string) ([]result, err
 		milliseconds(many+": one changed to first translated packet", changes),
 		summary(many+": resident after the restart", "MiB", resident),
 	}, nil
+}
+
+// changeOne switches translation for one of many pools.
+func changeOne(ctx context.Context, o options, tmp string) (_ []time.Duration, err error) {
+	f, err := newAgentFlipper(ctx, o, tmp, o.pools)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.close()) }()
+	ds, err := flipInTurn(o.flips, f)
+	if err != nil {
+		return nil, err
+	}
+	return ds[0], nil
 }
 
 // manyStarts are a first start, a second one on what the first has left, with the memory that it took,
