@@ -49,6 +49,7 @@ type Agent struct {
 	cfg       Config
 	log       *slog.Logger
 	nft       *nft.Driver
+	table     *conntrack.Table
 	flows     *conntrack.Driver
 	store     *dir.Store
 	loop      *reconcile.Loop
@@ -90,8 +91,9 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	flows := conntrack.New(conntrack.NewTable(0), cfg.Log)
-	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, flows: flows, store: store, resources: resources{next: make(chan struct{})}}
+	table := conntrack.NewTable(0)
+	flows := conntrack.New(table, cfg.Log)
+	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store, resources: resources{next: make(chan struct{})}}
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}, flowsDriver{flows}}, Log: cfg.Log})
 
 	ctx, a.stop = context.WithCancel(ctx)

@@ -29,6 +29,9 @@ const patience = 30 * time.Second
 // maxAnswer bounds what a client reads of an answer, in bytes: a status of 100,000 pools takes a third.
 const maxAnswer = 128 << 20
 
+// maxRefusal bounds what a client reads of a refusal, in bytes.
+const maxRefusal = 1 << 16
+
 // Client speaks with an agent over its socket.
 type Client struct {
 	socket string
@@ -93,31 +96,11 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 
 // callWithin gives up after some time, since an agent may hang.
 func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("the agent on %s runs, but gives no answer; its log may say why", c.socket))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, c.silence())
 	defer cancel()
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return fmt.Errorf("asking the agent: %w", err)
-		}
-		body = bytes.NewReader(b)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
+	resp, err := c.do(ctx, method, path, in)
 	if err != nil {
-		return fmt.Errorf("asking the agent: %w", err)
-	}
-	resp, err := c.http.Do(req)
-	var op *net.OpError
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return context.Cause(ctx)
-	case errors.As(err, &op) && op.Op == "dial" && errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("asking the agent on %s: permission denied; try it as root", c.socket)
-	case errors.As(err, &op) && op.Op == "dial":
-		return fmt.Errorf("asking the agent on %s: %w", c.socket, ErrNoAgent)
-	case err != nil:
-		return fmt.Errorf("asking the agent on %s: %w", c.socket, err)
+		return err
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
@@ -127,11 +110,50 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 	if err != nil {
 		return fmt.Errorf("reading the agent's answer: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("the agent refused: %s", strings.TrimSpace(string(b)))
-	}
 	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("reading the agent's answer: %w", err)
 	}
 	return nil
+}
+
+// silence is the error of a call that the agent does not answer.
+func (c *Client) silence() error {
+	return fmt.Errorf("the agent on %s runs, but gives no answer; its log may say why", c.socket)
+}
+
+// do asks the agent. The answer's body, which the caller closes, is what was asked for.
+func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("asking the agent: %w", err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("asking the agent: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	var op *net.OpError
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.As(err, &op) && op.Op == "dial" && errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("asking the agent on %s: permission denied; try it as root", c.socket)
+	case errors.As(err, &op) && op.Op == "dial":
+		return nil, fmt.Errorf("asking the agent on %s: %w", c.socket, ErrNoAgent)
+	case err != nil:
+		return nil, fmt.Errorf("asking the agent on %s: %w", c.socket, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil {
+		return nil, fmt.Errorf("reading the agent's answer: %w", err)
+	}
+	return nil, fmt.Errorf("the agent refused: %s", strings.TrimSpace(string(b)))
 }

@@ -29,6 +29,7 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("GET /v1/status", a.serveStatus)
 	mux.HandleFunc("POST /v1/wait", a.serveWait)
 	mux.HandleFunc("GET /v1/explain", a.serveExplain)
+	mux.HandleFunc("GET /v1/flows", a.serveFlows)
 	mux.HandleFunc("POST /v1/stop", a.serveStop)
 	return mux
 }

@@ -309,6 +309,11 @@ func TestBadInputIsNamed(t *testing.T) {
 		{"run --log-level loud", `--log-level: "loud" is none of debug, info, warn, error`},
 		{"run --log-format xml", `--log-format: "xml" is neither text nor json`},
 		{"status", "no agent is running there; start one with: sallyport run"},
+		{"flows", "no agent is running there; start one with: sallyport run"},
+		{"flows --source 10.0.0", `--source: "10.0.0" is none of an address, a range and an address with a port`},
+		{"flows --proto tpc", `--proto: "tpc" is none of tcp, udp`},
+		{"flows --limit -1", "--limit: -1 is less than 0; use 0 for all"},
+		{"flows -o yaml", `--output: "yaml" is none of json`},
 		{"validate -f /does/not/exist.yaml", "/does/not/exist.yaml"},
 		{"validate", `required flag(s) "filename" not set`},
 		{"frobnicate", `unknown command "frobnicate"`},
@@ -355,5 +360,9 @@ func TestEveryCommandHasHelpAndCompletion(t *testing.T) {
 	out, _, _ = sallyport(t, manifests(t, pools), "", "__complete", "get", "pool", "")
 	if !strings.HasPrefix(out, "corporate\nprivate\n") {
 		t.Errorf("completing names: %q", out)
+	}
+	out, _, _ = sallyport(t, manifests(t, pools), "", "__complete", "flows", "--pool", "")
+	if !strings.HasPrefix(out, "corporate\nprivate\n") {
+		t.Errorf("completing --pool: %q", out)
 	}
 }

@@ -90,7 +90,7 @@ Begin with "sallyport demo", which shows it on this machine without touching it,
 	must(root.MarkPersistentFlagDirname("dir"))
 	root.AddCommand(
 		runCommand(g), applyCommand(g), getCommand(g), deleteCommand(g), validateCommand(g), explainCommand(g),
-		statusCommand(g), cleanupCommand(g), demoCommand(), versionCommand(),
+		statusCommand(g), flowsCommand(g), cleanupCommand(g), demoCommand(), versionCommand(),
 	)
 	return root
 }

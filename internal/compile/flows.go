@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -85,6 +87,34 @@ func (c Change) affects(f *Tracked) bool {
 		return false
 	}
 	return !c.Now.Translates(f) || !c.Now.gives(f) || c.movesOff(f)
+}
+
+// Wants says whether the flow is translated as the plan translates, as far as one can know without the
+// interface by which it leaves.
+func (p *Plan) Wants(f *Tracked) bool { return p.Translates(f) && p.gives(f) }
+
+// Holders finds the pool of a flow's source: the one that decides that it is translated, or else the most
+// specific one that holds the address, or "". It is for one goroutine at a time.
+func (p *Plan) Holders() func(netip.Addr) string {
+	var all *bart.Table[*model.Pool] // made when it is first asked
+	return func(a netip.Addr) string {
+		if s, ok := p.NAT.source(a); ok {
+			return s.Pool
+		}
+		if all == nil {
+			all = new(bart.Table[*model.Pool])
+			for i := range p.pools {
+				q := &p.pools[i]
+				if other, ok := all.Get(q.CIDR); !q.LoadBalancerOnly() && (!ok || q.Older(other)) {
+					all.Insert(q.CIDR, q)
+				}
+			}
+		}
+		if q, ok := all.Lookup(a); ok {
+			return q.Name
+		}
+		return ""
+	}
 }
 
 // Translates says whether a plan translates the flow, if it leaves by an interface that is covered.

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"net/netip"
+	"strconv"
 
 	"go4.org/netipx"
 
@@ -68,6 +69,24 @@ const (
 	ICMPv6 Protocol = 58
 	SCTP   Protocol = 132
 )
+
+// String is the protocol's name, or its number where it is none of the above.
+func (p Protocol) String() string {
+	switch p {
+	case ICMP:
+		return "icmp"
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case ICMPv6:
+		return "icmpv6"
+	case SCTP:
+		return "sctp"
+	default:
+		return strconv.Itoa(int(p))
+	}
+}
 
 // Action is what happens to the source address of a connection.
 type Action string

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -278,5 +279,57 @@ func TestReset(t *testing.T) {
 	}
 	if n := s.older(); n != 0 {
 		t.Errorf("%d flows live under an older decision", n)
+	}
+}
+
+// TestFlows asks who is behind an address and a port that were seen outside.
+func TestFlows(t *testing.T) {
+	t.Parallel()
+	s := newFlows(t)
+	aged := s.node.Sysctl("netfilter/nf_conntrack_timestamp", "1") == nil // it does not show in all user namespaces
+	s.change(podsAndServices(true, "portRange: 40000-40999"))
+	streams, _, translated := s.streams()
+	s.goAs("at first", streams, translated)
+	c := s.talk(0)
+	seen := c.far.RemoteAddr().String()
+	type flow struct {
+		Source, Destination, SeenAs netip.AddrPort
+		Service                     *netip.AddrPort
+		Pool, Protocol, State       string
+		AgeSeconds                  *int64
+		Older                       bool
+	}
+	list := func(args ...string) (flows []flow) {
+		out, err := s.sallyport(append([]string{"flows", "-o", "json"}, args...)...)
+		labtest.Must(t, err)
+		for d := json.NewDecoder(strings.NewReader(out)); d.More(); {
+			var f flow
+			labtest.Must(t, d.Decode(&f))
+			flows = append(flows, f)
+		}
+		return flows
+	}
+	behind := list("--seen-as", seen)
+	if len(behind) != 1 || behind[0].Source.String() != c.near.LocalAddr().String() || behind[0].Destination.String() != c.far.LocalAddr().String() ||
+		behind[0].Pool != "pods-v4" || behind[0].Protocol != "tcp" || behind[0].State != "established" || behind[0].Older || (behind[0].AgeSeconds != nil) != aged {
+		t.Errorf("behind %s are %+v, want %s", seen, behind, c.near.LocalAddr())
+	}
+	for args, want := range map[string]int{
+		"": 6, "--proto udp": 4, "--proto icmp": 1, "--pool pods-v6": 2, "--pool services-v4": 0, "--source 10.0.0.0/24": 4, "--source fd00::3": 0,
+		"--destination " + pathNarrow[1].String(): 1, "--destination [" + serviceInPool[1].String() + "]:53": 1,
+	} {
+		if got := list(strings.Fields(args)...); len(got) != want {
+			t.Errorf("flows %s: %+v, want %d", args, got, want)
+		}
+	}
+	out, err := s.sallyport("flows", "--limit", "2")
+	if err != nil || strings.Count(out, "\n") != 4 || !strings.Contains(out, "SEEN AS") || !strings.Contains(out, "only 2 are listed, and there are more") {
+		t.Errorf("%v, %s", err, out)
+	}
+	// It is said of a connection that finishes under an older decision.
+	s.change(podsAndServices(false, ""))
+	s.soon("only the connection is left", func() bool { return len(list()) == 1 })
+	if left := list(); !left[0].Older || left[0].Pool != "pods-v4" {
+		t.Errorf("%+v is left", left[0])
 	}
 }
