@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -30,7 +31,7 @@ func TestKernelByHand(t *testing.T) {
 	snapshots := madeByHand()
 	// Flows are drawn at random, so that a rare kind may be missed by one round. One that five rounds miss
 	// does not occur.
-	for round := 0; round < 5 && (round == 0 || c.rarest(kinds) < enough); round++ {
+	for round := 0; round < 5 && (round == 0 || len(c.lacks(kinds)) > 0); round++ {
 		for _, name := range slices.Sorted(maps.Keys(snapshots)) {
 			c.compare(t, r, rnd, name, snapshots[name])
 		}
@@ -120,33 +121,36 @@ func (c *coverage) probe(r *rig, rnd *rand.Rand, src, dst netip.Addr) probe {
 	return p
 }
 
-// enough is how many flows of a kind a family must have had.
-const enough = 5
+// How many flows of a kind a family must have had, and how many of each verdict a protocol.
+const (
+	enough         = 5
+	enoughVerdicts = 20
+)
 
-// rarest is the number of flows of the kind that was met least, in either family.
-func (c *coverage) rarest(kinds []string) int {
-	least := enough
-	for _, k := range kinds {
-		least = min(least, c.kinds[k+" (IPv4)"], c.kinds[k+" (IPv6)"])
+// lacks says which kinds, and which verdicts of which protocol, too few flows have met.
+func (c *coverage) lacks(kinds []string) []string {
+	var out []string
+	need := func(kind string, n int) {
+		if c.kinds[kind] < n {
+			out = append(out, fmt.Sprintf("%q: %d of %d", kind, c.kinds[kind], n))
+		}
 	}
-	return least
+	for _, k := range kinds {
+		need(k+" (IPv4)", enough)
+		need(k+" (IPv6)", enough)
+	}
+	for _, p := range append(slices.Clone(c.transports), compile.ICMP, compile.ICMPv6) {
+		need(protocolName(p)+" translate", enoughVerdicts)
+		need(protocolName(p)+" keep", enoughVerdicts)
+	}
+	return out
 }
 
 // check makes sure that the test has met the given kinds and either verdict for every protocol.
 func (c *coverage) check(t *testing.T, kinds []string) {
 	t.Helper()
-	for _, family := range []string{" (IPv4)", " (IPv6)"} {
-		for _, k := range kinds {
-			if c.kinds[k+family] < enough {
-				t.Errorf("too few flows of the kind %q%s: %d", k, family, c.kinds[k+family])
-			}
-		}
-	}
-	for _, p := range append(c.transports, compile.ICMP, compile.ICMPv6) {
-		proto := protocolName(p)
-		if c.kinds[proto+" translate"] < 20 || c.kinds[proto+" keep"] < 20 {
-			t.Errorf("too few flows of %s: %d translated, %d kept", proto, c.kinds[proto+" translate"], c.kinds[proto+" keep"])
-		}
+	for _, lack := range c.lacks(kinds) {
+		t.Errorf("too few flows of %s", lack)
 	}
 	t.Logf("%d connections, both ways, in %v", c.flows, time.Since(c.since).Round(time.Millisecond))
 	for _, k := range slices.Sorted(maps.Keys(c.kinds)) {
