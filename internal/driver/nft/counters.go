@@ -14,12 +14,16 @@ import (
 // Counter is what one pool's addresses have done.
 type Counter struct {
 	// Connections is the number of connections that were translated, or would have been had the kernel
-	// found a free port. It never decreases while the driver lives, and includes what the kernel had
-	// counted before for ranges that the first plan wanted too.
+	// found a free port. It never decreases while the driver lives and the plan has the pool, and includes
+	// what the kernel had counted before for ranges that the first plan wanted too.
 	Connections uint64
 }
 
-// Counters reads how many connections were translated, by pool. Pools of earlier plans are among them.
+// maxGone is how many pools that are in the plan no more are remembered with what they counted, in case they come
+// back. With one more, all of them are forgotten.
+const maxGone = 1000
+
+// Counters reads how many connections were translated, by pool. Pools of earlier plans may be among them.
 // It takes as long as a reading of the source sets; on error the numbers are those last read.
 func (d *Driver) Counters(ctx context.Context) (map[string]Counter, error) {
 	d.mu.Lock()
@@ -144,6 +148,23 @@ func (d *Driver) settle(wanted *table, c *change, deleted map[string][]element) 
 		})
 	}
 	d.held = wanted
+	d.forget()
+}
+
+// forget keeps what is carried on from growing with every name that a pool ever had. It looks at all names only
+// when there are twice as many as it last kept, so that a small change stays cheap.
+func (d *Driver) forget() {
+	if len(d.carried) <= d.remembered+maxGone {
+		return
+	}
+	planned := map[string]bool{}
+	for _, s := range countedSets(d.held) {
+		for i := range s.segments {
+			planned[s.segments[i].pool] = true
+		}
+	}
+	maps.DeleteFunc(d.carried, func(pool string, _ uint64) bool { return !planned[pool] })
+	d.remembered = 2 * len(d.carried)
 }
 
 // replaces says whether a change deletes every element of a set, those included that it adds again.

@@ -59,6 +59,8 @@ type Driver struct {
 	carried map[string]uint64 // by pool: connections counted by elements that are gone
 	dropped map[string]tally  // by chain: packets dropped by the leak guard
 	stats   Stats
+
+	remembered int // twice the names that forget left in carried
 }
 
 // New opens a driver. It changes nothing. The error is an *nfnetlink.UnsupportedError if the kernel has no
