@@ -12,7 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// maxPoints bounds the addresses that stand for all others.
+// maxPoints bounds the addresses that stand for all others of an area.
 const maxPoints = 512
 
 // judgeRules finds the rules of others that translate what pods say. It takes packets through their chains: from
@@ -24,27 +24,20 @@ const maxPoints = 512
 // What we translate ourselves only a chain before ours can take; what we leave alone, between pools or from a
 // pool that is not translated, any chain.
 func judgeRules(s *model.Snapshot, plan *compile.Plan, n *Node, rs *Ruleset) []Problem {
-	j := &rulesJudge{plan: plan, rules: rs, found: map[*Rule]*catch{}, chains: map[[2]string]*Chain{}}
-	for i := range rs.Chains {
-		c := &rs.Chains[i]
-		j.chains[[2]string{c.Table, c.Name}] = c
-		if c.Base {
-			j.bases = append(j.bases, c)
-		}
-	}
+	j := newRulesJudge(plan, n, rs)
 	if len(j.bases) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(j.bases, func(a, b *Chain) int { return int(a.Priority) - int(b.Priority) })
-	j.readRoutes(n)
-	j.readMatches()
 	a := areasOf(s.Pools, plan, n)
-	for _, source := range append(points(a.translated, j.sources), points(a.kept, j.sources)...) {
-		for _, destination := range points(a.pools, j.destinations) {
-			j.try(source, destination, a.pools, false)
-		}
-		for _, destination := range points(a.outside, j.destinations) {
-			j.try(source, destination, a.outside, true)
+	pools, outside := j.distinct(MatchDestination, points(a.pools, j.destinations)), j.distinct(MatchDestination, points(a.outside, j.destinations))
+	for _, area := range [][]netipx.IPRange{a.translated, a.kept} {
+		for _, source := range j.distinct(MatchSource, points(area, j.sources)) {
+			for _, destination := range pools {
+				j.try(source, destination, a.pools, false)
+			}
+			for _, destination := range outside {
+				j.try(source, destination, a.outside, true)
+			}
 		}
 	}
 	found := j.problems()
@@ -53,6 +46,21 @@ func judgeRules(s *model.Snapshot, plan *compile.Plan, n *Node, rs *Ruleset) []P
 			Remedy: "look for masquerade and snat in nft list ruleset and iptables-save -t nat"})
 	}
 	return found
+}
+
+func newRulesJudge(plan *compile.Plan, n *Node, rs *Ruleset) *rulesJudge {
+	j := &rulesJudge{plan: plan, rules: rs, found: map[*Rule]*catch{}, chains: map[[2]string]*Chain{}}
+	for i := range rs.Chains {
+		c := &rs.Chains[i]
+		j.chains[[2]string{c.Table, c.Name}] = c
+		if c.Base {
+			j.bases = append(j.bases, c)
+		}
+	}
+	slices.SortStableFunc(j.bases, func(a, b *Chain) int { return int(a.Priority) - int(b.Priority) })
+	j.readRoutes(n)
+	j.readMatches()
+	return j
 }
 
 // areas are addresses without the node's own: those of pods that we translate, of other pods, of all pools, and
@@ -111,8 +119,52 @@ func points(area []netipx.IPRange, bounds []netip.Addr) []netip.Addr {
 		out = append(out, b)
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
-	out = slices.Compact(out)
-	return out[:min(len(out), maxPoints)]
+	return slices.Compact(out)
+}
+
+// distinct leaves out addresses that all rules treat as they treat another one. Two of a kind remain, reached by
+// different interfaces, since a packet does not leave by the one that it came in by.
+func (j *rulesJudge) distinct(kind MatchKind, list []netip.Addr) (out []netip.Addr) {
+	first, twice := map[string]netip.Addr{}, map[string]bool{}
+	for _, a := range list {
+		key := j.signature(kind, a)
+		other, seen := first[key]
+		if seen && (twice[key] || slices.Equal(j.way(a).by, j.way(other).by)) {
+			continue
+		}
+		first[key], twice[key] = a, seen
+		if out = append(out, a); len(out) == maxPoints {
+			break
+		}
+	}
+	return out
+}
+
+// signature is how rules treat an address as a source, or as a destination.
+func (j *rulesJudge) signature(kind MatchKind, a netip.Addr) string {
+	w := j.way(a)
+	s := []byte{byte(a.BitLen())}
+	add := func(b bool) { s = append(s, byte(answerOf(b))) }
+	add(w.onLink)
+	for _, m := range j.matches[kind] {
+		add(within(m.Ranges, a))
+	}
+	j.steps += len(j.matches[kind])
+	if kind == MatchSource {
+		return string(s)
+	}
+	for _, out := range w.by {
+		add(j.plan.NAT.Covers(out))
+		for _, m := range j.matches[MatchOut] {
+			s = append(s, byte(m.meets(&flow{out: out}, 0, false)))
+		}
+	}
+	return string(s)
+}
+
+func (j *rulesJudge) way(a netip.Addr) way {
+	w, _ := j.routes.Lookup(a)
+	return w
 }
 
 // rulesJudge is one judgement.
@@ -125,6 +177,7 @@ type rulesJudge struct {
 	routes                bart.Table[way] // how destinations are reached
 	sources, destinations []netip.Addr    // where matches and routes begin and end
 	protocols             []uint8
+	matches               map[MatchKind][]*Match
 
 	steps int
 	found map[*Rule]*catch
@@ -159,9 +212,12 @@ func (j *rulesJudge) readMatches() {
 	first := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	j.sources, j.destinations = append(j.sources, first...), append(j.destinations, first...)
 	j.protocols = []uint8{uint8(compile.TCP)}
+	j.matches = map[MatchKind][]*Match{}
 	for _, c := range j.rules.Chains {
 		for _, r := range c.Rules {
-			for _, m := range r.Matches {
+			for i := range r.Matches {
+				m := &r.Matches[i]
+				j.matches[m.Kind] = append(j.matches[m.Kind], m)
 				to := &j.sources
 				switch m.Kind {
 				case MatchDestination:
@@ -189,8 +245,7 @@ func (j *rulesJudge) try(source, destination netip.Addr, area []netipx.IPRange, 
 			return
 		}
 	}
-	from, _ := j.routes.Lookup(source)
-	to, _ := j.routes.Lookup(destination)
+	from, to := j.way(source), j.way(destination)
 	if !from.onLink && (outside || !to.onLink) {
 		return
 	}

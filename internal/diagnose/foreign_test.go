@@ -1,6 +1,7 @@
 package diagnose
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -154,5 +155,26 @@ func TestPoints(t *testing.T) {
 	}
 	if want := "10.0.0.0 10.0.0.128 10.0.2.0 fd00::"; strings.Join(got, " ") != want {
 		t.Errorf("points %v, want %s", got, want)
+	}
+}
+
+// TestForeignRulesMany judges many rules on a node with an interface for each of many pods, which must not be
+// too much: pods that all rules treat alike are judged once.
+func TestForeignRulesMany(t *testing.T) {
+	t.Parallel()
+	s := &model.Snapshot{Pools: []model.Pool{pool("pods", "10.244.0.0/16")}}
+	n := node()
+	for i := range 250 {
+		p := prefixes(fmt.Sprintf("10.244.9.%d/32", i))
+		n.Interfaces = append(n.Interfaces, Interface{Name: fmt.Sprintf("veth%d", i), ForwardIPv4: true, Routes: p, OnLink: p})
+	}
+	var rules []Rule
+	for i := range 500 {
+		rules = append(rules, rule(ActionReturn, "", destination(fmt.Sprintf("172.16.%d.0/24", i%256))))
+	}
+	f := &Facts{Node: n, Rules: &Ruleset{Chains: []Chain{base(append(rules, masquerade(source("10.244.9.77/32")))...)}}}
+	r := Judge(s, compile.Compile(s, model.Local{Name: "node"}), f)
+	if len(r.Problems) != 1 || r.Problems[0].Kind != ForeignTranslation || !strings.Contains(r.Problems[0].What, "from pool pods (10.244.9.77) to pool pods (") {
+		t.Errorf("found %v", r.Problems)
 	}
 }
