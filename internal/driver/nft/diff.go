@@ -42,15 +42,13 @@ func diff(actual, wanted *table) *change {
 		return diffPresent(actual, wanted)
 	}
 	if actual.flags == flagsOrphan && wanted.flags == flagsOwned && actual.foreign == 0 {
-		if c := diffPresent(actual, wanted); !c.hooks(actual) {
-			c.adopt = true
-			c.drift++
-			return c
-		}
+		c := diffPresent(actual, wanted)
+		c.adopt = true
+		c.drift++
+		return c
 	}
 	// A table that is asleep, owned by others or that holds other kinds of things cannot be mended bit by
-	// bit on every kernel. Nor can one that is taken over get a hook in the same transaction
-	// (nf_tables_addchain of net/netfilter/nf_tables_api.c refuses it while the table's flags change).
+	// bit on every kernel.
 	c := diffPresent(&table{}, wanted)
 	c.rebuild = true
 	c.drift = actual.foreign + diffPresent(actual, wanted).drift

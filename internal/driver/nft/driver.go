@@ -134,6 +134,9 @@ func (d *Driver) converge(ctx context.Context, wanted *table) error {
 		if err := d.ownedByOther(d.held); err != nil {
 			return err
 		}
+		if err := d.takeOver(ctx, wanted); err != nil {
+			return err
+		}
 	}
 	c := diff(d.held, wanted)
 	if c.empty() {

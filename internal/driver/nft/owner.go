@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -52,6 +53,23 @@ func (d *Driver) layout(t *table, err error) (*table, error) {
 		t.flags = flagsOwned
 	}
 	return t, nil
+}
+
+// takeOver becomes the owner of a table that an agent that ended has left, and changes nothing else, where the
+// rest of what is wanted has chains with hooks come or go: the kernel refuses that in a transaction in which
+// the flags of a table change (nf_tables_addchain of net/netfilter/nf_tables_api.c). To delete the table and
+// make it anew would be one transaction, but a packet that is between the hooks at that moment would see
+// neither of them.
+func (d *Driver) takeOver(ctx context.Context, wanted *table) error {
+	if c := diff(d.held, wanted); !c.adopt || !c.hooks(d.held) {
+		return nil
+	}
+	owned := *d.held
+	owned.flags = wanted.flags
+	if err := d.commit(ctx, diff(d.held, &owned), &owned); err != nil {
+		return fmt.Errorf("taking over the table: %w", err)
+	}
+	return nil
 }
 
 // cannotOwn says whether a transaction failed since the kernel does not know the flags, as those before
