@@ -147,9 +147,9 @@ func (d *diagnosis) usedPorts(ctx context.Context, plan *compile.Plan) (*diagnos
 	var c *diagnose.PortCounter
 	_, err := conntrack.NewTable(0).Walk(ctx, func() conntrack.Visit {
 		c = diagnose.NewPortCounter(&plan.NAT) // anew for each try
-		return func(f *conntrack.Flow) (end bool) {
+		return func(f *conntrack.Flow) conntrack.Action {
 			c.Add(f.Protocol, f.Original.Source.Addr(), f.Reply.Destination, f.Reply.Source)
-			return false
+			return conntrack.Leave
 		}
 	})
 	d.ports, d.portsPlan, d.portsAt = nil, plan, time.Now()

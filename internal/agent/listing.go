@@ -142,23 +142,23 @@ func (a *Agent) serveFlows(w http.ResponseWriter, r *http.Request) {
 		if walks++; walks > 1 {
 			stop(errors.New("the kernel interrupted the listing; ask again"))
 		}
-		return func(t *conntrack.Flow) bool {
+		return func(t *conntrack.Flow) conntrack.Action {
 			if ctx.Err() != nil || !filter.chooses(t) {
-				return false
+				return conntrack.Leave
 			}
 			pool := holder(t.Original.Source.Addr())
 			if pool == "" || filter.Pool != "" && filter.Pool != pool {
-				return false
+				return conntrack.Leave
 			}
 			if filter.Limit > 0 && count == filter.Limit {
 				stop(errEnough)
-				return false
+				return conntrack.Leave
 			}
 			count++
 			if err := out.Encode(describe(t, pool, s.Plan)); err != nil {
 				stop(err)
 			}
-			return false
+			return conntrack.Leave
 		}
 	})
 	if cause := context.Cause(ctx); cause != nil {

@@ -76,6 +76,11 @@ func (c Change) Judge(f *Tracked) Fate {
 	}
 }
 
+// KeepPlaces says whether what peers still send to flows that end must open no others. It is not so where
+// flows end only to make sure, since most may leave by an interface that is not covered: these shall go on, and
+// would get another port.
+func (c Change) KeepPlaces() bool { return !c.Tampered || len(c.Now.NAT.OutInterfaces) == 0 }
+
 // connects says whether a protocol has connections, which do not survive a change of address.
 func (p Protocol) connects() bool { return p == TCP || p == SCTP }
 

@@ -155,13 +155,20 @@ func (d *Driver) settle(number uint64) {
 // there are in all and were ended.
 func (d *Driver) walk(ctx context.Context, c compile.Change) (older []uint32, tracked, ended int, err error) {
 	same := len(c.Stood) == 1 && c.Stood[0].NAT.SameForFlows(&c.Now.NAT)
+	end := Replace
+	if !c.KeepPlaces() {
+		end = End
+	}
 	ended, err = d.table.Walk(ctx, func() Visit {
 		older, tracked = nil, 0
-		return func(f *Flow) bool {
+		return func(f *Flow) Action {
 			t := f.Tracked()
 			if f.keepsPlace() {
 				t.Source = t.Seen
-				return !c.Now.Translates(&t)
+				if c.Now.Translates(&t) {
+					return Leave
+				}
+				return End
 			}
 			tracked++
 			_, t.Older = slices.BinarySearch(d.older, f.ID)
@@ -172,7 +179,10 @@ func (d *Driver) walk(ctx context.Context, c compile.Change) (older []uint32, tr
 			if fate == compile.Outlives && !f.over() {
 				older = append(older, f.ID)
 			}
-			return fate == compile.Ends
+			if fate == compile.Ends {
+				return end
+			}
+			return Leave
 		}
 	})
 	slices.Sort(older)

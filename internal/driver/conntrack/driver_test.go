@@ -184,7 +184,7 @@ func TestRepaired(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	// Observe counts those that are left, and finds that they have gone.
-	_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(*Flow) bool { return true } })
+	_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(*Flow) Action { return Replace } })
 	labtest.Must(t, err)
 	drift, err := d.Observe(t.Context())
 	if s := d.Stats(); err != nil || drift != 0 || s.Older != 0 {

@@ -43,7 +43,7 @@ type ender struct {
 
 // ending is a flow that is to be ended.
 type ending struct {
-	protocol          compile.Protocol
+	keep              bool // its place
 	translated        bool
 	family            uint8
 	id                uint32 // 0: it has ended, and what has its place since is to make room
@@ -67,7 +67,7 @@ const (
 )
 
 // add ends a flow, at the latest with the next flush.
-func (e *ender) add(ctx context.Context, f *Flow) (err error) {
+func (e *ender) add(ctx context.Context, f *Flow, replace bool) (err error) {
 	if e.conn == nil {
 		if e.conn, err = e.table.open(); err != nil {
 			return err
@@ -80,7 +80,9 @@ func (e *ender) add(ctx context.Context, f *Flow) (err error) {
 		e.flows = append(e.flows, ending{})
 	}
 	g := &e.flows[n]
-	*g = ending{protocol: f.Protocol, translated: f.Translated(), family: f.family, id: f.ID,
+	// An answer to an echo opens no flow.
+	keep := replace && !f.Translated() && f.Protocol != compile.ICMP && f.Protocol != compile.ICMPv6
+	*g = ending{keep: keep, translated: f.Translated(), family: f.family, id: f.ID,
 		timeout: uint32(min(max(f.Timeout, time.Second), longest) / time.Second),
 		orig:    append(g.orig[:0], f.orig...), reply: append(g.reply[:0], f.reply...), zone: append(g.zone[:0], f.zone...)}
 	if len(e.flows) < together {
@@ -145,7 +147,7 @@ func (e *ender) write() {
 		if g.id != 0 {
 			e.ended++
 		}
-		if !g.translated && g.protocol != compile.ICMP && g.protocol != compile.ICMPv6 {
+		if g.keep {
 			e.keep(i)
 		}
 	}

@@ -169,3 +169,10 @@ func most(t testing.TB) int {
 	labtest.Must(t, err)
 	return n
 }
+
+func replaceIf(yes bool) Action {
+	if yes {
+		return Replace
+	}
+	return Leave
+}

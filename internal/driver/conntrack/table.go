@@ -24,8 +24,21 @@ func NewTable(netns int) *Table {
 	return &Table{dial: func() (nfnetlink.Socket, error) { return nfnetlink.Dial(netns) }}
 }
 
-// Visit looks at a flow, which is valid until it returns, and says whether it is to be ended.
-type Visit func(*Flow) (end bool)
+// Visit looks at a flow, which is valid until it returns, and says what to do with it.
+type Visit func(*Flow) Action
+
+// Action is what is done with a flow.
+type Action uint8
+
+// The actions.
+const (
+	Leave Action = iota
+	// End makes the kernel forget the flow.
+	End
+	// Replace ends the flow too, and sees to it that what the peer still sends to it does not open another one:
+	// see ender.
+	Replace
+)
 
 // Walk visits every flow of both families, and returns how many were ended. Flows that come and go
 // meanwhile may be missed, and one may be visited twice. A walk that the kernel interrupts is begun anew, a
@@ -63,10 +76,14 @@ func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
 		if err := f.parse(m); err != nil {
 			return fmt.Errorf("reading a flow: %w", err)
 		}
-		if f.status&statusDying != 0 || !visit(&f) {
+		if f.status&statusDying != 0 {
 			return nil
 		}
-		return d.add(ctx, &f)
+		action := visit(&f)
+		if action == Leave {
+			return nil
+		}
+		return d.add(ctx, &f, action == Replace)
 	})
 	var refused *nfnetlink.Refusal
 	if errors.As(err, &refused) && refused.Doing == doing {

@@ -24,12 +24,12 @@ func list(t testing.TB, h *lab.Host) []string {
 	var out []string
 	_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit {
 		out = nil
-		return func(f *Flow) bool {
+		return func(f *Flow) Action {
 			if f.keepsPlace() {
-				return false
+				return Leave
 			}
 			out = append(out, fmt.Sprintf("%d %s>%s %s<%s %s", f.Protocol, f.Original.Source, f.Original.Destination, f.Reply.Destination, f.Reply.Source, f.State()))
-			return false
+			return Leave
 		}
 	})
 	labtest.Must(t, err)
@@ -77,13 +77,13 @@ func TestWalkEndsExactlyOne(t *testing.T) {
 		labtest.Must(t, err)
 		return n
 	}
-	if n := end(func(f *Flow) bool { return f.zone != nil }); n != 1 || len(list(t, h)) != 1 {
+	if n := end(func(f *Flow) Action { return replaceIf(f.zone != nil) }); n != 1 || len(list(t, h)) != 1 {
 		t.Fatalf("%d flows were ended, %q are left", n, list(t, h))
 	}
-	if n := end(func(f *Flow) bool { f.ID++; return true }); n != 0 || len(list(t, h)) != 1 {
+	if n := end(func(f *Flow) Action { f.ID++; return Replace }); n != 0 || len(list(t, h)) != 1 {
 		t.Fatalf("%d flows were ended by another one's number, %q are left", n, list(t, h))
 	}
-	if n := end(func(*Flow) bool { return true }); n != 1 || len(list(t, h)) != 0 {
+	if n := end(func(*Flow) Action { return Replace }); n != 1 || len(list(t, h)) != 0 {
 		t.Fatalf("%d flows were ended, %q are left", n, list(t, h))
 	}
 }
@@ -106,12 +106,12 @@ func TestWalkIsBoundedInMemory(t *testing.T) {
 	seen := 0
 	ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit {
 		seen = 0
-		return func(f *Flow) bool {
+		return func(f *Flow) Action {
 			if seen++; seen%(n/16) == 0 {
 				runtime.ReadMemStats(&after)
 				peak = max(peak, after.HeapAlloc)
 			}
-			return f.Original.Source.Port()%2 == 0 && !f.keepsPlace()
+			return replaceIf(f.Original.Source.Port()%2 == 0 && !f.keepsPlace())
 		}
 	})
 	labtest.Must(t, err)
@@ -175,7 +175,7 @@ func TestWalkIsBegunAnewWhenInterrupted(t *testing.T) {
 		_, err := table.Walk(t.Context(), func() Visit {
 			begun++
 			seen = 0
-			return func(*Flow) bool { seen++; return false }
+			return func(*Flow) Action { seen++; return Leave }
 		})
 		if begun != tc.begun || !errors.Is(err, tc.want) || tc.want == nil && seen != 1 {
 			t.Errorf("%+v: begun %d times, %d flows seen, %v", tc, begun, seen, err)
@@ -220,12 +220,12 @@ func TestPlaceIsKept(t *testing.T) {
 	echo := entry{protocol: compile.ICMP, from: "10.0.0.2:77", to: "198.51.100.7:0"} // whose answers open nothing
 	track(t, h, plain, echo)
 	end := func() (ended int, kept []string) {
-		ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(f *Flow) bool { return !f.keepsPlace() } })
+		ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(f *Flow) Action { return replaceIf(!f.keepsPlace()) } })
 		labtest.Must(t, err)
 		_, err = NewTable(h.FD()).Walk(t.Context(), func() Visit {
-			return func(f *Flow) bool {
+			return func(f *Flow) Action {
 				kept = append(kept, fmt.Sprintf("%s>%s %s<%s %v", f.Original.Source, f.Original.Destination, f.Reply.Destination, f.Reply.Source, f.keepsPlace()))
-				return false
+				return Leave
 			}
 		})
 		labtest.Must(t, err)
@@ -274,7 +274,7 @@ func TestPlaceIsKeptAgainstAnAnswer(t *testing.T) {
 			}
 		}}, err
 	}}
-	ended, err := table.Walk(t.Context(), func() Visit { return func(*Flow) bool { return true } })
+	ended, err := table.Walk(t.Context(), func() Visit { return func(*Flow) Action { return Replace } })
 	labtest.Must(t, err)
 	if got := list(t, h); ended != 1 || answers != 3 || len(got) != 0 {
 		t.Errorf("%d flows were ended in %d attempts, %q are left", ended, answers, got)
