@@ -21,6 +21,9 @@ func Judge(s *model.Snapshot, plan *compile.Plan, f *Facts) Report {
 			found = append(found, judgeRules(s, plan, f.Node, f.Rules)...)
 		}
 	}
+	if f.Rules != nil {
+		found = append(found, overlapsServices(s.Pools, f.Rules.Services)...)
+	}
 	if f.Conntrack != nil {
 		found = append(found, conntrack(f.Conntrack, f.Earlier, f)...)
 	}
@@ -61,6 +64,22 @@ func overlaps(pools []model.Pool, n *Node) []Problem {
 					Remedy: "give the pool a range that no machine has; where pods are meant to share the subnet, leave it as it is"})
 			}
 		}
+	}
+	return found
+}
+
+// overlapsServices finds pools for pods that hold addresses of services, which are sorted.
+func overlapsServices(pools []model.Pool, services []netip.Addr) []Problem {
+	var found []Problem
+	for k := range pools {
+		p := &pools[k]
+		i, _ := slices.BinarySearchFunc(services, p.CIDR.Addr(), netip.Addr.Compare)
+		if !holdsPods(p) || p.AllowedUses&model.UseLoadBalancer != 0 || i == len(services) || !p.CIDR.Contains(services[i]) {
+			continue
+		}
+		found = append(found, Problem{Kind: PoolOverlapsServices, Object: "IPPool " + p.Name, Field: "spec.cidr",
+			What:   fmt.Sprintf("%s holds %s, the address of a service: what is said to it goes to the service, and never to a pod that has it", p.CIDR, services[i]),
+			Remedy: "give the pool a range outside of the API server's --service-cluster-ip-range"})
 	}
 	return found
 }

@@ -107,6 +107,13 @@ func TestJudge(t *testing.T) {
 		{name: "counters that were reset", pools: both, change: func(f *Facts) {
 			f.Conntrack, f.Earlier = &Conntrack{Limit: 100}, &Conntrack{InsertFailed: 5, Dropped: 7}
 		}},
+		{name: "services in a pool", pools: append(both, pool("wide", "10.0.0.0/8"), pool("lb", "10.96.0.0/16", func(p *model.Pool) { p.AllowedUses |= model.UseLoadBalancer }),
+			pool("exempt", "10.96.0.0/12", disabled, noNAT)), change: func(f *Facts) {
+			f.Rules = &Ruleset{Services: []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("10.96.0.10")}}
+		}, want: "PoolOverlapsServices IPPool wide spec.cidr"},
+		{name: "services in no pool", pools: both, change: func(f *Facts) {
+			f.Rules = &Ruleset{Services: []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fc00::1")}}
+		}},
 		{name: "nothing to be read", pools: both, change: func(f *Facts) {
 			f.Node, f.Unread = nil, []Unread{{"interfaces", errors.New("no")}}
 		}, want: "NotExamined interfaces "},

@@ -16,6 +16,7 @@ const (
 	ForwardingOff              Kind = "ForwardingOff"
 	AddressMissing             Kind = "AddressMissing"
 	PoolOverlapsSubnet         Kind = "PoolOverlapsSubnet"
+	PoolOverlapsServices       Kind = "PoolOverlapsServices"
 	ForeignTranslation         Kind = "ForeignTranslation"
 	PossibleForeignTranslation Kind = "PossibleForeignTranslation"
 	NotExamined                Kind = "NotExamined"
@@ -23,7 +24,7 @@ const (
 
 // Kinds lists every kind, the worst first: what drops packets, then what sends wrong ones, then what may.
 func Kinds() []Kind {
-	return []Kind{ForwardingOff, AddressMissing, ConntrackFull, PortsUsedUp, InsertFailures, ForeignTranslation, PoolOverlapsSubnet,
+	return []Kind{ForwardingOff, AddressMissing, ConntrackFull, PortsUsedUp, InsertFailures, ForeignTranslation, PoolOverlapsSubnet, PoolOverlapsServices,
 		PossibleForeignTranslation, NotExamined}
 }
 

@@ -16,6 +16,8 @@ const OurPriority = 100 - 1
 // the postrouting hook, and the chains that these lead to.
 type Ruleset struct {
 	Chains []Chain
+	// Services are addresses of services, sorted; only where kube-proxy makes them known, and not necessarily all.
+	Services []netip.Addr
 }
 
 // Chain is a list of rules.

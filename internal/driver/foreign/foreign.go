@@ -1,10 +1,11 @@
 // Package foreign reads the rules of others that translate source addresses: those of nf_tables, which
-// iptables-nft makes too, and those of legacy iptables. It puts them into a form that can be judged.
+// iptables-nft makes too, and those of legacy iptables. It puts them into a form that can be judged. It also
+// reads the addresses of services where kube-proxy keeps them.
 //
 // It promises that a match or an action that it does not understand is called unknown and never left out;
-// that it asks only for chains that the postrouting hook leads to; and that it makes nothing: not even to
-// look at a legacy table makes the kernel create one. It works in the network namespace of the calling
-// thread.
+// that it asks only for chains that the postrouting hook leads to, and for kube-proxy's; and that it makes
+// nothing: not even to look at a legacy table makes the kernel create one. It works in the network namespace
+// of the calling thread.
 package foreign
 
 import (
@@ -32,12 +33,15 @@ func Read(ctx context.Context, ours string) (*diagnose.Ruleset, error) {
 	out := &diagnose.Ruleset{}
 	chains, err := readTables(ctx, ours)
 	out.Chains = append(out.Chains, chains...)
-	errs := []error{err}
+	services, serr := readServices(ctx)
+	errs := []error{err, serr}
 	for _, v := range legacyVersions() {
-		chains, err := v.read()
+		chains, found, err := v.read()
 		out.Chains = append(out.Chains, chains...)
+		services = append(services, found...)
 		errs = append(errs, err)
 	}
+	out.Services = sorted(services)
 	return out, errors.Join(errs...)
 }
 

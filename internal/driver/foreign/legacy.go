@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -59,28 +60,28 @@ func legacyVersions() []legacyVersion {
 	}
 }
 
-// read reads the chains that the postrouting hook leads to. Where there is no table it makes none: to ask for
+// read reads the chains that the postrouting hook leads to, and the addresses of services. Where there is no table it makes none: to ask for
 // one by its name would.
-func (v *legacyVersion) read() ([]diagnose.Chain, error) {
+func (v *legacyVersion) read() ([]diagnose.Chain, []netip.Addr, error) {
 	names, err := os.ReadFile("/proc/thread-self/net/" + v.names)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(names)), natTable) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking for the tables of %s: %w", v.command, err)
+		return nil, nil, fmt.Errorf("asking for the tables of %s: %w", v.command, err)
 	}
 	if math.MaxInt == math.MaxInt32 {
-		return nil, fmt.Errorf("%s: its tables can be read by a program of 64 bits alone", v.command)
+		return nil, nil, fmt.Errorf("%s: its tables can be read by a program of 64 bits alone", v.command)
 	}
 	info, blob, err := v.readTable()
 	if err != nil {
-		return nil, fmt.Errorf("reading the table %s of %s: %w", natTable, v.command, err)
+		return nil, nil, fmt.Errorf("reading the table %s of %s: %w", natTable, v.command, err)
 	}
-	chains, err := v.parse(info, blob)
+	chains, services, err := v.parse(info, blob)
 	if err != nil {
-		return nil, fmt.Errorf("the table %s of %s: %w", natTable, v.command, err)
+		return chains, services, fmt.Errorf("the table %s of %s: %w", natTable, v.command, err)
 	}
-	return chains, nil
+	return chains, services, nil
 }
 
 // readTable reads the head of the table, and its entries.
@@ -128,12 +129,13 @@ type legacyChain struct {
 	offsets []int // of the entries, in the table
 }
 
-// parse decodes the postrouting chain, and those that it leads to.
-func (v *legacyVersion) parse(info, blob []byte) ([]diagnose.Chain, error) {
+// parse decodes the postrouting chain and those that it leads to, and the addresses of services.
+func (v *legacyVersion) parse(info, blob []byte) ([]diagnose.Chain, []netip.Addr, error) {
 	byStart, post, err := v.split(info, blob)
 	if err != nil || post == nil {
-		return nil, err
+		return nil, nil, err
 	}
+	services := v.services(byStart)
 	table := fmt.Sprintf("%s table %s", v.command, natTable)
 	out := []diagnose.Chain{{Table: table, Name: post.name, Base: true, Priority: legacyPriority, IPv4: v.addrLen == 4, IPv6: v.addrLen != 4}}
 	queue, seen := []*legacyChain{post}, map[*legacyChain]bool{post: true}
@@ -142,7 +144,7 @@ func (v *legacyVersion) parse(info, blob []byte) ([]diagnose.Chain, error) {
 		c := queue[i]
 		for k, entry := range c.entries {
 			if rules++; rules > maxRules || len(queue) > maxChains {
-				return out, errTooMany
+				return out, services, errTooMany
 			}
 			rule, to := v.rule(entry, c.offsets[k], byStart)
 			rule.Where = fmt.Sprintf("rule %d", k+1)
@@ -154,7 +156,7 @@ func (v *legacyVersion) parse(info, blob []byte) ([]diagnose.Chain, error) {
 			}
 		}
 	}
-	return out, nil
+	return out, services, nil
 }
 
 // split cuts the table into chains, by where the first of their rules is.
