@@ -93,8 +93,8 @@ func (d *Driver) Close() error {
 // plan costs nothing. The first time, and after an error, the table is read back before and after;
 // otherwise the kernel's acknowledgements are the confirmation. The plan must not be changed afterwards.
 //
-// With an error the kernel holds either what it held before or what the plan wants, and the next Apply
-// finds out which. The error is an *nfnetlink.UnsupportedError if the kernel lacks a feature, an *OwnedError if
+// With an error the kernel holds either what it held before or what the plan wants, for each family by itself,
+// and the next Apply finds out which. A fault in one family does not hold the other back. The error is an *nfnetlink.UnsupportedError if the kernel lacks a feature, an *OwnedError if
 // another process owns the table, wraps unix.EPERM if the process lacks CAP_NET_ADMIN, and names the object
 // at fault if the kernel refuses one.
 func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
@@ -120,6 +120,12 @@ func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
 			break
 		}
 		d.log.Warn("nf_tables transaction failed; the kernel is read back", "table", TableName, "err", err)
+	}
+	if isRefusal(err) {
+		if err = d.applyFamilies(ctx, nat, err); err == nil {
+			d.applied, d.settled = &nat, true
+			return nil
+		}
 	}
 	return fmt.Errorf("programming table %s: %w", TableName, err)
 }

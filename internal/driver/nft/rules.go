@@ -27,14 +27,15 @@ type family struct {
 	source, destination uint32 // offsets in the network header (RFC 791, RFC 8200)
 	keyType             uint32 // of a set, in nft's numbering (enum datatypes of its include/datatype.h)
 	suffix              string // of the names of sets and chains
+	name                string // for people
 }
 
 func ipv4() family {
-	return family{proto: unix.NFPROTO_IPV4, addrLen: 4, source: 12, destination: 16, keyType: 7, suffix: "4"}
+	return family{proto: unix.NFPROTO_IPV4, addrLen: 4, source: 12, destination: 16, keyType: 7, suffix: "4", name: "IPv4"}
 }
 
 func ipv6() family {
-	return family{proto: unix.NFPROTO_IPV6, addrLen: 16, source: 8, destination: 24, keyType: 8, suffix: "6"}
+	return family{proto: unix.NFPROTO_IPV6, addrLen: 16, source: 8, destination: 24, keyType: 8, suffix: "6", name: "IPv6"}
 }
 
 // holds says whether a range is of the family.
