@@ -38,6 +38,7 @@ var errDiffers = errors.New("there is something to change")
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends what does not heed the first
 	return execute(ctx, Root())
 }
 

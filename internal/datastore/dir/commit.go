@@ -15,20 +15,23 @@ import (
 // lockPatience is how long an edit waits for another one to finish.
 const lockPatience = 10 * time.Second
 
-// lock keeps other edits of the directory out. It locks the directory itself (flock(2)), so that it leaves nothing
+// lock keeps other edits of the directory out, and waits for one that is under way. It locks the directory itself (flock(2)), so that it leaves nothing
 // behind, and ends with the process.
-func lock(dir string) (unlock func(), err error) {
+func lock(dir string, patience time.Duration) (unlock func(), err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("the directory of manifests %s %s", dir, explain(dir, &fs.PathError{Op: "open", Path: dir, Err: err}))
 	}
-	for end := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOLCK) { // a file system without locks
 			return func() { _ = unix.Close(fd) }, nil
 		}
 		if (!errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR)) || time.Now().After(end) {
 			_ = unix.Close(fd)
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, fmt.Errorf("another edit of %s goes on, and did not end within %s: try again when it has", dir, patience)
+			}
 			return nil, fmt.Errorf("locking %s against other edits: %w", dir, err)
 		}
 	}

@@ -70,7 +70,7 @@ type edit struct {
 // Each file is replaced at once, but several files are not one transaction: an error while writing says
 // which were written.
 func Apply(dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error) {
-	unlock, err := lock(dir)
+	unlock, err := lock(dir, lockPatience)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func Apply(dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error)
 // is removed. Objects that are not declared are errors of type NotFoundError, joined; the others are deleted all
 // the same. It refuses as Apply does.
 func Delete(dir string, v Validator, keys []Key, dryRun bool) ([]Result, error) {
-	unlock, err := lock(dir)
+	unlock, err := lock(dir, lockPatience)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -322,4 +323,15 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestAnEditThatDoesNotEndIsNamed(t *testing.T) {
+	t.Parallel()
+	dir := fill(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
+	unlock, err := lock(dir, patience)
+	must(t, err)
+	defer unlock()
+	if _, err := lock(dir, 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "try again") || !strings.Contains(err.Error(), dir) {
+		t.Errorf("while another edit goes on: %v", err)
+	}
 }
