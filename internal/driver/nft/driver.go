@@ -228,6 +228,7 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	}
 	generation, err := d.conn.generation(ctx)
 	if err != nil {
+		d.trusted, d.settled = false, false // the next Apply looks for itself
 		return 0, err
 	}
 	if d.settled && d.trusted && d.generation == generation {

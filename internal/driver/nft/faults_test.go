@@ -130,6 +130,23 @@ func live(t *testing.T, ns *namespace, d *Driver) {
 	eventually(t, ns, d, plan)
 }
 
+// TestFailedObservationConfirmsNothing makes the look at the kernel fail just when the table is gone: the Apply that
+// follows must not take for granted what it could not see.
+func TestFailedObservationConfirmsNothing(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t)
+	d, s := ns.watchedDriver()
+	plan := simplePlan(t)
+	mustApply(t, d, plan)
+	ns.nft("delete", "table", "inet", TableName)
+	s.fail, s.before, s.err = s.calls+1, true, unix.ENOBUFS
+	if _, err := d.Observe(t.Context()); err == nil {
+		t.Fatal("the fault was not met")
+	}
+	mustApply(t, d, plan)
+	mustHold(t, ns, plan)
+}
+
 // eventually applies a plan, twice if need be. An Apply that reports success must have succeeded.
 func eventually(t *testing.T, ns *namespace, d *Driver, plan compile.NAT) {
 	t.Helper()
