@@ -86,9 +86,9 @@ func (v *legacyVersion) read() ([]diagnose.Chain, []netip.Addr, error) {
 
 // readTable reads the head of the table, and its entries.
 func (v *legacyVersion) readTable() (info, entries []byte, err error) {
-	fd, err := unix.Socket(v.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	fd, err := unix.Socket(v.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("opening a raw socket: %w", err)
+		return nil, nil, fmt.Errorf("opening a socket: %w", err)
 	}
 	defer unix.Close(fd)
 	for range maxTries {
