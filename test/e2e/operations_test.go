@@ -132,17 +132,8 @@ func TestWithoutCapability(t *testing.T) {
 	cmd := s.command(ctx, "run", "--state-dir", s.state, "--metrics-address", "")
 	var said strings.Builder
 	cmd.Stderr = &said
-	ended := make(chan error)
-	go func() {
-		// The kernel ends the thread, which lacks the capability from now on, with its goroutine.
-		runtime.LockOSThread()
-		ended <- errors.Join(
-			unix.Setns(s.node.FD(), unix.CLONE_NEWNET),
-			unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0),
-			cmd.Run())
-	}()
 	var exit *exec.ExitError
-	if err := <-ended; !errors.As(err, &exit) || exit.ExitCode() != 1 {
+	if err := <-s.runWithout(cmd, unix.CAP_NET_ADMIN); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("the agent ended with %v; want exit code 1", err)
 	}
 	for _, want := range []string{"CAP_NET_ADMIN", "AmbientCapabilities=CAP_NET_ADMIN", "securityContext", "--cap-add NET_ADMIN"} {
@@ -155,6 +146,55 @@ func TestWithoutCapability(t *testing.T) {
 			t.Errorf("%s was made: %v", path, err)
 		}
 	}
+}
+
+// TestWithOneCapability runs the agent with nothing but CAP_NET_ADMIN, as the systemd unit does: it must become
+// ready, and be able to examine the node.
+func TestWithOneCapability(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	// Something to examine that takes other rights where it is done wrong.
+	legacy := s.node.Command(t.Context(), "iptables-legacy", "-t", "nat", "-A", "POSTROUTING", "-j", "RETURN")
+	if err := errors.Join(s.node.Start(legacy), legacy.Wait()); err != nil {
+		t.Logf("without legacy iptables: %v", err)
+	}
+	var others []uintptr
+	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+		if c != unix.CAP_NET_ADMIN {
+			others = append(others, c)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := s.command(ctx, "run", "--state-dir", s.state, "--node-name", "node", "--metrics-address", "")
+	cmd.Stderr = s.log
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	ended := s.runWithout(cmd, others...)
+	if out, err := s.sallyport("status", "--wait", "10s"); err != nil || strings.Contains(out, "NotExamined") {
+		t.Errorf("status: %v\n%s", err, out)
+	}
+	s.expect("with one capability", pathNode)
+	cancel()
+	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("the agent ended with: %v", err)
+	}
+}
+
+// runWithout runs a program on the node without some capabilities, and says how it ended.
+func (s *service) runWithout(cmd *exec.Cmd, capabilities ...uintptr) <-chan error {
+	ended := make(chan error, 1)
+	go func() {
+		// The kernel ends the thread, which lacks the capabilities from now on, with its goroutine.
+		runtime.LockOSThread()
+		errs := []error{unix.Setns(s.node.FD(), unix.CLONE_NEWNET)}
+		for _, c := range capabilities {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); !errors.Is(err, unix.EINVAL) { // unknown to this kernel
+				errs = append(errs, err)
+			}
+		}
+		ended <- errors.Join(append(errs, cmd.Run())...)
+	}()
+	return ended
 }
 
 // TestDryRun says what other manifests would change under a running agent: exit code 0, 2 or 1, the kernel
