@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg Config) error {
 	table := conntrack.NewTable(0)
 	flows := conntrack.New(table, cfg.Log)
 	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store, resources: resources{next: make(chan struct{})}}
-	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}, flowsDriver{flows}}, Log: cfg.Log})
+	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
 
 	ctx, a.stop = context.WithCancel(ctx)
 	defer a.stop()
@@ -147,12 +147,19 @@ func metricsHandler(c prometheus.Collector, log *slog.Logger) http.Handler {
 }
 
 // natDriver gives the nftables driver its part of the plan.
-type natDriver struct{ *nft.Driver }
+type natDriver struct {
+	*nft.Driver
+	flows *conntrack.Driver
+}
 
 func (natDriver) Name() string { return "nft" }
 
 func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
-	return d.Driver.Apply(ctx, p.NAT)
+	err := d.Driver.Apply(ctx, p.NAT)
+	if r := d.Found(); r != nil {
+		d.flows.Found(p.Found(r.Sources, r.Exempt))
+	}
+	return err
 }
 
 // resources holds what the datastore published last.

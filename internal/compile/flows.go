@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/gaissmai/bart"
+	"go4.org/netipx"
 
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -160,6 +161,15 @@ func (c Change) movesOff(f *Tracked) bool {
 	source := f.Source.Addr()
 	return !c.Now.NAT.To(source).IsValid() &&
 		slices.ContainsFunc(c.Stood, func(p *Plan) bool { return p.NAT.To(source) == f.Seen.Addr() })
+}
+
+// Found is the plan that seems to have stood when these ranges were found in the kernel: this plan but for
+// them, and with a node's address for any that is configured.
+func (p *Plan) Found(sources []Source, exempt []netipx.IPRange) *Plan {
+	q := *p
+	q.NAT.Sources, q.NAT.Exempt = sources, exempt
+	q.NAT.To4, q.NAT.To6, q.NAT.Ports, q.NAT.UDPPorts = netip.Addr{}, netip.Addr{}, model.PortRange{}, model.PortRange{}
+	return &q
 }
 
 // SameForFlows says whether two plans judge every flow alike, so that going from one to the other changes

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,6 +209,15 @@ func TestMove(t *testing.T) {
 			t.Errorf("%s: %d flows live under an older decision", when, n)
 		}
 	}
+	s.end(syscall.SIGTERM)
+	file := filepath.Join(t.TempDir(), "change.yaml")
+	labtest.Must(t, os.WriteFile(file, []byte(podsAndServices(false, "")), 0o644))
+	_, err := s.sallyport("apply", "-f", file)
+	labtest.Must(t, err)
+	s.goAs("without the agent", streams, translated)
+	s.start()
+	s.goAs("after a change without the agent", streams, own)
+	s.goesOn("after a change without the agent", talks...)
 }
 
 // TestMoveToAddress changes the address to translate to.

@@ -43,6 +43,7 @@ type Driver struct {
 	stood    []standing
 	numbered uint64
 	judged   bool
+	found    bool // the first plan that stood was found in the kernel
 	tampered bool // somebody undid the newest plan for a while
 	stats    Stats
 }
@@ -64,6 +65,16 @@ func (d *Driver) Stands(plan *compile.Plan, repaired bool) {
 	defer d.mu.Unlock()
 	d.tampered = d.tampered || repaired
 	d.add(plan)
+}
+
+// Found tells the driver, before anything else, which plan stood when the agent started.
+func (d *Driver) Found(plan *compile.Plan) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.stood) == 0 {
+		d.found = true
+		d.add(plan)
+	}
 }
 
 // add makes a plan the newest that stood.
@@ -126,7 +137,7 @@ func (d *Driver) change(plan *compile.Plan) (c compile.Change, number uint64, ne
 	newest := d.stood[len(d.stood)-1]
 	c = compile.Change{Now: newest.plan, Tampered: d.tampered}
 	for _, s := range d.stood {
-		if d.judged && len(d.stood) == 1 || s != newest {
+		if (d.judged || d.found) && len(d.stood) == 1 || s != newest {
 			c.Stood = append(c.Stood, s.plan)
 		}
 	}

@@ -110,6 +110,37 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestFound judges the flows that an agent finds by the rules that it finds.
+func TestFound(t *testing.T) {
+	t.Parallel()
+	on, off := plan(true, model.FlowsMove), plan(false, model.FlowsMove)
+	for _, tc := range []struct {
+		name       string
+		found, now *compile.Plan
+		translated bool
+		left       string
+	}{
+		{"off meanwhile", on, off, true, "6"},
+		{"on meanwhile", off, on, false, "6"},
+		{"the same", on, on, true, "1 17 17 6 6"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			h := labtest.NewHost(t, "node")
+			track(t, h, others...)
+			before := list(t, h)
+			track(t, h, talking(tc.translated)...)
+			d := New(NewTable(h.FD()), slog.New(slog.DiscardHandler))
+			d.Found(tc.now.Found(tc.found.NAT.Sources, tc.found.NAT.Exempt))
+			d.Stands(tc.now, false)
+			labtest.Must(t, d.Apply(t.Context(), tc.now))
+			if got := left(t, h, before); got != tc.left {
+				t.Errorf("%q are left, want %q", got, tc.left)
+			}
+		})
+	}
+}
+
 // left is the protocols of the flows beside others, all of which must be there still.
 func left(t *testing.T, h *lab.Host, others []string) string {
 	t.Helper()

@@ -61,6 +61,9 @@ type Driver struct {
 	stats   Stats
 
 	remembered int // twice the names that forget left in carried
+
+	looked bool    // at the kernel
+	found  *Ranges // what stood then; nil if nothing did, and once it was given
 }
 
 // New opens a driver. It changes nothing. The error is an *nfnetlink.UnsupportedError if the kernel has no
@@ -212,6 +215,7 @@ func (d *Driver) read(ctx context.Context) error {
 		d.trusted = false
 		return err
 	}
+	d.find(t)
 	d.takeCounts(t)
 	d.held, d.generation, d.trusted = t, generation, true
 	return nil

@@ -1,0 +1,51 @@
+package nft
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go4.org/netipx"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// TestFound makes sure that a driver tells once what an earlier one has left, not what it made itself.
+func TestFound(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t)
+	source := func(s, pool string) compile.Source {
+		return compile.Source{Range: netipx.MustParseIPRange(s), Pool: pool}
+	}
+	was := compile.NAT{Allocation: model.PortsFullyRandom,
+		Sources: []compile.Source{source("10.0.0.0-10.0.0.255", "a"), source("10.0.1.0-10.0.1.9", "b"), source("fd00::-fd00::ff", "c")},
+		Exempt:  []netipx.IPRange{netipx.MustParseIPRange("10.0.0.0-10.255.255.255"), netipx.MustParseIPRange("fd00::-fd00::ffff")},
+	}
+	driver := func() *Driver {
+		d, err := New(Options{Log: slog.New(slog.DiscardHandler), NetNS: ns.fd})
+		labtest.Must(t, err)
+		t.Cleanup(func() { _ = d.Close() }) // one is closed before
+		return d
+	}
+	first := driver()
+	labtest.Must(t, first.Apply(t.Context(), was))
+	if r := first.Found(); r != nil {
+		t.Errorf("where nothing stood it found %+v", r)
+	}
+	labtest.Must(t, first.Close())
+	second := driver()
+	labtest.Must(t, second.Apply(t.Context(), compile.NAT{Allocation: model.PortsFullyRandom}))
+	want := &Ranges{Exempt: was.Exempt}
+	for _, s := range was.Sources {
+		want.Sources = append(want.Sources, compile.Source{Range: s.Range})
+	}
+	if diff := cmp.Diff(want, second.Found(), cmpopts.EquateComparable(netipx.IPRange{})); diff != "" {
+		t.Error(diff)
+	}
+	if r := second.Found(); r != nil {
+		t.Errorf("it found a second time %+v", r)
+	}
+}
