@@ -81,7 +81,7 @@ func (r *report) print(to io.Writer) error {
 	}
 	for _, a := range r.Agent {
 		if a.Answer != "" {
-			fmt.Fprintf(w, "%s\t%s\n", a.What, a.Answer)
+			fmt.Fprintf(w, "%s\t-\t-\t-\t-\t\t\t%s\n", a.What, a.Answer)
 			continue
 		}
 		ratio := ""
