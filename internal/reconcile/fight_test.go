@@ -114,6 +114,33 @@ func TestAFightBacksOff(t *testing.T) {
 	})
 }
 
+// TestALookThatFailsInAFight has the kernel give no answer just when the last change is to be looked at.
+func TestALookThatFailsInAFight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d, l, changed := startWatched(t)
+		for s, _ := l.State(); s.Drivers[0].Ready; s, _ = l.State() {
+			d.tamper(changed)
+			synctest.Wait()
+		}
+		looks := 0
+		d.set(func(d *fakeDriver) {
+			d.observe = func() (int, error) {
+				if looks++; looks > 100 {
+					return 0, nil // so that the test ends
+				}
+				return 0, errors.New("no answer")
+			}
+		})
+		before := d.count()
+		time.Sleep(45 * time.Second)
+		synctest.Wait()
+		if s, _ := l.State(); looks > 2 || d.count() == before || !s.Drivers[0].Ready {
+			t.Fatalf("%d looks, %d applies, %+v", looks, d.count()-before, s.Drivers[0])
+		}
+	})
+}
+
 func TestAWatchThatBreaksIsBegunAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

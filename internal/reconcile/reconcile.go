@@ -26,7 +26,7 @@ type Driver interface {
 	// as far as the kernel has confirmed. Called again with an equal plan it does nothing.
 	Apply(ctx context.Context, plan *compile.Plan) error
 	// Observe reads the kernel back and returns how many things differ from the plan last applied. The
-	// next Apply starts from what was found.
+	// next Apply starts from what was found; after an error it reads back itself.
 	Observe(ctx context.Context) (drift int, err error)
 }
 

@@ -25,7 +25,8 @@ type fakeDriver struct {
 	applied []*compile.Plan
 	gate    chan struct{} // when set, Apply waits for it
 
-	observing chan struct{} // when set, Observe waits for it
+	observing chan struct{}       // when set, Observe waits for it
+	observe   func() (int, error) // when set, Observe is this
 }
 
 func (d *fakeDriver) Name() string { return d.name }
@@ -56,6 +57,9 @@ func (d *fakeDriver) Observe(context.Context) (int, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.observe != nil {
+		return d.observe()
+	}
 	n := d.drift
 	d.drift = 0
 	return n, nil

@@ -72,6 +72,7 @@ func (w *worker) observe(ctx context.Context) {
 		return
 	case err != nil:
 		w.log.Error("could not read the kernel back", "error", err)
+		w.fight.doubted = false // Apply now looks for itself
 	case drift == 0:
 		w.trust()
 		return
