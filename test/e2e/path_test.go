@@ -79,12 +79,19 @@ func newTranslatingPath(t *testing.T) *path {
 	return p
 }
 
-// program puts what pools come to into the node's kernel, until the test ends.
-func (p *path) program(t *testing.T, pools ...model.Pool) *compile.Plan {
+// nat is a driver for the node, until the test ends.
+func (p *path) nat(t *testing.T) *nft.Driver {
 	t.Helper()
 	nat, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: p.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
+	return nat
+}
+
+// program puts what pools come to into the node's kernel, until the test ends.
+func (p *path) program(t *testing.T, pools ...model.Pool) *compile.Plan {
+	t.Helper()
+	nat := p.nat(t)
 	plan := compile.Compile(snapshot(nil, pools...), model.Local{Name: "node"})
 	labtest.Must(t, nat.Apply(t.Context(), plan.NAT))
 	return plan

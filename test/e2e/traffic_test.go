@@ -110,16 +110,43 @@ type dialer struct {
 	server netip.AddrPort
 }
 
-func (d dialer) dial(network string) (conn net.Conn, err error) {
+// dial makes a connection that is closed when the context ends, if it is not by then.
+func (d dialer) dial(ctx context.Context, network string) (_ *bounded, err error) {
 	nd := net.Dialer{Timeout: 10 * time.Second, LocalAddr: &net.UDPAddr{IP: d.source.AsSlice()}}
 	if network == "tcp" {
 		nd.LocalAddr = &net.TCPAddr{IP: d.source.AsSlice()}
 	}
+	var conn net.Conn
 	err = d.from.Do(func() (err error) {
-		conn, err = nd.Dial(network, d.server.String())
+		conn, err = nd.DialContext(ctx, network, d.server.String())
 		return err
 	})
-	return conn, err
+	if err != nil {
+		return nil, err
+	}
+	return &bounded{conn, context.AfterFunc(ctx, func() { _ = conn.Close() })}, nil
+}
+
+// bounded is a connection that a context closes.
+type bounded struct {
+	net.Conn
+	stop func() bool
+}
+
+// Close closes the connection, unless the context has done it.
+func (b *bounded) Close() error {
+	if !b.stop() {
+		return nil
+	}
+	return b.Conn.Close()
+}
+
+// abandon closes a TCP connection with a reset, so that its port is free at once.
+func (b *bounded) abandon() error {
+	if tcp, ok := b.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	return b.Close()
 }
 
 // exchange sends a number and waits for its echo; older echoes are passed over.
@@ -145,7 +172,7 @@ func exchange(conn net.Conn, n uint64, wait time.Duration) error {
 
 // sendUDPStream is one socket that never stops.
 func sendUDPStream(ctx context.Context, s *flowStream, d dialer) error {
-	conn, err := d.dial("udp")
+	conn, err := d.dial(ctx, "udp")
 	if err != nil {
 		return err
 	}
@@ -167,7 +194,7 @@ func sendUDPStream(ctx context.Context, s *flowStream, d dialer) error {
 
 // sendTCPStream is one connection that never ends. What it loses is sent again, and shows as a pause.
 func sendTCPStream(ctx context.Context, s *flowStream, d dialer) error {
-	conn, err := d.dial("tcp")
+	conn, err := d.dial(ctx, "tcp")
 	if err != nil {
 		return err
 	}
@@ -186,7 +213,7 @@ func sendTCPStream(ctx context.Context, s *flowStream, d dialer) error {
 // sendNewUDPFlows is a new socket, and so a new flow, for each payload.
 func sendNewUDPFlows(ctx context.Context, s *flowStream, d dialer) error {
 	for n := uint64(1); ctx.Err() == nil; n++ {
-		conn, err := d.dial("udp")
+		conn, err := d.dial(ctx, "udp")
 		if err != nil {
 			return err
 		}
@@ -213,7 +240,7 @@ func sendNewUDPFlows(ctx context.Context, s *flowStream, d dialer) error {
 func sendNewTCPConnections(ctx context.Context, s *flowStream, d dialer) error {
 	for n := uint64(1); ctx.Err() == nil; n++ {
 		begun := time.Now()
-		conn, err := d.dial("tcp")
+		conn, err := d.dial(ctx, "tcp")
 		if err != nil {
 			return err
 		}
@@ -226,10 +253,7 @@ func sendNewTCPConnections(ctx context.Context, s *flowStream, d dialer) error {
 			return err
 		}
 		s.echoed()
-		if err := conn.(*net.TCPConn).SetLinger(0); err != nil { // so that ports do not run out
-			return err
-		}
-		if err := conn.Close(); err != nil {
+		if err := conn.abandon(); err != nil {
 			return err
 		}
 	}
