@@ -328,6 +328,19 @@ func TestBadInputIsNamed(t *testing.T) {
 	}
 }
 
+func TestExplainSaysWhyItCannot(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools+"---\n[")
+	for args, want := range map[string]string{
+		"explain 10.244.0.1 198.51.100.1":                 "no agent is running there",
+		"explain 10.244.0.1 198.51.100.1 --node-name far": "only that node's agent knows",
+	} {
+		if _, errs, code := sallyport(t, dir, "", strings.Fields(args)...); code != 1 || !strings.Contains(errs, want) || !strings.Contains(errs, "not valid YAML") {
+			t.Errorf("%s: exit code %d, %q", args, code, errs)
+		}
+	}
+}
+
 // What cannot be read may be what was meant to go.
 func TestDeleteRefusesWhatItCannotRead(t *testing.T) {
 	t.Parallel()

@@ -137,8 +137,11 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 		for _, f := range loaded.Faults {
 			fmt.Fprintln(warn, "sallyport: "+f.String())
 		}
-		if running == nil || !here {
-			return explanation{}, nil, errors.New("there are faulty manifests, and no agent that knows which good state is in force: mend them first")
+		if !here {
+			return explanation{}, nil, errors.New("there are faulty manifests, and only that node's agent knows which good state is in force there: mend them first")
+		}
+		if running == nil {
+			return explanation{}, nil, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): mend them first", agentErr)
 		}
 		return explanation{running.Verdict, &agentView{running.Ready, running.Reason}}, nil, nil
 	}
