@@ -91,8 +91,9 @@ func (d *Driver) add(plan *compile.Plan) {
 	d.stood = append(d.stood, standing{plan, d.numbered})
 }
 
-// Apply judges all flows by a plan that stands, and ends those that must not live on. It costs nothing if no
-// decision about any flow can have changed since the last time. With an error some may be ended, and the
+// Apply judges all flows by the newest plan that stands, and ends those that must not live on; the plan that it
+// is given stands if it was told of none. It costs nothing if no decision about any flow can have changed since
+// the last time. With an error some may be ended, and the
 // next Apply goes on; the error is an *nfnetlink.UnsupportedError if the kernel cannot list flows.
 func (d *Driver) Apply(ctx context.Context, plan *compile.Plan) error {
 	d.pass.Lock()

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -155,6 +157,44 @@ func left(t *testing.T, h *lab.Host, others []string) string {
 		now[i], _, _ = strings.Cut(s, " ")
 	}
 	return strings.Join(now, " ")
+}
+
+// TestApplyIsBoundedInMemory judges as many flows as this machine tracks. Half of them move, half live under
+// an older decision from then on.
+func TestApplyIsBoundedInMemory(t *testing.T) {
+	h := labtest.NewHost(t, "node")
+	n := min(most(t), 1<<18)
+	began := time.Now()
+	trackMany(t, h, n, func(i int, b []byte, seq uint32) []byte {
+		source := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 16), byte(i >> 8)}), uint16(i&0xff)+1024)
+		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, 7}), 53)
+		e := entry{protocol: compile.UDP, answered: true}
+		if i%2 == 0 {
+			e.protocol, e.established = compile.TCP, true
+		}
+		return appendEntry(b, seq, e, Tuple{source, peer}, Tuple{peer, source})
+	})
+	t.Logf("%d flows in %v", n, time.Since(began))
+	d := New(NewTable(h.FD()), slog.New(slog.DiscardHandler))
+	on := plan(true, model.FlowsMove)
+	d.Found(plan(false, model.FlowsMove))
+	d.Stands(on, false)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	began = time.Now()
+	labtest.Must(t, d.Apply(t.Context(), on))
+	took := time.Since(began)
+	runtime.ReadMemStats(&after)
+	total := after.TotalAlloc - before.TotalAlloc
+	t.Logf("judged in %v: %+v; %d KiB were allocated", took, d.Stats(), total>>10)
+	// The kernel's numbers of flows are hashes: a few are the same.
+	if s := d.Stats(); s.Tracked != n/2 || s.Older > n/2 || s.Older < n/2-n/1000 || s.Ended != uint64(n/2) {
+		t.Errorf("%+v, want half of %d ended", s, n)
+	}
+	if total > 8<<20 { // the numbers of those that live on, four bytes each, several times over as they grow
+		t.Errorf("%d bytes were allocated for %d flows", total, n)
+	}
 }
 
 // TestApplyAfterFailure makes the kernel fail while plans go on and off: what was opened under a plan that

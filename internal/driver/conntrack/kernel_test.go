@@ -158,12 +158,12 @@ func trackMany(t testing.TB, h *lab.Host, n int, message func(i int, b []byte, s
 	}
 }
 
-// most is how many flows the kernel of this machine tracks at most.
+// most is how many flows the kernel of this machine tracks at most. In a user namespace it may not say.
 func most(t testing.TB) int {
 	t.Helper()
 	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
 	if err != nil {
-		t.Skip("kernel feature missing: connection tracking: ", err)
+		return 1 << 15
 	}
 	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	labtest.Must(t, err)

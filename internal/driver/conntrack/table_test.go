@@ -4,11 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
-	"runtime"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -85,49 +82,6 @@ func TestWalkEndsExactlyOne(t *testing.T) {
 	}
 	if n := end(func(*Flow) Action { return Replace }); n != 1 || len(list(t, h)) != 0 {
 		t.Fatalf("%d flows were ended, %q are left", n, list(t, h))
-	}
-}
-
-// TestWalkIsBoundedInMemory walks through as many flows as this machine tracks, and ends every second one.
-func TestWalkIsBoundedInMemory(t *testing.T) {
-	h := labtest.NewHost(t, "node")
-	n := min(most(t), 1<<18)
-	began := time.Now()
-	trackMany(t, h, n, func(i int, b []byte, seq uint32) []byte {
-		source := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 16), byte(i >> 8)}), uint16(i&0xff)+1024)
-		peer := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, 7}), 53)
-		return appendEntry(b, seq, entry{protocol: compile.UDP}, Tuple{source, peer}, Tuple{peer, source})
-	})
-	t.Logf("%d flows in %v", n, time.Since(began))
-	before, after, peak := runtime.MemStats{}, runtime.MemStats{}, uint64(0)
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	began = time.Now()
-	seen := 0
-	ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit {
-		seen = 0
-		return func(f *Flow) Action {
-			if seen++; seen%(n/16) == 0 {
-				runtime.ReadMemStats(&after)
-				peak = max(peak, after.HeapAlloc)
-			}
-			return replaceIf(f.Original.Source.Port()%2 == 0 && !f.keepsPlace())
-		}
-	})
-	labtest.Must(t, err)
-	took := time.Since(began)
-	runtime.ReadMemStats(&after)
-	total := after.TotalAlloc - before.TotalAlloc
-	t.Logf("%d seen and %d ended in %v; the heap grew by %d KiB, %d KiB were allocated in all", seen, ended, took,
-		(int64(peak)-int64(before.HeapAlloc))>>10, total>>10)
-	if seen < n || ended != n/2 {
-		t.Errorf("%d flows were seen and %d ended, of %d", seen, ended, n)
-	}
-	if left := len(list(t, h)); left != n-n/2 {
-		t.Errorf("%d flows are left, want %d", left, n-n/2)
-	}
-	if total > 4<<20 {
-		t.Errorf("%d bytes were allocated for %d flows", total, n)
 	}
 }
 
