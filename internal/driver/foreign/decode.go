@@ -16,6 +16,7 @@ type decoder struct {
 	family uint8 // of the table; narrowed when the rule tells IPv4 from IPv6
 	set    func(name string) *set
 	link   func(index int) string
+	ipsets *ipsets
 
 	registers map[uint32]operand // by the offset of their first byte
 	done      []diagnose.Rule    // those that the rule was cut into so far
@@ -59,7 +60,7 @@ func (d *decoder) expression(name string, attrs map[uint16][]byte) error {
 	case "nat":
 		d.nat(attrs)
 	case "match":
-		text, matches, known := xtMatch(name29(attrs[unix.NFTA_MATCH_NAME]), number(attrs[unix.NFTA_MATCH_REV]), attrs[unix.NFTA_MATCH_INFO])
+		text, matches, known := d.ipsets.xtMatch(name29(attrs[unix.NFTA_MATCH_NAME]), number(attrs[unix.NFTA_MATCH_REV]), attrs[unix.NFTA_MATCH_INFO])
 		if !known {
 			matches = []diagnose.Match{{}}
 		}

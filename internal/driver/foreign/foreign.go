@@ -31,12 +31,13 @@ var errTooMany = errors.New("there are more than can be judged")
 // With an error, what could be read is returned.
 func Read(ctx context.Context, ours string) (*diagnose.Ruleset, error) {
 	out := &diagnose.Ruleset{}
-	chains, err := readTables(ctx, ours)
+	ipsets := newIPSets(ctx)
+	chains, err := readTables(ctx, ours, ipsets)
 	out.Chains = append(out.Chains, chains...)
 	services, serr := readServices(ctx)
 	errs := []error{err, serr}
 	for _, v := range legacyVersions() {
-		chains, found, err := v.read()
+		chains, found, err := v.read(ipsets)
 		out.Chains = append(out.Chains, chains...)
 		services = append(services, found...)
 		errs = append(errs, err)

@@ -1,9 +1,11 @@
 package foreign
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/nftables/expr"
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/diagnose"
@@ -39,7 +41,7 @@ func FuzzRule(f *testing.F) {
 		f.Add(uint8(unix.NFPROTO_INET), b, []byte{10}, false)
 	}
 	f.Fuzz(func(t *testing.T, family uint8, list, key []byte, interval bool) {
-		d := decoder{family: family, link: func(int) string { return "eth0" }, set: func(string) *set {
+		d := decoder{family: family, ipsets: noIPSets(), link: func(int) string { return "eth0" }, set: func(string) *set {
 			return &set{known: len(key) > 0, interval: interval, elements: []element{{key: key, chain: "c"}, {key: key, end: true}}}
 		}}
 		rules, err := d.rule(list)
@@ -51,6 +53,11 @@ func FuzzRule(f *testing.F) {
 		}
 		render(&diagnose.Ruleset{Chains: []diagnose.Chain{{Rules: rules}}})
 	})
+}
+
+// noIPSets knows what is in every other set, and asks the kernel for none.
+func noIPSets() *ipsets {
+	return &ipsets{read: map[uint16]ipset{}, fetch: func(i uint16) ipset { return ipset{name: "s", known: i%2 == 0} }}
 }
 
 // FuzzMessage parses what is read of chains, rules and sets.
@@ -75,6 +82,9 @@ func FuzzMessage(f *testing.F) {
 		}
 		if _, _, err := parseRule(m); err != nil {
 			return
+		}
+		if ranges, err := parseIPSet(nil, m); err == nil && slices.ContainsFunc(ranges, func(r netipx.IPRange) bool { return !r.IsValid() }) {
+			t.Errorf("ranges %v", ranges)
 		}
 		elements, err := parseElements(nil, m)
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/sallyport/sallyport/internal/diagnose"
 )
 
-// The options of a raw socket that read tables (linux/netfilter_ipv4/ip_tables.h, netfilter_ipv6/ip6_tables.h).
+// The options of a socket that read tables (linux/netfilter_ipv4/ip_tables.h, netfilter_ipv6/ip6_tables.h).
 const (
 	optGetInfo    = 64 // IPT_SO_GET_INFO, IP6T_SO_GET_INFO
 	optGetEntries = 65 // IPT_SO_GET_ENTRIES, IP6T_SO_GET_ENTRIES
@@ -62,7 +62,7 @@ func legacyVersions() []legacyVersion {
 
 // read reads the chains that the postrouting hook leads to, and the addresses of services. Where there is no table it makes none: to ask for
 // one by its name would.
-func (v *legacyVersion) read() ([]diagnose.Chain, []netip.Addr, error) {
+func (v *legacyVersion) read(ipsets *ipsets) ([]diagnose.Chain, []netip.Addr, error) {
 	names, err := os.ReadFile("/proc/thread-self/net/" + v.names)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(names)), natTable) {
 		return nil, nil, nil
@@ -77,7 +77,7 @@ func (v *legacyVersion) read() ([]diagnose.Chain, []netip.Addr, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading the table %s of %s: %w", natTable, v.command, err)
 	}
-	chains, services, err := v.parse(info, blob)
+	chains, services, err := v.parse(info, blob, ipsets)
 	if err != nil {
 		return chains, services, fmt.Errorf("the table %s of %s: %w", natTable, v.command, err)
 	}
@@ -86,6 +86,7 @@ func (v *legacyVersion) read() ([]diagnose.Chain, []netip.Addr, error) {
 
 // readTable reads the head of the table, and its entries.
 func (v *legacyVersion) readTable() (info, entries []byte, err error) {
+	// Any socket of the family will do; a raw one, as iptables takes, would need CAP_NET_RAW.
 	fd, err := unix.Socket(v.domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening a socket: %w", err)
@@ -130,12 +131,12 @@ type legacyChain struct {
 }
 
 // parse decodes the postrouting chain and those that it leads to, and the addresses of services.
-func (v *legacyVersion) parse(info, blob []byte) ([]diagnose.Chain, []netip.Addr, error) {
+func (v *legacyVersion) parse(info, blob []byte, ipsets *ipsets) ([]diagnose.Chain, []netip.Addr, error) {
 	byStart, post, err := v.split(info, blob)
 	if err != nil || post == nil {
 		return nil, nil, err
 	}
-	services := v.services(byStart)
+	services := v.services(byStart, ipsets)
 	table := fmt.Sprintf("%s table %s", v.command, natTable)
 	out := []diagnose.Chain{{Table: table, Name: post.name, Base: true, Priority: legacyPriority, IPv4: v.addrLen == 4, IPv6: v.addrLen != 4}}
 	queue, seen := []*legacyChain{post}, map[*legacyChain]bool{post: true}
@@ -146,7 +147,7 @@ func (v *legacyVersion) parse(info, blob []byte) ([]diagnose.Chain, []netip.Addr
 			if rules++; rules > maxRules || len(queue) > maxChains {
 				return out, services, errTooMany
 			}
-			rule, to := v.rule(entry, c.offsets[k], byStart)
+			rule, to := v.rule(entry, c.offsets[k], byStart, ipsets)
 			rule.Where = fmt.Sprintf("rule %d", k+1)
 			rule.Delete = fmt.Sprintf("%s -t %s -D %s %d", v.command, natTable, c.name, k+1)
 			out[i].Rules = append(out[i].Rules, rule)

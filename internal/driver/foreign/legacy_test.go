@@ -98,7 +98,7 @@ func FuzzLegacy(f *testing.F) {
 		if !ipv4 {
 			v = legacyVersions()[1]
 		}
-		chains, _, err := v.parse(info, blob)
+		chains, _, err := v.parse(info, blob, noIPSets())
 		if err != nil {
 			return
 		}

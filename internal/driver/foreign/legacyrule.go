@@ -20,7 +20,7 @@ const (
 )
 
 // rule decodes an entry, which split has looked at, and the chain that it leads to.
-func (v *legacyVersion) rule(entry []byte, at int, byStart map[int]*legacyChain) (diagnose.Rule, *legacyChain) {
+func (v *legacyVersion) rule(entry []byte, at int, byStart map[int]*legacyChain, ipsets *ipsets) (diagnose.Rule, *legacyChain) {
 	r := diagnose.Rule{}
 	var text []string
 	add := func(said string, matches ...diagnose.Match) {
@@ -51,7 +51,7 @@ func (v *legacyVersion) rule(entry []byte, at int, byStart map[int]*legacyChain)
 			break
 		}
 		name, revision, info := extension(b[:size])
-		said, matches, known := xtMatch(name, revision, info)
+		said, matches, known := ipsets.xtMatch(name, revision, info)
 		if !known {
 			matches = []diagnose.Match{{}}
 		}

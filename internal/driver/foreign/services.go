@@ -44,7 +44,7 @@ func readServices(ctx context.Context) ([]netip.Addr, error) {
 	if err != nil {
 		return out, err
 	}
-	r := &tables{ctx: ctx, conn: nfnetlink.NewConn(socket), sets: map[place]*set{}}
+	r := &tables{ctx: ctx, conn: nfnetlink.NewConn(socket), sets: map[place]*set{}, ipsets: newIPSets(ctx)}
 	defer r.conn.Close()
 	for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6} {
 		for _, e := range r.readSet(place{family, servicesTable, servicesSet}).elements {
@@ -70,7 +70,7 @@ func (r *tables) serviceRules(in place) (out []netip.Addr, err error) {
 		if err != nil || where != in {
 			return err
 		}
-		d := decoder{family: in.family, set: func(string) *set { return &set{} }, link: func(int) string { return "" }}
+		d := decoder{family: in.family, set: func(string) *set { return &set{} }, link: func(int) string { return "" }, ipsets: r.ipsets}
 		rules, err := d.rule(raw.expressions)
 		for _, rule := range rules {
 			out = appendDestinations(out, rule.Matches)
@@ -97,13 +97,13 @@ func appendDestinations(out []netip.Addr, matches []diagnose.Match) []netip.Addr
 }
 
 // services are the single destinations that the rules of a legacy table's chain ask for.
-func (v *legacyVersion) services(byStart map[int]*legacyChain) (out []netip.Addr) {
+func (v *legacyVersion) services(byStart map[int]*legacyChain, ipsets *ipsets) (out []netip.Addr) {
 	for _, c := range byStart {
 		if c.name != servicesChain {
 			continue
 		}
 		for i, entry := range c.entries {
-			rule, _ := v.rule(entry, c.offsets[i], byStart)
+			rule, _ := v.rule(entry, c.offsets[i], byStart, ipsets)
 			if out = appendDestinations(out, rule.Matches); len(out) > maxServices {
 				return out
 			}

@@ -22,19 +22,20 @@ type place struct {
 
 // tables reads chains of nf_tables.
 type tables struct {
-	ctx   context.Context
-	conn  *nfnetlink.Conn
-	rules int
-	sets  map[place]*set
+	ctx    context.Context
+	conn   *nfnetlink.Conn
+	rules  int
+	sets   map[place]*set
+	ipsets *ipsets
 }
 
 // readTables reads the chains of the nat type in the postrouting hook, and those that they lead to.
-func readTables(ctx context.Context, ours string) ([]diagnose.Chain, error) {
+func readTables(ctx context.Context, ours string, ipsets *ipsets) ([]diagnose.Chain, error) {
 	socket, err := nfnetlink.Dial(0)
 	if err != nil {
 		return nil, err
 	}
-	r := &tables{ctx: ctx, conn: nfnetlink.NewConn(socket), sets: map[place]*set{}}
+	r := &tables{ctx: ctx, conn: nfnetlink.NewConn(socket), sets: map[place]*set{}, ipsets: ipsets}
 	defer r.conn.Close()
 	bases, err := r.baseChains(ours)
 	if err != nil {
@@ -70,9 +71,14 @@ func readTables(ctx context.Context, ours string) ([]diagnose.Chain, error) {
 
 // dump dumps objects, and begins anew if others change the ruleset meanwhile.
 func (r *tables) dump(doing string, kind uint16, family uint8, attrs []byte, begin func(), handle func(nfnetlink.Message) error) error {
+	return r.dumpKind(doing, subsystem|kind, family, attrs, begin, handle)
+}
+
+// dumpKind does so for a message of any subsystem.
+func (r *tables) dumpKind(doing string, kind uint16, family uint8, attrs []byte, begin func(), handle func(nfnetlink.Message) error) error {
 	for try := 1; ; try++ {
 		begin()
-		request := append(r.conn.Request(subsystem|kind, unix.NLM_F_DUMP, family), attrs...)
+		request := append(r.conn.Request(kind, unix.NLM_F_DUMP, family), attrs...)
 		err := r.conn.Dump(r.ctx, doing, request, handle)
 		if !errors.Is(err, nfnetlink.ErrInterrupted) || try == maxTries {
 			return err
@@ -188,7 +194,7 @@ func (r *tables) readRules(in place) ([]diagnose.Rule, error) {
 	r.rules += len(raw)
 	var out []diagnose.Rule
 	for i, rule := range raw {
-		d := decoder{family: in.family, set: func(name string) *set { return r.readSet(place{in.family, in.table, name}) }, link: interfaceName}
+		d := decoder{family: in.family, set: func(name string) *set { return r.readSet(place{in.family, in.table, name}) }, link: interfaceName, ipsets: r.ipsets}
 		rules, err := d.rule(rule.expressions)
 		if err != nil {
 			return nil, fmt.Errorf("%s: rule %d: %w", doing, i+1, err)

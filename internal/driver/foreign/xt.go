@@ -14,22 +14,24 @@ import (
 // in host byte order (linux/netfilter/xt_*.h).
 
 // xtMatch decodes a match; false if it is not understood.
-func xtMatch(name string, revision uint32, info []byte) (text string, matches []diagnose.Match, known bool) {
+func (s *ipsets) xtMatch(name string, revision uint32, info []byte) (text string, matches []diagnose.Match, known bool) {
 	native := binary.NativeEndian
 	switch {
 	case name == "comment":
 		return "", nil, true
-	case name == "addrtype" && (revision == 1 && len(info) >= 8 || revision == 0 && len(info) >= 12):
+	case name == "addrtype":
 		return addrtype(revision, info)
 	case name == "mark" && revision == 1 && len(info) >= 9:
 		m := diagnose.Match{Kind: diagnose.MatchMark, Value: native.Uint32(info), Mask: native.Uint32(info[4:]), Not: info[8] != 0}
 		return "mark " + sign(m.Not) + markText(m), []diagnose.Match{m}, true
 	case name == "state" && len(info) >= 4:
 		return ctstate(native.Uint32(info), false)
-	case name == "conntrack" && revision >= 1 && revision <= 3:
+	case name == "conntrack":
 		return xtConntrack(info, revision)
 	case (name == "tcp" || name == "udp") && len(info) >= 8:
 		return ports(info)
+	case name == "set":
+		return s.match(revision, info)
 	}
 	return "match " + name, nil, false
 }
@@ -45,6 +47,9 @@ func sign(not bool) string {
 // not the node's.
 func addrtype(revision uint32, info []byte) (string, []diagnose.Match, bool) {
 	const unicast = 1 << unix.RTN_UNICAST
+	if need := map[uint32]int{0: 12, 1: 8}[revision]; need == 0 || len(info) < need {
+		return "match addrtype", nil, false
+	}
 	native := binary.NativeEndian
 	source, dest := native.Uint16(info), native.Uint16(info[2:])
 	var notSource, notDest bool
@@ -99,7 +104,7 @@ func xtConntrack(info []byte, revision uint32) (string, []diagnose.Match, bool) 
 		onlyState = 1   // XT_CONNTRACK_STATE
 	)
 	native := binary.NativeEndian
-	if len(info) < flagsAt+8 || native.Uint16(info[flagsAt:]) != onlyState {
+	if revision < 1 || revision > 3 || len(info) < flagsAt+8 || native.Uint16(info[flagsAt:]) != onlyState {
 		return "match conntrack", nil, false
 	}
 	inverted, state := native.Uint16(info[flagsAt+2:]), uint32(native.Uint16(info[flagsAt+4:]))
