@@ -28,6 +28,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nft"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 	"github.com/sallyport/sallyport/internal/reconcile"
 	"github.com/sallyport/sallyport/internal/validate"
 )
@@ -60,7 +61,7 @@ type Agent struct {
 
 // Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not
 // start, or if a part of it broke that cannot go on. One that cannot start has changed nothing: a *HeldError says
-// that an agent runs already, and those of nft.Driver.Check that the kernel or a right falls short.
+// that an agent runs already, and those of check that the kernel or a right falls short.
 func Run(ctx context.Context, cfg Config) error {
 	held, err := lock(ctx)
 	if err != nil {
@@ -72,7 +73,8 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer driver.Close()
-	if err := driver.Check(ctx); err != nil {
+	table := conntrack.NewTable(0)
+	if err := check(ctx, driver, table, cfg.Log); err != nil {
 		return err
 	}
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil { // status names it to whoever asks, from anywhere
@@ -91,7 +93,6 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	table := conntrack.NewTable(0)
 	flows := conntrack.New(table, cfg.Log)
 	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store, resources: resources{next: make(chan struct{})}}
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
@@ -103,6 +104,22 @@ func Run(ctx context.Context, cfg Config) error {
 	err = a.run(ctx, store, socket)
 	cfg.Log.Info("stopped; the rules in the kernel stay")
 	return errors.Join(err, store.Close())
+}
+
+// check looks for what the agent cannot do without; what may pass is only logged.
+func check(ctx context.Context, driver *nft.Driver, table *conntrack.Table, log *slog.Logger) error {
+	if err := driver.Check(ctx); err != nil {
+		return err
+	}
+	err := table.Check(ctx)
+	var missing *nfnetlink.UnsupportedError
+	if errors.As(err, &missing) || ctx.Err() != nil {
+		return err
+	}
+	if err != nil {
+		log.Warn("looking whether flows can be listed failed; it will be tried again", "error", err)
+	}
+	return nil
 }
 
 func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) error {

@@ -49,7 +49,7 @@ func takeOver(ctx context.Context, socket string) (l net.Listener, stopped int, 
 		return l, 0, err
 	}
 	peer, err := peerOf(ctx, socket)
-	if err != nil || int(peer.Pid) != first.PID {
+	if err != nil || first.PID == 0 || int(peer.Pid) != first.PID {
 		return nil, 0, fmt.Errorf("an agent runs in this network namespace %s, and is not the one on the socket %s: give its --socket, or stop it first, %s",
 			first.who(), socket, first.remedy())
 	}

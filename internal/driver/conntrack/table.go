@@ -87,8 +87,7 @@ func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
 	})
 	var refused *nfnetlink.Refusal
 	if errors.As(err, &refused) && refused.Doing == doing {
-		// EINVAL is what the kernel answers to a subsystem that it does not have.
-		err = nfnetlink.Unsupported("listing of tracked flows (CONFIG_NF_CT_NETLINK, module nf_conntrack_netlink)", err, unix.EINVAL)
+		err = unsupported(err)
 	}
 	if err == nil || errors.Is(err, nfnetlink.ErrInterrupted) {
 		err = errors.Join(err, d.flush(ctx))
