@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -51,17 +52,17 @@ type Interface struct {
 	// OnLink are those of Routes that are reached without another machine.
 	OnLink []netip.Prefix
 	// ForwardIPv4 is the sysctl net.ipv4.conf.NAME.forwarding: packets that come in by it are forwarded.
-	ForwardIPv4 bool
+	// ForwardIPv6 is net.ipv6.conf.NAME.force_forwarding, from Linux 6.17 on: they are even where
+	// Node.ForwardIPv6 is off.
+	ForwardIPv4, ForwardIPv6 bool
 }
 
 // uplink says whether a default route leaves by the interface.
-func (i *Interface) uplink() bool {
-	for _, r := range i.Routes {
-		if r.Bits() == 0 {
-			return true
-		}
-	}
-	return false
+func (i *Interface) uplink() bool { return i.uplinkOf(0) || i.uplinkOf(1) }
+
+// uplinkOf says so for one family.
+func (i *Interface) uplinkOf(f int) bool {
+	return slices.ContainsFunc(i.Routes, func(r netip.Prefix) bool { return r.Bits() == 0 && family(r.Addr()) == f })
 }
 
 // Conntrack is what the connection tracking of the network namespace says of itself.

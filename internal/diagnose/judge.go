@@ -32,7 +32,7 @@ func Judge(s *model.Snapshot, plan *compile.Plan, f *Facts) Report {
 	}
 	for _, u := range f.Unread {
 		found = append(found, Problem{Kind: NotExamined, Object: u.What, What: fmt.Sprintf("could not be read: %v", u.Why),
-			Remedy: "the agent needs CAP_NET_ADMIN, and /proc/sys/net of its network namespace"})
+			Remedy: "the agent needs CAP_NET_ADMIN, and /proc/sys/net of its network namespace; rules that are too many are to be looked at by hand: nft list ruleset, iptables-save -t nat"})
 	}
 	return report(found)
 }
@@ -107,12 +107,11 @@ func missingAddresses(s *model.Snapshot, nat *compile.NAT, n *Node) []Problem {
 
 // forwarding finds the settings that keep packets of pods from being forwarded.
 func forwarding(pools []model.Pool, n *Node) []Problem {
-	var ours []netip.Prefix
-	var families [2]bool
+	var ours [2][]netip.Prefix
 	for i := range pools {
 		if holdsPods(&pools[i]) {
-			ours = append(ours, pools[i].CIDR)
-			families[family(pools[i].CIDR.Addr())] = true
+			f := family(pools[i].CIDR.Addr())
+			ours[f] = append(ours[f], pools[i].CIDR)
 		}
 	}
 	var found []Problem
@@ -120,20 +119,22 @@ func forwarding(pools []model.Pool, n *Node) []Problem {
 		found = append(found, Problem{Kind: ForwardingOff, Object: object, Field: sysctl, What: what,
 			Remedy: "sysctl -w " + sysctl + "=1, and keep it in a file below /etc/sysctl.d"})
 	}
-	switch {
-	case !families[0]:
-	case !n.ForwardIPv4:
+	if len(ours[0]) > 0 && !n.ForwardIPv4 {
 		off("this node", "net.ipv4.ip_forward", "is 0, and there are IPv4 pools: the kernel drops every packet between pods and other machines")
-	default:
-		for _, i := range n.Interfaces {
-			if !i.Loopback && !i.ForwardIPv4 && (i.uplink() || i.carries(ours)) {
-				off("interface "+i.Name, "net.ipv4.conf."+strings.ReplaceAll(i.Name, ".", "/")+".forwarding",
-					"is 0: the kernel drops IPv4 packets that come in by it and are for others")
-			}
-		}
 	}
-	if families[1] && !n.ForwardIPv6 && !n.NoIPv6 {
+	forced := slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return i.ForwardIPv6 })
+	if len(ours[1]) > 0 && !n.ForwardIPv6 && !n.NoIPv6 && !forced {
 		off("this node", "net.ipv6.conf.all.forwarding", "is 0, and there are IPv6 pools: the kernel drops every packet between pods and other machines")
+	}
+	for _, i := range n.Interfaces {
+		name := strings.ReplaceAll(i.Name, ".", "/")
+		relevant := func(f int) bool { return len(ours[f]) > 0 && !i.Loopback && (i.uplinkOf(f) || i.carries(ours[f])) }
+		if n.ForwardIPv4 && !i.ForwardIPv4 && relevant(0) {
+			off("interface "+i.Name, "net.ipv4.conf."+name+".forwarding", "is 0: the kernel drops IPv4 packets that come in by it and are for others")
+		}
+		if forced && !n.ForwardIPv6 && !i.ForwardIPv6 && relevant(1) {
+			off("interface "+i.Name, "net.ipv6.conf."+name+".force_forwarding", "is 0, and so is net.ipv6.conf.all.forwarding: the kernel drops IPv6 packets that come in by it and are for others")
+		}
 	}
 	return found
 }

@@ -84,6 +84,11 @@ func TestJudge(t *testing.T) {
 		{name: "no forwarding, no pods", pools: []model.Pool{pool("corporate", "10.0.0.0/8", disabled, noNAT)},
 			change: func(f *Facts) { f.Node.ForwardIPv4, f.Node.ForwardIPv6 = false, false }},
 		{name: "no IPv6 in the kernel", pools: both, change: func(f *Facts) { f.Node.ForwardIPv6, f.Node.NoIPv6 = false, true }},
+		{name: "IPv6 by some interfaces alone", pools: both, change: func(f *Facts) { f.Node.ForwardIPv6, f.Node.Interfaces[1].ForwardIPv6 = false, true },
+			want: "ForwardingOff interface cni0 net.ipv6.conf.cni0.force_forwarding"},
+		{name: "IPv6 by all that matter", pools: both, change: func(f *Facts) {
+			f.Node.ForwardIPv6, f.Node.Interfaces[1].ForwardIPv6, f.Node.Interfaces[2].ForwardIPv6 = false, true, true
+		}},
 		{name: "no forwarding by the uplink", pools: both, change: func(f *Facts) { f.Node.Interfaces[1].ForwardIPv4 = false },
 			want: "ForwardingOff interface eth0 net.ipv4.conf.eth0.forwarding"},
 		{name: "no forwarding by the tunnel", pools: both, change: func(f *Facts) { f.Node.Interfaces[3].ForwardIPv4 = false },

@@ -173,6 +173,10 @@ func readForwarding(n *diagnose.Node) error {
 		} else if err != nil {
 			return err
 		}
+		f.ForwardIPv6, err = isOn("ipv6/conf/" + f.Name + "/force_forwarding")
+		if err != nil && !errors.Is(err, os.ErrNotExist) { // older kernels have no such switch
+			return err
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"slices"
 	"testing"
@@ -110,6 +111,13 @@ func TestForwarding(t *testing.T) {
 	labtest.Must(t, n.node.Sysctl("ipv4/conf/eth0.5/forwarding", "0"))
 	if got := n.read(t); !got.ForwardIPv4 || named(t, got, "eth0.5").ForwardIPv4 || !named(t, got, "pod0").ForwardIPv4 {
 		t.Errorf("read something else than that eth0.5 alone does not forward: %+v", got)
+	}
+	if _, err := os.Stat("/proc/sys/net/ipv6/conf/lo/force_forwarding"); err != nil {
+		t.Skipf("needs kernel 6.17 for the rest: %v", err)
+	}
+	labtest.Must(t, n.node.Sysctl("ipv6/conf/all/forwarding", "0"), n.node.Sysctl("ipv6/conf/pod0/force_forwarding", "1"))
+	if got := n.read(t); got.ForwardIPv6 || named(t, got, "eth0.5").ForwardIPv6 || !named(t, got, "pod0").ForwardIPv6 {
+		t.Errorf("read something else than that pod0 alone forwards IPv6: %+v", got)
 	}
 }
 
