@@ -63,7 +63,7 @@ type Agent struct {
 // start, or if a part of it broke that cannot go on. One that cannot start has changed nothing: a *HeldError says
 // that an agent runs already, and those of check that the kernel or a right falls short.
 func Run(ctx context.Context, cfg Config) error {
-	held, err := lock(ctx)
+	held, err := lock(ctx, cfg.Log)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/driver/nft"
@@ -21,12 +21,13 @@ const (
 // one runs, is asked through its socket to stop; stopped is its process, or 0. With an error it may have
 // stopped, and what stood in the kernel may stand there still.
 func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
-	held, stopped, err := takeOver(ctx, socket)
+	log := slog.New(slog.DiscardHandler)
+	held, stopped, err := takeOver(ctx, socket, log)
 	if err != nil {
 		return stopped, err
 	}
 	defer held.Close()
-	d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler)})
+	d, err := nft.New(nft.Options{Log: log})
 	if err != nil {
 		return stopped, err
 	}
@@ -42,8 +43,8 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 }
 
 // takeOver takes the lock, from the agent that holds it if there is one.
-func takeOver(ctx context.Context, socket string) (l net.Listener, stopped int, err error) {
-	l, err = lock(ctx)
+func takeOver(ctx context.Context, socket string, log *slog.Logger) (l io.Closer, stopped int, err error) {
+	l, err = lock(ctx, log)
 	var first *HeldError
 	if !errors.As(err, &first) {
 		return l, 0, err
@@ -58,7 +59,7 @@ func takeOver(ctx context.Context, socket string) (l net.Listener, stopped int, 
 	}
 	err = await(ctx, func() (bool, error) {
 		var err error
-		l, err = lock(ctx)
+		l, err = lock(ctx, log)
 		var still *HeldError
 		switch {
 		case !errors.As(err, &still):

@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+)
+
+func TestMain(m *testing.M) { labtest.Main(m) }
+
+// TestLock holds the name by which agents notice each other, in a network namespace of the tests' own.
+func TestLock(t *testing.T) {
+	labtest.Need(t)
+	log := slog.New(slog.DiscardHandler)
+	first, err := lock(t.Context(), log)
+	labtest.Must(t, err)
+	for range 3 {
+		var held *HeldError
+		if _, err := lock(t.Context(), log); !errors.As(err, &held) || held.PID != os.Getpid() {
+			t.Errorf("while this process holds it: %v", err)
+		}
+	}
+	labtest.Must(t, first.Close())
+	second, err := lock(t.Context(), log)
+	labtest.Must(t, err, second.Close())
+
+	// Somebody takes the name and answers nobody.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	labtest.Must(t, err, unix.Bind(fd, &unix.SockaddrUnix{Name: lockName}))
+	var said bytes.Buffer
+	third, err := lock(t.Context(), slog.New(slog.NewTextHandler(&said, nil)))
+	if err != nil || !strings.Contains(said.String(), "going on without") {
+		t.Errorf("while a stranger holds it: %v, %s", err, said.String())
+	}
+	labtest.Must(t, third.Close(), unix.Close(fd))
+}
+
+func TestWhoMayRunAgents(t *testing.T) {
+	t.Parallel()
+	own := os.Geteuid()
+	for uid, want := range map[int]bool{0: true, own: true, own + 1000: false} {
+		if mayRunAgents(uint32(uid)) != want {
+			t.Errorf("user %d: want %t", uid, want)
+		}
+	}
+}
+
+func TestHeldErrorSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	for pid, want := range map[int][]string{7: {"pid 7", "systemctl stop sallyport", "kill 7"}, 0: {"another container", "systemctl stop sallyport"}} {
+		for _, w := range want {
+			if text := (&HeldError{PID: pid}).Error(); !strings.Contains(text, w) {
+				t.Errorf("%q does not say %q", text, w)
+			}
+		}
+	}
+}
