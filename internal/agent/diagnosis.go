@@ -19,8 +19,8 @@ import (
 // When the node is examined: now and then, and soon after each new plan.
 const (
 	examineEvery = 30 * time.Second
-	// examinePause is the least time between two examinations, and at least examineShare times as long as
-	// the last one took.
+	// examinePause is the least time before an examination, and at least examineShare times as long as the last
+	// one took.
 	examinePause = 2 * time.Second
 	examineShare = 20
 	// examineTimeout bounds one examination.
@@ -66,21 +66,26 @@ func (d *diagnosis) get() examined {
 // diagnose examines the node until the context ends.
 func (a *Agent) diagnose(ctx context.Context) {
 	var plan *compile.Plan // the one that was examined last
-	var due time.Time
+	due := time.Now().Add(examineEvery)
+	rest := examinePause
+	if c, err := nodefacts.Conntrack(ctx); err == nil { // what was dropped before is not of today
+		a.diagnosis.remember(time.Now(), &diagnose.Facts{Conntrack: c})
+	}
 	for ctx.Err() == nil {
 		s, changed := a.loop.State()
-		if s.Plan == nil {
-			sleep(ctx, changed, examineEvery)
-			continue
-		}
 		if s.Plan == plan && time.Now().Before(due) {
 			sleep(ctx, changed, time.Until(due))
 			continue
 		}
+		// A new plan is brought to the kernel first, and others may follow it at once.
+		sleep(ctx, nil, rest)
 		began := time.Now()
-		plan, due = s.Plan, began.Add(examineEvery)
-		a.examine(ctx, a.resources.get().Snapshot, plan)
-		sleep(ctx, nil, max(examinePause, examineShare*time.Since(began)))
+		due = began.Add(examineEvery)
+		if s, _ = a.loop.State(); s.Plan != nil && ctx.Err() == nil {
+			plan = s.Plan
+			a.examine(ctx, a.resources.get().Snapshot, plan)
+		}
+		rest = max(examinePause, examineShare*time.Since(began))
 	}
 }
 

@@ -60,8 +60,8 @@ func legacyVersions() []legacyVersion {
 	}
 }
 
-// read reads the chains that the postrouting hook leads to, and the addresses of services. Where there is no table it makes none: to ask for
-// one by its name would.
+// read reads the chains that the postrouting hook leads to, and the addresses of services. Where there is no
+// table it makes none: to ask for one by its name would.
 func (v *legacyVersion) read(ipsets *ipsets) ([]diagnose.Chain, []netip.Addr, error) {
 	names, err := os.ReadFile("/proc/thread-self/net/" + v.names)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !slices.Contains(strings.Fields(string(names)), natTable) {
