@@ -25,6 +25,9 @@ const (
 	// a node may hold the routes of the whole internet.
 	maxRoutes     = 50_000
 	maxRoutesEach = 256
+	// maxTries bounds how often a reading is begun anew because something changed meanwhile: on a busy node pods,
+	// and so interfaces, come and go.
+	maxTries = 10
 	// patience bounds one answer of the kernel's.
 	patience = 5 * time.Second
 )
@@ -43,15 +46,11 @@ func Node(addresses ...netip.Addr) (*diagnose.Node, error) {
 	if err := h.SetSocketTimeout(patience); err != nil {
 		return nil, fmt.Errorf("bounding rtnetlink: %w", err)
 	}
-	n := &diagnose.Node{Local: map[netip.Addr]bool{}}
-	index, err := readLinks(h, n)
+	n, err := readNetwork(h)
+	for try := 1; errors.Is(err, netlink.ErrDumpInterrupted) && try < maxTries; try++ {
+		n, err = readNetwork(h)
+	}
 	if err != nil {
-		return nil, err
-	}
-	if err := readAddresses(h, n, index); err != nil {
-		return nil, err
-	}
-	if err := readRoutes(h, n, index); err != nil {
 		return nil, err
 	}
 	for _, a := range addresses {
@@ -60,6 +59,19 @@ func Node(addresses ...netip.Addr) (*diagnose.Node, error) {
 		}
 	}
 	return n, readForwarding(n)
+}
+
+// readNetwork reads interfaces, addresses and routes; they may change meanwhile.
+func readNetwork(h *netlink.Handle) (*diagnose.Node, error) {
+	n := &diagnose.Node{Local: map[netip.Addr]bool{}}
+	index, err := readLinks(h, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := readAddresses(h, n, index); err != nil {
+		return nil, err
+	}
+	return n, readRoutes(h, n, index)
 }
 
 // readLinks lists the interfaces that are up, and returns by their numbers where they are in the list.
@@ -121,7 +133,8 @@ func readRoutes(h *netlink.Handle, n *diagnose.Node, index map[int]int) error {
 			}
 			return seen < maxRoutes
 		})
-		// A dump that was interrupted has perhaps missed a route: the next one sees it.
+		// A dump that was interrupted has perhaps missed a route: the next one sees it. Where routes never rest,
+		// it is better than none.
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) && !errors.Is(err, unix.EAFNOSUPPORT) {
 			return fmt.Errorf("listing routes: %w", err)
 		}

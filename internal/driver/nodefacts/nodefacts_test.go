@@ -181,3 +181,36 @@ func FuzzParseStats(f *testing.F) {
 		}
 	})
 }
+
+// TestChanges reads while interfaces come and go: that is no reason to fail.
+func TestChanges(t *testing.T) {
+	t.Parallel()
+	n := newNetwork(t)
+	stop, done := make(chan struct{}), make(chan error)
+	go func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), 32)
+			if err := n.node.AddAddress("pod0", p); err != nil {
+				done <- err
+				return
+			}
+			if err := n.node.RemoveAddress("pod0", p); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	for range 200 {
+		if got := n.read(t); len(got.Interfaces) != 3 {
+			t.Errorf("read %+v", got.Interfaces)
+		}
+	}
+	close(stop)
+	labtest.Must(t, <-done)
+}
