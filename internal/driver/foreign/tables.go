@@ -93,12 +93,40 @@ type baseChain struct {
 }
 
 func (r *tables) baseChains(ours string) (out []baseChain, err error) {
+	dormant, err := r.dormant()
+	if err != nil {
+		return nil, err
+	}
 	err = r.dump("reading the chains of all tables", unix.NFT_MSG_GETCHAIN, unix.NFPROTO_UNSPEC, nil, func() { out = nil }, func(m nfnetlink.Message) error {
 		b, ok, err := parseBase(m)
-		if err == nil && ok && (b.table != ours || b.family != unix.NFPROTO_INET) {
+		if err == nil && ok && (b.table != ours || b.family != unix.NFPROTO_INET) && !dormant[place{b.family, b.table, ""}] {
 			out = append(out, b)
 		}
 		return err
+	})
+	return out, err
+}
+
+// dormant are the tables whose chains see no packet until somebody wakes them.
+func (r *tables) dormant() (out map[place]bool, err error) {
+	err = r.dump("reading the tables", unix.NFT_MSG_GETTABLE, unix.NFPROTO_UNSPEC, nil, func() { out = map[place]bool{} }, func(m nfnetlink.Message) error {
+		t, flags := place{family: m.Family()}, uint32(0)
+		for a, err := range m.Attributes() {
+			if err == nil && a.Kind == unix.NFTA_TABLE_FLAGS {
+				flags, err = a.Uint32()
+			}
+			if err != nil {
+				return fmt.Errorf("a table: %w", err)
+			}
+			if a.Kind == unix.NFTA_TABLE_NAME {
+				t.table = a.Text()
+			}
+		}
+		const dormant = 1 // NFT_TABLE_F_DORMANT
+		if flags&dormant != 0 {
+			out[t] = true
+		}
+		return nil
 	})
 	return out, err
 }

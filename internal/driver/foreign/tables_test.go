@@ -13,6 +13,7 @@ func TestTables(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	labtest.Must(t, run(t, h, "nft", `
+table ip asleep { flags dormant; chain c { type nat hook postrouting priority 99; masquerade; }; }
 table inet ours { chain c { type nat hook postrouting priority 99; masquerade; }; }
 table ip a {
   set some { type ipv4_addr; flags interval; elements = { 10.1.0.0/16, 10.3.0.5, 255.255.255.0/24 }; }
