@@ -48,6 +48,19 @@ test: ## Run every test under the race detector; list what was skipped
 fuzz: ## Run every fuzz target for FUZZTIME (5s)
 	@hack/fuzz $(FUZZTIME)
 
+# How long `make walk` goes on.
+WALKTIME ?= 5m
+
+.PHONY: walk
+walk: ## Do things at random to an agent for WALKTIME (5m), with faults, and check the invariants
+	@hack/install-deps gcc nft
+	SALLYPORT_E2E_WALK=$(WALKTIME) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -run='^TestWalk$$' -v ./test/e2e
+
+.PHONY: nightly
+nightly: ## Run what takes too long for every change: a long random walk, and every fuzz target for a minute
+	$(MAKE) walk WALKTIME=20m
+	$(MAKE) fuzz FUZZTIME=60s
+
 .PHONY: bench
 bench: build ## Measure what forwarding, changes and the agent cost, into bin/bench.json
 	@hack/install-deps nft iptables ipset

@@ -66,7 +66,12 @@ func newCoverage() *coverage { return &coverage{kinds: map[string]int{}, since: 
 // between.
 func (c *coverage) compare(t *testing.T, r *rig, rnd *rand.Rand, name string, s *model.Snapshot) {
 	t.Helper()
-	plan := r.program(t, s)
+	c.try(t, r, rnd, name, s, r.program(t, s))
+}
+
+// try does so with a plan that the kernel holds already.
+func (c *coverage) try(t *testing.T, r *rig, rnd *rand.Rand, name string, s *model.Snapshot, plan *compile.Plan) {
+	t.Helper()
 	c.transports = r.transports(t)
 	var list []probe
 	for _, is := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {

@@ -24,6 +24,9 @@ func NewTable(netns int) *Table {
 	return &Table{dial: func() (nfnetlink.Socket, error) { return nfnetlink.Dial(netns) }}
 }
 
+// NewTableOn is the table that sockets reach which dial opens. It is for tests that make calls fail.
+func NewTableOn(dial func() (nfnetlink.Socket, error)) *Table { return &Table{dial: dial} }
+
 // Visit looks at a flow, which is valid until it returns, and says what to do with it.
 type Visit func(*Flow) Action
 

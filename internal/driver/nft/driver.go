@@ -23,6 +23,8 @@ type Options struct {
 	// Unowned makes the driver leave the table open to others, as it must on kernels that cannot own tables.
 	// It is for tests and measurements of what happens then.
 	Unowned bool
+	// Wrap, if set, puts something between the driver and the kernel. It is for tests that make calls fail.
+	Wrap func(nfnetlink.Socket) nfnetlink.Socket
 }
 
 // Stats say what a driver has done and what it holds.
@@ -73,7 +75,11 @@ func New(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket for nf_tables: %w", err)
 	}
-	d := newDriver(s, o.Log)
+	socket := nfnetlink.Socket(s)
+	if o.Wrap != nil {
+		socket = o.Wrap(socket)
+	}
+	d := newDriver(socket, o.Log)
 	d.netns = o.NetNS
 	if o.Unowned {
 		d.leaveOpen()
