@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +16,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/driver/nft"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // TestCleanup makes sure that cleanup, after an agent and under one, removes all that is ours and nothing
@@ -195,6 +199,32 @@ func (s *service) runWithout(cmd *exec.Cmd, capabilities ...uintptr) <-chan erro
 		ended <- errors.Join(append(errs, cmd.Run())...)
 	}()
 	return ended
+}
+
+// TestTableOfAnother starts the agent while another process owns a table of our name: it must say so, and take
+// over as soon as that process lets go.
+func TestTableOfAnother(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	other, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
+	labtest.Must(t, err, other.Apply(t.Context(), compile.Compile(snapshot(nil), model.Local{Name: "node"}).NAT))
+	if !strings.Contains(s.nft("list", "table", "inet", "sallyport"), "flags owner") {
+		labtest.Must(t, other.Close())
+		t.Skip("needs kernel 6.9: tables with the flags owner and persist")
+	}
+	s.launch()
+	if out, err := s.waitFor(func(out string, err error) bool {
+		return err != nil && strings.Contains(out, "owned by another process")
+	}); err != nil {
+		t.Errorf("status: %v\n%s", err, out)
+	}
+	s.expect("while another owns the table", pathPod)
+	labtest.Must(t, other.Close())
+	if out, err := s.sallyport("status", "--wait", "10s"); err != nil {
+		t.Errorf("afterwards: %v\n%s", err, out)
+	}
+	s.expect("afterwards", pathNode)
 }
 
 // TestDryRun says what other manifests would change under a running agent: exit code 0, 2 or 1, the kernel
