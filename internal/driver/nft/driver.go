@@ -229,7 +229,8 @@ func (d *Driver) read(ctx context.Context) error {
 
 // Observe compares our table with the plan last applied, and returns how many things differ: the table,
 // chains, rules, sets and ranges. It costs one question if nobody changed any table since it was last
-// compared. The next Apply starts from what was found. Before the first Apply nothing differs.
+// compared. If something differs, the next Apply reads the table before and after its repair. Before the first
+// Apply nothing differs.
 func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -254,6 +255,9 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	}
 	drift = diff(d.held, wanted).drift
 	d.settled = drift == 0
+	if drift > 0 {
+		d.trusted = false // who changed it may go on: the repair reads the table before and after
+	}
 	return drift, nil
 }
 

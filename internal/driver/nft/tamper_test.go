@@ -81,6 +81,24 @@ func TestTampering(t *testing.T) {
 	}
 }
 
+// TestARepairIsReadBack checks that a repair trusts neither what was seen of the tampering nor its own
+// acknowledgement.
+func TestARepairIsReadBack(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t)
+	d, plan := ns.driver(), simplePlan(t)
+	mustApply(t, d, plan)
+	ns.nft("flush", "set", "inet", TableName, "source4")
+	mustObserve(t, d, 2)
+	before := d.Stats()
+	ns.nft("flush", "set", "inet", TableName, "exempt4") // between the look and the repair
+	mustApply(t, d, plan)
+	if after := d.Stats(); after.FullReads != before.FullReads+2 || after.Transactions != before.Transactions+1 {
+		t.Errorf("before %+v, after %+v; want one transaction between two readings", before, after)
+	}
+	mustHold(t, ns, plan)
+}
+
 // TestTamperingBeforeAChange checks that a change whose ground was taken away reads back and succeeds.
 func TestTamperingBeforeAChange(t *testing.T) {
 	t.Parallel()
