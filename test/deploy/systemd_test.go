@@ -37,10 +37,10 @@ func TestSystemdUnit(t *testing.T) {
 		if err := os.WriteFile(unit, []byte(strings.Replace(text, "/usr/local/bin/sallyport", "/bin/true", 1)), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.CommandContext(t.Context(), program(t, "systemd-analyze"), "verify", "--man=no", unit).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), program(t, "systemd-analyze"), "verify", "--man=no", "--recursive-errors=no", unit).CombinedOutput()
 		return string(out), err
 	}
-	if out, err := verify(string(text)); err != nil || out != "" {
+	if out, err := verify(string(text)); err != nil || strings.Contains(out, "sallyport") {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 	if out, _ := verify(strings.Replace(string(text), "WatchdogSec=", "WatchDogSec=", 1)); !strings.Contains(out, "WatchDogSec") {
