@@ -64,7 +64,7 @@ func (c Change) Judge(f *Tracked) Fate {
 		return Stays
 	}
 	switch {
-	case c.Tampered && f.Seen == f.Source && !f.Older:
+	case c.Tampered && f.ownAddress() && !f.Older:
 		return Ends // it was opened while nothing translated it
 	case c.Now.NAT.ExistingFlows == model.FlowsReset:
 		return Ends
@@ -85,9 +85,17 @@ func (c Change) KeepPlaces() bool { return !c.Tampered || len(c.Now.NAT.OutInter
 // connects says whether a protocol has connections, which do not survive a change of address.
 func (p Protocol) connects() bool { return p == TCP || p == SCTP }
 
+// ownAddress says whether the peer sees the flow's own address. Its port may differ all the same, where it was
+// in use.
+func (f *Tracked) ownAddress() bool { return f.Seen.Addr() == f.Source.Addr() }
+
 func (c Change) affects(f *Tracked) bool {
-	if f.Seen == f.Source {
-		return c.Now.Translates(f) && !c.Now.gives(f) && !c.leavesUncovered(f)
+	switch {
+	case f.ownAddress() && c.Now.Translates(f):
+		return !c.Now.gives(f) && !c.leavesUncovered(f)
+	case f.ownAddress():
+		// Its port made way for an entry that kept the place of a flow which we ended.
+		return f.Seen != f.Source && slices.ContainsFunc(c.Stood, func(p *Plan) bool { return p.Translates(f) })
 	}
 	if !f.Older && !slices.ContainsFunc(c.Stood, func(p *Plan) bool { return p.Translates(f) && p.gives(f) }) {
 		return false

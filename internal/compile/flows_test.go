@@ -78,6 +78,10 @@ func TestJudge(t *testing.T) {
 		{"exempted: found before", change(exempting, exempting), older(tracked(TCP, translated, out, true)), Outlives},
 		{"no change", change(on, on), tracked(UDP, translated, out, true), Stays},
 		{"no change, a flow from before", change(on, on), tracked(UDP, plain, out, true), Ends},
+		{"on: only its port was changed", change(off, on), tracked(UDP, "10.1.0.9:7", out, true), Ends},
+		{"off: its port made way", change(on, off), tracked(UDP, "10.1.0.9:7", out, true), Ends},
+		{"off: TCP whose port made way", change(on, off), tracked(TCP, "10.1.0.9:7", out, true), Outlives},
+		{"off all the time: a port that was in use", change(off, off), tracked(UDP, "10.1.0.9:7", out, true), Stays},
 		{"a source of nobody's", change(off, on), Tracked{Protocol: UDP, Source: netip.MustParseAddrPort("10.2.0.9:1"), Peer: netip.MustParseAddr(out), Seen: netip.MustParseAddrPort("10.2.0.9:1")}, Stays},
 
 		{"address: UDP moves", change(on, on, before(nothing, fixed)...), tracked(UDP, translated, out, true), Ends},

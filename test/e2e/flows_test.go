@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -218,6 +219,29 @@ func TestMove(t *testing.T) {
 	s.start()
 	s.goAs("after a change without the agent", streams, own)
 	s.goesOn("after a change without the agent", talks...)
+}
+
+// TestMoveWhileFlapping turns translation on and off faster than flows can be judged: in the end all of them
+// are as the last decision wants them.
+func TestMoveWhileFlapping(t *testing.T) {
+	t.Parallel()
+	s := newFlows(t)
+	s.write("pools.yaml", podsAndServices(false, ""))
+	streams, own, translated := s.streams()
+	s.goAs("at first", streams, own)
+	talks := []talk{s.talk(0), s.talk(1)}
+	pace := rand.New(rand.NewPCG(1, 2))
+	for round := range 3 {
+		for i := range 51 {
+			s.write("pools.yaml", podsAndServices(i%2 == 0, ""))
+			time.Sleep(time.Duration(pace.IntN(6)) * time.Millisecond) // a pace, nothing is waited for
+		}
+		when := fmt.Sprintf("after %d changes", 51*(round+1))
+		s.goAs(when, streams, translated)
+		s.goesOn(when, talks...)
+	}
+	s.write("pools.yaml", podsAndServices(false, ""))
+	s.goAs("off at last", streams, own)
 }
 
 // TestMoveToAddress changes the address to translate to.

@@ -102,22 +102,25 @@ func (d *Driver) Apply(ctx context.Context, plan *compile.Plan) error {
 	if !news {
 		return nil
 	}
-	tracked := 0
-	older, ended := d.older, 0
+	var w walked
+	ended := 0
 	for range passes {
-		var n int
 		var err error
-		older, tracked, n, err = d.walk(ctx, c)
-		ended += n
+		w, err = d.walk(ctx, c, false)
+		if err == nil && w.ended == 0 && w.orphans > 0 {
+			w, err = d.walk(ctx, c, true)
+		}
+		ended += w.ended
 		if err != nil {
-			d.note(tracked, len(d.older), ended)
+			d.note(w.tracked, len(d.older), ended)
 			d.restore(c.Tampered)
 			return err
 		}
-		if n == 0 {
+		if w.ended == 0 {
 			break
 		}
 	}
+	older, tracked := w.older, w.tracked
 	d.older = older
 	d.note(tracked, len(older), ended)
 	d.settle(number)
@@ -163,42 +166,65 @@ func (d *Driver) settle(number uint64) {
 	d.stood = slices.DeleteFunc(d.stood, func(s standing) bool { return s.number < number })
 }
 
-// walk judges every flow once, and returns those that live under an older decision, sorted, and how many
-// there are in all and were ended.
-func (d *Driver) walk(ctx context.Context, c compile.Change) (older []uint32, tracked, ended int, err error) {
+// walked is what was found by one walk through the table.
+type walked struct {
+	older   []uint32 // the flows that live under an older decision, sorted
+	tracked int      // flows
+	orphans int      // entries that keep places for which there is no use
+	ended   int      // flows
+}
+
+// walk judges every flow once. Entries that keep places go with the flows that need these; only if nothing
+// is left to end are orphans removed too.
+func (d *Driver) walk(ctx context.Context, c compile.Change, orphans bool) (w walked, err error) {
 	same := len(c.Stood) == 1 && c.Stood[0].NAT.SameForFlows(&c.Now.NAT)
-	end := Replace
-	if !c.KeepPlaces() {
-		end = End
-	}
-	ended, err = d.table.Walk(ctx, func() Visit {
-		older, tracked = nil, 0
+	ended, err := d.table.Walk(ctx, func() Visit {
+		w = walked{}
 		return func(f *Flow) Action {
 			t := f.Tracked()
 			if f.keepsPlace() {
-				t.Source = t.Seen
-				if c.Now.Translates(&t) {
+				if t.Source = t.Seen; c.Now.Translates(&t) {
 					return Leave
 				}
-				return End
+				w.orphans++
+				if orphans {
+					return End
+				}
+				return Leave
 			}
-			tracked++
+			w.tracked++
 			_, t.Older = slices.BinarySearch(d.older, f.ID)
 			fate := compile.Outlives // what was found so before, by the same plan
 			if !same || !t.Older {
 				fate = c.Judge(&t)
 			}
 			if fate == compile.Outlives && !f.over() {
-				older = append(older, f.ID)
+				w.older = append(w.older, f.ID)
 			}
-			if fate == compile.Ends {
-				return end
-			}
-			return Leave
+			return action(c, &t, fate)
 		}
 	})
-	slices.Sort(older)
-	return slices.Compact(older), tracked, ended, err
+	slices.Sort(w.older)
+	w.older = slices.Compact(w.older)
+	w.ended = ended
+	if orphans {
+		w.ended = max(0, ended-w.orphans)
+	}
+	return w, err
+}
+
+// action is what is done with a flow of some fate.
+func action(c compile.Change, t *compile.Tracked, fate compile.Fate) Action {
+	switch {
+	case fate != compile.Ends:
+		return Leave
+	case !c.KeepPlaces():
+		return End
+	case c.Now.Translates(t):
+		return Translate
+	default:
+		return Restore
+	}
 }
 
 // Observe looks again at the flows that live under an older decision, as long as there are any. It returns
@@ -216,12 +242,12 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	if idle {
 		return 0, nil
 	}
-	older, tracked, ended, err := d.walk(ctx, c)
+	w, err := d.walk(ctx, c, false)
 	if err != nil {
 		return 0, err
 	}
-	d.older = older
-	d.note(tracked, len(older), ended)
+	d.older = w.older
+	d.note(w.tracked, len(w.older), w.ended)
 	return 0, nil
 }
 

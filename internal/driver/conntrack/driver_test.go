@@ -44,6 +44,10 @@ func talking(translated bool) []entry {
 	}
 }
 
+// restored are those of talking that are left, by protocol, when they are to keep their own address: UDP flows
+// begin anew in the same place.
+const restored = "17 17 6"
+
 // others are flows that no plan of these tests has a say in.
 var others = []entry{
 	{protocol: compile.UDP, from: "10.0.0.2:2000", to: "10.0.9.9:53", answered: true},                               // within the pool
@@ -72,12 +76,12 @@ func TestApply(t *testing.T) {
 	}{
 		{"the same", []*compile.Plan{plan(true, move), plan(true, move)}, true, 0, "1 17 17 6 6"},
 		{"Move, on", []*compile.Plan{plan(false, move), plan(true, move)}, false, 1, "6"},
-		{"Move, off", []*compile.Plan{plan(true, move), plan(false, move)}, true, 1, "6"},
+		{"Move, off", []*compile.Plan{plan(true, move), plan(false, move)}, true, 1, restored},
 		{"Keep, on", []*compile.Plan{plan(false, keep), plan(true, keep)}, false, 5, "1 17 17 6 6"},
 		{"Keep, off", []*compile.Plan{plan(true, keep), plan(false, keep)}, true, 5, "1 17 17 6 6"},
 		{"Reset, on", []*compile.Plan{plan(false, reset), plan(true, reset)}, false, 0, ""},
-		{"Reset, off", []*compile.Plan{plan(true, reset), plan(false, reset)}, true, 0, ""},
-		{"Keep, then Reset", []*compile.Plan{plan(true, keep), plan(false, keep), plan(false, reset)}, true, 0, ""},
+		{"Reset, off", []*compile.Plan{plan(true, reset), plan(false, reset)}, true, 0, "17 17"},
+		{"Keep, then Reset", []*compile.Plan{plan(true, keep), plan(false, keep), plan(false, reset)}, true, 0, "17 17"},
 		{"off and on again", []*compile.Plan{plan(true, keep), plan(false, keep), plan(true, keep)}, true, 0, "1 17 17 6 6"},
 		{"at the start: on", []*compile.Plan{nil, plan(true, move)}, false, 1, "6"},
 		{"at the start: off", []*compile.Plan{nil, plan(false, move)}, true, 0, "1 17 17 6 6"},
@@ -122,7 +126,7 @@ func TestFound(t *testing.T) {
 		translated bool
 		left       string
 	}{
-		{"off meanwhile", on, off, true, "6"},
+		{"off meanwhile", on, off, true, restored},
 		{"on meanwhile", off, on, false, "6"},
 		{"the same", on, on, true, "1 17 17 6 6"},
 	} {
@@ -221,8 +225,8 @@ func TestApplyAfterFailure(t *testing.T) {
 	d.Stands(off, false)
 	broken = nil
 	labtest.Must(t, d.Apply(t.Context(), off))
-	if got := left(t, h, nil); got != "6" {
-		t.Errorf("%q are left, want the established one", got)
+	if got := left(t, h, nil); got != restored {
+		t.Errorf("%q are left, want %s", got, restored)
 	}
 	for range 2 * remembered {
 		d.Stands(on, false)
@@ -255,7 +259,7 @@ func TestRepaired(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	// Observe counts those that are left, and finds that they have gone.
-	_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(*Flow) Action { return Replace } })
+	_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(*Flow) Action { return Translate } })
 	labtest.Must(t, err)
 	drift, err := d.Observe(t.Context())
 	if s := d.Stats(); err != nil || drift != 0 || s.Older != 0 {

@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"time"
@@ -23,11 +24,19 @@ const (
 
 // ender ends flows, many with one datagram.
 //
-// When a flow that is not translated ends so that it can be translated, and the next packet is one of the
-// peer's, the kernel would take it for a new flow from outside, and whatever the pod sends for an answer to
-// it: never translated, for as long as they talk. So in its place comes an entry that such a packet belongs
-// to: its answers are those of the flow, but what it answers to is nothing that the pod can send. The peer's
-// packets reach the pod as before, and the pod's next packet opens a flow of its own.
+// When a flow ends whose peer knows the pod's own address, and the peer sends first, the kernel takes its
+// packet for a new flow from outside, and whatever the pod sends for an answer to it: never translated, for as
+// long as they talk. So an entry takes the flow's place at once.
+//
+// If the flow is to be translated, it is one to which the peer's packets belong, and nothing that the pod can
+// send: its answers are those of the flow, but its source is another one (standIn). The peer's packets reach the
+// pod as before, and the pod's next packet opens a flow of its own, which is translated.
+//
+// If it is to keep its own address, the entry is the very one that the pod's next packet would make; what kept
+// the place before makes room. Where there are connections this is left to the ends.
+//
+// A flow to a service needs neither: what the pod sends to a service does not belong to a flow from its
+// backend.
 type ender struct {
 	table *Table
 	conn  *nfnetlink.Conn // nil before the first
@@ -43,12 +52,13 @@ type ender struct {
 
 // ending is a flow that is to be ended.
 type ending struct {
-	keep              bool // its place
-	translated        bool
+	free              bool // the place that was kept for its answers before
+	place             place
 	family            uint8
 	id                uint32 // 0: it has ended, and what has its place since is to make room
 	gone              bool   // before we could end it
 	timeout           uint32 // seconds
+	port              uint16 // by which the peer knows the flow
 	orig, reply, zone []byte
 }
 
@@ -61,13 +71,22 @@ type sent struct {
 type job uint8
 
 const (
-	endFlow   job = iota
-	keepPlace     // for the flow's answers
-	freePlace     // that was kept for answers to the flow before it was translated
+	endFlow job = iota
+	takePlace
+	freePlace
+)
+
+// place is what takes the place of a flow.
+type place uint8
+
+const (
+	nothing place = iota
+	answers       // an entry for the peer's packets alone
+	itself        // the flow with its own address
 )
 
 // add ends a flow, at the latest with the next flush.
-func (e *ender) add(ctx context.Context, f *Flow, replace bool) (err error) {
+func (e *ender) add(ctx context.Context, f *Flow, how Action) (err error) {
 	if e.conn == nil {
 		if e.conn, err = e.table.open(); err != nil {
 			return err
@@ -79,16 +98,27 @@ func (e *ender) add(ctx context.Context, f *Flow, replace bool) (err error) {
 	} else {
 		e.flows = append(e.flows, ending{})
 	}
-	g := &e.flows[n]
-	// An answer to an echo opens no flow.
-	keep := replace && !f.Translated() && f.Protocol != compile.ICMP && f.Protocol != compile.ICMPv6
-	*g = ending{keep: keep, translated: f.Translated(), family: f.family, id: f.ID,
+	g, in := &e.flows[n], f.placeFor(how)
+	*g = ending{place: in, free: how == Restore, family: f.family, id: f.ID, port: f.Reply.Destination.Port(),
 		timeout: uint32(min(max(f.Timeout, time.Second), longest) / time.Second),
 		orig:    append(g.orig[:0], f.orig...), reply: append(g.reply[:0], f.reply...), zone: append(g.zone[:0], f.zone...)}
 	if len(e.flows) < together {
 		return nil
 	}
 	return e.flush(ctx)
+}
+
+// placeFor is what is to take the place of a flow.
+func (f *Flow) placeFor(how Action) place {
+	switch {
+	case f.Protocol == compile.ICMP, f.Protocol == compile.ICMPv6: // an answer to an echo opens no flow
+	case f.Original.Destination != f.Reply.Source: // a service
+	case how == Translate && f.Reply.Destination.Addr() == f.Original.Source.Addr():
+		return answers
+	case how == Restore && f.Protocol != compile.TCP && f.Protocol != compile.SCTP:
+		return itself
+	}
+	return nothing
 }
 
 // flush ends the flows that were added. That one is gone already is not an error.
@@ -139,16 +169,16 @@ func (e *ender) write() {
 	e.buf, e.sent, e.first = e.buf[:0], e.sent[:0], e.conn.Seq+1
 	for i := range e.flows {
 		g := &e.flows[i]
-		if g.translated {
-			e.tuple = appendStandIn(e.tuple[:0], g.orig)
+		if g.free {
+			e.tuple = appendStandIn(e.tuple[:0], g.orig, 0)
 			e.delete(i, freePlace, e.tuple, 0)
 		}
 		e.delete(i, endFlow, g.orig, g.id)
 		if g.id != 0 {
 			e.ended++
 		}
-		if g.keep {
-			e.keep(i)
+		if g.place != nothing {
+			e.take(i)
 		}
 	}
 	nfnetlink.AskForAnswer(e.buf, e.last) // the others answer only if they fail
@@ -164,11 +194,11 @@ func (e *ender) answered(s sent, r nfnetlink.Reply) (again bool, err error) {
 	switch {
 	case r.Errno == 0:
 		return false, nil
-	case s.job == keepPlace && r.Errno == unix.EEXIST:
+	case s.job == takePlace && r.Errno == unix.EEXIST:
 		return !g.gone, nil
-	case s.job == keepPlace && r.Errno == unix.ENOMEM: // the table is full; the flow has ended all the same
+	case s.job == takePlace && r.Errno == unix.ENOMEM: // the table is full; the flow has ended all the same
 		return false, nil
-	case s.job != keepPlace && r.Errno == unix.ENOENT:
+	case s.job != takePlace && r.Errno == unix.ENOENT:
 		return false, nil
 	default:
 		return false, &nfnetlink.Refusal{Doing: "ending a flow", Errno: r.Errno, Text: r.Text}
@@ -191,13 +221,19 @@ func (e *ender) delete(flow int, j job, tuple []byte, id uint32) {
 	nfnetlink.EndMessage(e.buf, e.last)
 }
 
-// keep appends the making of the entry that keeps the place of a flow's answers.
-func (e *ender) keep(flow int) {
+// take appends the making of the entry that takes a flow's place.
+func (e *ender) take(flow int) {
 	g := &e.flows[flow]
-	e.begin(flow, keepPlace, messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-	e.tuple = appendStandIn(e.tuple[:0], g.orig)
-	e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, e.tuple)
-	e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleReply|unix.NLA_F_NESTED, g.reply)
+	e.begin(flow, takePlace, messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	if g.place == itself {
+		e.tuple = appendInverse(e.tuple[:0], g.orig)
+		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, g.orig)
+		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleReply|unix.NLA_F_NESTED, e.tuple)
+	} else {
+		e.tuple = appendStandIn(e.tuple[:0], g.orig, g.port)
+		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, e.tuple)
+		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleReply|unix.NLA_F_NESTED, g.reply)
+	}
 	e.buf = nfnetlink.AppendUint32(e.buf, ctaTimeout, g.timeout)
 	nfnetlink.EndMessage(e.buf, e.last)
 }
@@ -239,29 +275,67 @@ func markStandIn(address []byte) {
 	}
 }
 
-// appendStandIn appends a tuple, as the kernel wrote it, with standIn of its source.
-func appendStandIn(b, tuple []byte) []byte {
+// appendStandIn appends a tuple, as the kernel wrote it, with standIn of its source, and a source port unless
+// that is 0.
+func appendStandIn(b, tuple []byte, port uint16) []byte {
 	at := len(b)
 	b = append(b, tuple...)
-	for a, err := range nfnetlink.Attributes(b[at:]) {
-		if err != nil || a.Kind != ctaTupleIP {
-			continue // the kernel refuses what it would not write itself
-		}
-		for ip, err := range nfnetlink.Attributes(a.Data) {
-			if err != nil {
-				continue
-			}
-			if ip.Kind == ctaIPv4Source && len(ip.Data) == 4 || ip.Kind == ctaIPv6Source && len(ip.Data) == 16 {
-				markStandIn(ip.Data)
-			}
-		}
+	p := partsOf(b[at:])
+	if len(p.source) > 0 {
+		markStandIn(p.source)
+	}
+	if len(p.sourcePort) == 2 && port != 0 {
+		binary.BigEndian.PutUint16(p.sourcePort, port)
 	}
 	return b
 }
 
+// appendInverse appends a tuple of answers to a tuple that the kernel wrote.
+func appendInverse(b, tuple []byte) []byte {
+	at := len(b)
+	b = append(b, tuple...)
+	p := partsOf(b[at:])
+	swap(p.source, p.destination)
+	swap(p.sourcePort, p.destinationPort)
+	return b
+}
+
+func swap(a, b []byte) {
+	if len(a) == len(b) {
+		for i := range a {
+			a[i], b[i] = b[i], a[i]
+		}
+	}
+}
+
+// parts are the parts of a tuple that the kernel wrote, nil where it has none. The kernel refuses what it
+// would not write itself.
+type parts struct{ source, destination, sourcePort, destinationPort []byte }
+
+func partsOf(tuple []byte) (p parts) {
+	for a, err := range nfnetlink.Attributes(tuple) {
+		if err != nil || a.Kind != ctaTupleIP && a.Kind != ctaTupleProto {
+			continue
+		}
+		for in, err := range nfnetlink.Attributes(a.Data) {
+			switch {
+			case err != nil:
+			case a.Kind == ctaTupleIP && (in.Kind == ctaIPv4Source || in.Kind == ctaIPv6Source):
+				p.source = in.Data
+			case a.Kind == ctaTupleIP && (in.Kind == ctaIPv4Destination || in.Kind == ctaIPv6Destination):
+				p.destination = in.Data
+			case a.Kind == ctaTupleProto && in.Kind == ctaSourcePort:
+				p.sourcePort = in.Data
+			case a.Kind == ctaTupleProto && in.Kind == ctaDestinationPort:
+				p.destinationPort = in.Data
+			}
+		}
+	}
+	return p
+}
+
 // keepsPlace says whether an entry keeps the place of a flow that has ended.
 func (f *Flow) keepsPlace() bool {
-	pod := f.Reply.Destination
-	return f.Original.Source.Port() == pod.Port() && f.Original.Source.Addr() != pod.Addr() &&
-		f.Original.Source.Addr().BitLen() == pod.Addr().BitLen() && f.Original.Source.Addr() == standIn(pod.Addr())
+	source, pod := f.Original.Source.Addr(), f.Reply.Destination.Addr()
+	return source != pod && source == standIn(pod)
 }

@@ -170,9 +170,9 @@ func most(t testing.TB) int {
 	return n
 }
 
-func replaceIf(yes bool) Action {
+func translateIf(yes bool) Action {
 	if yes {
-		return Replace
+		return Translate
 	}
 	return Leave
 }

@@ -38,9 +38,10 @@ const (
 	Leave Action = iota
 	// End makes the kernel forget the flow.
 	End
-	// Replace ends the flow too, and sees to it that what the peer still sends to it does not open another one:
-	// see ender.
-	Replace
+	// Translate ends the flow so that its next packet is translated, whoever sends first: see ender.
+	Translate
+	// Restore ends the flow so that it goes on with its own address, whoever sends first.
+	Restore
 )
 
 // Walk visits every flow of both families, and returns how many were ended. Flows that come and go
@@ -86,7 +87,7 @@ func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
 		if action == Leave {
 			return nil
 		}
-		return d.add(ctx, &f, action == Replace)
+		return d.add(ctx, &f, action)
 	})
 	var refused *nfnetlink.Refusal
 	if errors.As(err, &refused) && refused.Doing == doing {

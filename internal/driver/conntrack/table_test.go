@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
@@ -74,13 +77,13 @@ func TestWalkEndsExactlyOne(t *testing.T) {
 		labtest.Must(t, err)
 		return n
 	}
-	if n := end(func(f *Flow) Action { return replaceIf(f.zone != nil) }); n != 1 || len(list(t, h)) != 1 {
+	if n := end(func(f *Flow) Action { return translateIf(f.zone != nil) }); n != 1 || len(list(t, h)) != 1 {
 		t.Fatalf("%d flows were ended, %q are left", n, list(t, h))
 	}
-	if n := end(func(f *Flow) Action { f.ID++; return Replace }); n != 0 || len(list(t, h)) != 1 {
+	if n := end(func(f *Flow) Action { f.ID++; return Translate }); n != 0 || len(list(t, h)) != 1 {
 		t.Fatalf("%d flows were ended by another one's number, %q are left", n, list(t, h))
 	}
-	if n := end(func(*Flow) Action { return Replace }); n != 1 || len(list(t, h)) != 0 {
+	if n := end(func(f *Flow) Action { return translateIf(!f.keepsPlace()) }); n != 1 || len(list(t, h)) != 0 {
 		t.Fatalf("%d flows were ended, %q are left", n, list(t, h))
 	}
 }
@@ -163,35 +166,91 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestPlaceIsKept ends flows for which an answer may be under way: the answer belongs to an entry that
-// nothing the pod sends belongs to, and that makes room when the flow is no longer to be translated.
-func TestPlaceIsKept(t *testing.T) {
+// TestPlaces ends flows whose peer may send first. What it sends belongs to an entry that nothing belongs to
+// which the pod sends; and to the flow itself, when that is to keep its own address again.
+func TestPlaces(t *testing.T) {
+	t.Parallel()
+	plain := entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "198.51.100.7:53", answered: true}
+	shifted, translated, connected, service := plain, plain, plain, plain
+	shifted.seen, translated.seen = "10.0.0.2:7", "192.0.2.1:4000"
+	connected.protocol = compile.TCP
+	service.to, service.peer = "10.96.0.10:53", "198.51.100.7:53"
+	six := entry{protocol: compile.UDP, from: "[fd00::2]:1000", to: "[2001:db8::7]:53", seen: "[2001:db8::1]:9"}
+	for _, tc := range []struct {
+		name string
+		how  Action
+		flow entry
+		want string // what is there instead
+	}{
+		{"to be translated", Translate, plain, "0.0.0.2:1000>198.51.100.7:53 10.0.0.2:1000<198.51.100.7:53"},
+		{"to be translated, with another port", Translate, shifted, "0.0.0.2:7>198.51.100.7:53 10.0.0.2:7<198.51.100.7:53"},
+		{"to be translated, TCP", Translate, connected, "0.0.0.2:1000>198.51.100.7:53 10.0.0.2:1000<198.51.100.7:53"},
+		{"to be translated otherwise", Translate, translated, ""},
+		{"to be translated, a service", Translate, service, ""},
+		{"to be translated, an echo, whose answers open nothing", Translate, entry{protocol: compile.ICMP, from: "10.0.0.2:77", to: "198.51.100.7:0"}, ""},
+		{"to keep its address", Restore, translated, "10.0.0.2:1000>198.51.100.7:53 10.0.0.2:1000<198.51.100.7:53"},
+		{"to keep its address, IPv6", Restore, six, "[fd00::2]:1000>[2001:db8::7]:53 [fd00::2]:1000<[2001:db8::7]:53"},
+		{"to keep its port", Restore, shifted, "10.0.0.2:1000>198.51.100.7:53 10.0.0.2:1000<198.51.100.7:53"},
+		{"to make sure", End, plain, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			h := labtest.NewHost(t, "node")
+			track(t, h, tc.flow)
+			ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(*Flow) Action { return tc.how } })
+			labtest.Must(t, err)
+			var got []string
+			_, err = NewTable(h.FD()).Walk(t.Context(), func() Visit {
+				return func(f *Flow) Action {
+					got = append(got, fmt.Sprintf("%s>%s %s<%s", f.Original.Source, f.Original.Destination, f.Reply.Destination, f.Reply.Source))
+					if f.keepsPlace() != (tc.how == Translate) {
+						t.Errorf("taken to keep a place: %v", f.keepsPlace())
+					}
+					return Leave
+				}
+			})
+			labtest.Must(t, err)
+			if ended != 1 || strings.Join(got, ", ") != tc.want {
+				t.Errorf("%d flows were ended, %q are there, want %q", ended, got, tc.want)
+			}
+		})
+	}
+}
+
+// TestPlacesAreFreed turns translation on and off: the entry that kept the flow's place makes room for it, and
+// is removed where the flow has ended by itself.
+func TestPlacesAreFreed(t *testing.T) {
 	t.Parallel()
 	h := labtest.NewHost(t, "node")
-	plain := entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "10.96.0.10:53", peer: "198.51.100.7:53", answered: true}
-	translated := plain
-	translated.seen = "192.0.2.1:4000"
-	echo := entry{protocol: compile.ICMP, from: "10.0.0.2:77", to: "198.51.100.7:0"} // whose answers open nothing
-	track(t, h, plain, echo)
-	end := func() (ended int, kept []string) {
-		ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(f *Flow) Action { return replaceIf(!f.keepsPlace()) } })
-		labtest.Must(t, err)
-		_, err = NewTable(h.FD()).Walk(t.Context(), func() Visit {
+	d := New(NewTable(h.FD()), slog.New(slog.DiscardHandler))
+	off, on := plan(false, model.FlowsMove), plan(true, model.FlowsMove)
+	apply := func(p *compile.Plan) {
+		d.Stands(p, false)
+		labtest.Must(t, d.Apply(t.Context(), p))
+	}
+	places := func() (n int) {
+		_, err := NewTable(h.FD()).Walk(t.Context(), func() Visit {
+			n = 0
 			return func(f *Flow) Action {
-				kept = append(kept, fmt.Sprintf("%s>%s %s<%s %v", f.Original.Source, f.Original.Destination, f.Reply.Destination, f.Reply.Source, f.keepsPlace()))
+				if f.keepsPlace() {
+					n++
+				}
 				return Leave
 			}
 		})
 		labtest.Must(t, err)
-		return ended, kept
+		return n
 	}
-	want := []string{"0.0.0.2:1000>10.96.0.10:53 10.0.0.2:1000<198.51.100.7:53 true"}
-	if n, kept := end(); n != 2 || !slices.Equal(kept, want) {
-		t.Errorf("%d flows were ended, %q are left, want %q", n, kept, want)
+	apply(off)
+	track(t, h, talking(false)[0], entry{protocol: compile.UDP, from: "10.0.0.2:2000", to: "198.51.100.7:53"})
+	apply(on)
+	if n := places(); n != 2 {
+		t.Fatalf("%d places are kept, want 2", n)
 	}
-	track(t, h, translated)
-	if n, kept := end(); n != 1 || len(kept) != 0 {
-		t.Errorf("%d flows were ended, %q are left", n, kept)
+	track(t, h, talking(true)[0]) // the other one does not go on
+	apply(off)
+	if got := list(t, h); places() != 0 || len(got) != 1 || !strings.Contains(got[0], "10.0.0.2:1000<") {
+		t.Errorf("%d places are kept, and there is %q", places(), got)
 	}
 }
 
@@ -228,7 +287,7 @@ func TestPlaceIsKeptAgainstAnAnswer(t *testing.T) {
 			}
 		}}, err
 	}}
-	ended, err := table.Walk(t.Context(), func() Visit { return func(*Flow) Action { return Replace } })
+	ended, err := table.Walk(t.Context(), func() Visit { return func(*Flow) Action { return Translate } })
 	labtest.Must(t, err)
 	if got := list(t, h); ended != 1 || answers != 3 || len(got) != 0 {
 		t.Errorf("%d flows were ended in %d attempts, %q are left", ended, answers, got)
