@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -136,8 +135,10 @@ func TestWithoutCapability(t *testing.T) {
 	cmd := s.command(ctx, "run", "--state-dir", s.state, "--metrics-address", "")
 	var said strings.Builder
 	cmd.Stderr = &said
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d", withoutEnv, unix.CAP_NET_ADMIN))
+	labtest.Must(t, s.node.Start(cmd))
 	var exit *exec.ExitError
-	if err := <-s.runWithout(cmd, unix.CAP_NET_ADMIN); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("the agent ended with %v; want exit code 1", err)
 	}
 	for _, want := range []string{"CAP_NET_ADMIN", "AmbientCapabilities=CAP_NET_ADMIN", "securityContext", "--cap-add NET_ADMIN"} {
@@ -163,42 +164,18 @@ func TestWithOneCapability(t *testing.T) {
 	if err := errors.Join(s.node.Start(legacy), legacy.Wait()); err != nil {
 		t.Logf("without legacy iptables: %v", err)
 	}
-	var others []uintptr
-	for c := range uintptr(unix.CAP_LAST_CAP + 1) {
+	others := withoutEnv + "="
+	for c := range unix.CAP_LAST_CAP + 1 {
 		if c != unix.CAP_NET_ADMIN {
-			others = append(others, c)
+			others += fmt.Sprint(c, " ")
 		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := s.command(ctx, "run", "--state-dir", s.state, "--node-name", "node", "--metrics-address", "")
-	cmd.Stderr = s.log
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	ended := s.runWithout(cmd, others...)
+	s.launch(others)
 	if out, err := s.sallyport("status", "--wait", "10s"); err != nil || strings.Contains(out, "NotExamined") {
 		t.Errorf("status: %v\n%s", err, out)
 	}
 	s.expect("with one capability", pathNode)
-	cancel()
-	if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
-		t.Errorf("the agent ended with: %v", err)
-	}
-}
-
-// runWithout runs a program on the node without some capabilities, and says how it ended.
-func (s *service) runWithout(cmd *exec.Cmd, capabilities ...uintptr) <-chan error {
-	ended := make(chan error, 1)
-	go func() {
-		// The kernel ends the thread, which lacks the capabilities from now on, with its goroutine.
-		runtime.LockOSThread()
-		errs := []error{unix.Setns(s.node.FD(), unix.CLONE_NEWNET)}
-		for _, c := range capabilities {
-			if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); !errors.Is(err, unix.EINVAL) { // unknown to this kernel
-				errs = append(errs, err)
-			}
-		}
-		ended <- errors.Join(append(errs, cmd.Run())...)
-	}()
-	return ended
+	s.end(syscall.SIGTERM)
 }
 
 // TestTableOfAnother starts the agent while another process owns a table of our name: it must say so, and take
