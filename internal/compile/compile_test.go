@@ -78,14 +78,42 @@ func TestUDPPortsLeaveTheVXLANPort(t *testing.T) {
 	}
 }
 
+func TestBroadcast(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"192.0.2.10/24": "192.0.2.255", "192.0.2.9/30": "192.0.2.11", "10.1.2.3/8": "10.255.255.255",
+		"192.0.2.8/31": "", "192.0.2.8/32": "", "127.0.0.1/8": "", "192.0.2.1/0": "", "2001:db8::1/64": "",
+	} {
+		got, ok := broadcast(netip.MustParsePrefix(address))
+		if ok != (want != "") || ok && got.String() != want {
+			t.Errorf("%s: %v %t, want %q", address, got, ok, want)
+		}
+	}
+}
+
+func TestLeakGuardIsOnUnlessTurnedOff(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		set  *model.LeakGuard
+		want bool
+	}{{nil, true}, {ptr(model.LeakGuardEnforce), true}, {ptr(model.LeakGuardOff), false}} {
+		s := &model.Snapshot{NATConfigurations: []model.NATConfiguration{{Name: "c", NodeSelector: "all()", LeakGuard: tc.set}}}
+		if got := Compile(s, model.Local{Name: "n"}).NAT.LeakGuard; got != tc.want {
+			t.Errorf("set to %v: %t", tc.set, got)
+		}
+	}
+}
+
 func TestReasonsNameThePool(t *testing.T) {
 	t.Parallel()
 	lb := pool("services", "192.0.2.0/24", false)
 	lb.AllowedUses = model.UseLoadBalancer
 	corporate := pool("corporate", "10.0.0.0/8", false)
 	corporate.Disabled = true
+	younger, older := pool("twin-a", "100.64.0.0/16", false), pool("twin-b", "100.64.0.0/16", false)
+	younger.Rank, older.Rank = 2, 1
 	s := &model.Snapshot{
-		Pools: []model.Pool{corporate, pool("pods", "10.244.0.0/16", true), pool("public", "203.0.113.0/24", false), lb},
+		Pools: []model.Pool{corporate, pool("pods", "10.244.0.0/16", true), pool("public", "203.0.113.0/24", false), lb, younger, older},
 		NATConfigurations: []model.NATConfiguration{{Name: "c", NodeSelector: "all()",
 			Exclusions: ptr(model.ExcludeIPPoolsAndHostIPs), OutInterfaces: []string{"eth*"}}},
 		Nodes: []model.Node{{Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("172.16.0.2")}}},
@@ -104,6 +132,7 @@ func TestReasonsNameThePool(t *testing.T) {
 		{"203.0.113.1", "198.51.100.1", "", "pool public has natOutgoing: false, and no other pool that holds 203.0.113.1 says true"},
 		{"192.0.2.1", "198.51.100.1", "", "pool services, which holds 192.0.2.1, is for load balancers alone and holds no pod"},
 		{"198.51.100.2", "198.51.100.1", "", "no pool holds 198.51.100.2"},
+		{"100.64.0.1", "198.51.100.1", "", "pool twin-b has natOutgoing: false, and no other pool that holds 100.64.0.1 says true"},
 	} {
 		v := p.Decide(Flow{Source: netip.MustParseAddr(tc.src), Destination: netip.MustParseAddr(tc.dst), Protocol: TCP, OutInterface: tc.out})
 		if v.Reason != tc.want {
