@@ -141,6 +141,23 @@ func TestALookThatFailsInAFight(t *testing.T) {
 	})
 }
 
+// TestNothingIsAwaitedTwiceAfterAFailureInAFight checks that a loop does not turn round and round where a plan
+// fails and the time to look again comes before that to try again.
+func TestNothingIsAwaitedTwiceAfterAFailureInAFight(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		now := time.Now()
+		w := &worker{pause: time.Minute, retryAt: now.Add(time.Minute), fight: fight{doubted: true, lookAt: now.Add(-time.Second)}}
+		if d := nextRetry([]*worker{w}); d != time.Minute {
+			t.Errorf("what is to be done in a minute is tried after %v", d)
+		}
+		w.pause = 0
+		if d := nextRetry([]*worker{w}); d != 0 {
+			t.Errorf("a look that is due is taken after %v", d)
+		}
+	})
+}
+
 func TestAWatchThatBreaksIsBegunAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -101,10 +101,10 @@ func (w *worker) retryIfDue(ctx context.Context) {
 func nextRetry(ws []*worker) time.Duration {
 	next := time.Hour
 	for _, w := range ws {
-		if w.pause > 0 {
+		switch {
+		case w.pause > 0: // a retry reads back too: until it is due nothing is looked at
 			next = min(next, max(0, time.Until(w.retryAt)))
-		}
-		if w.fight.doubted {
+		case w.fight.doubted:
 			next = min(next, max(0, time.Until(w.fight.lookAt)))
 		}
 	}
