@@ -89,9 +89,16 @@ func addresses(ipv4, ipv6 string) [2]netip.Addr {
 // that packets come out in the order in which they are sent.
 func newGuardedRig(t *testing.T) *rig {
 	t.Helper()
-	runtime.LockOSThread() // and never unlocked: the thread ends with the test
+	runtime.LockOSThread()
 	var cpus unix.CPUSet
 	labtest.Must(t, unix.SchedGetaffinity(0, &cpus))
+	before := cpus
+	t.Cleanup(func() {
+		// The thread must not end with the test: it may have started the agent of another one, which the kernel
+		// would kill (lab.Host.Command).
+		labtest.Must(t, unix.SchedSetaffinity(0, &before))
+		runtime.UnlockOSThread()
+	})
 	for cpu := range 1024 {
 		if cpus.IsSet(cpu) {
 			cpus.Zero()
