@@ -237,6 +237,9 @@ func TestMoveWhileFlapping(t *testing.T) {
 			time.Sleep(time.Duration(pace.IntN(6)) * time.Millisecond) // a pace, nothing is waited for
 		}
 		when := fmt.Sprintf("after %d changes", 51*(round+1))
+		if out, err := s.sallyport("status", "--wait", "10s"); err != nil {
+			t.Fatalf("%s: %v\n%s", when, err, out)
+		}
 		s.goAs(when, streams, translated)
 		s.goesOn(when, talks...)
 	}

@@ -174,8 +174,8 @@ type walked struct {
 	ended   int      // flows
 }
 
-// walk judges every flow once. Entries that keep places go with the flows that need these; only if nothing
-// is left to end are orphans removed too.
+// walk judges every flow once. Entries that keep places go with the flows that need these; only when nothing
+// is left to end do orphans make room for the flows whose places they keep.
 func (d *Driver) walk(ctx context.Context, c compile.Change, orphans bool) (w walked, err error) {
 	same := len(c.Stood) == 1 && c.Stood[0].NAT.SameForFlows(&c.Now.NAT)
 	ended, err := d.table.Walk(ctx, func() Visit {
@@ -188,7 +188,7 @@ func (d *Driver) walk(ctx context.Context, c compile.Change, orphans bool) (w wa
 				}
 				w.orphans++
 				if orphans {
-					return End
+					return Restore
 				}
 				return Leave
 			}

@@ -83,6 +83,7 @@ const (
 	nothing place = iota
 	answers       // an entry for the peer's packets alone
 	itself        // the flow with its own address
+	opener        // the same, in place of an entry for the peer's packets
 )
 
 // add ends a flow, at the latest with the next flush.
@@ -99,7 +100,7 @@ func (e *ender) add(ctx context.Context, f *Flow, how Action) (err error) {
 		e.flows = append(e.flows, ending{})
 	}
 	g, in := &e.flows[n], f.placeFor(how)
-	*g = ending{place: in, free: how == Restore, family: f.family, id: f.ID, port: f.Reply.Destination.Port(),
+	*g = ending{place: in, free: how == Restore && in != opener, family: f.family, id: f.ID, port: f.Reply.Destination.Port(),
 		timeout: uint32(min(max(f.Timeout, time.Second), longest) / time.Second),
 		orig:    append(g.orig[:0], f.orig...), reply: append(g.reply[:0], f.reply...), zone: append(g.zone[:0], f.zone...)}
 	if len(e.flows) < together {
@@ -111,11 +112,15 @@ func (e *ender) add(ctx context.Context, f *Flow, how Action) (err error) {
 // placeFor is what is to take the place of a flow.
 func (f *Flow) placeFor(how Action) place {
 	switch {
+	case f.keepsPlace():
+		if how == Restore && !f.connects() {
+			return opener
+		}
 	case f.Protocol == compile.ICMP, f.Protocol == compile.ICMPv6: // an answer to an echo opens no flow
 	case f.Original.Destination != f.Reply.Source: // a service
 	case how == Translate && f.Reply.Destination.Addr() == f.Original.Source.Addr():
 		return answers
-	case how == Restore && f.Protocol != compile.TCP && f.Protocol != compile.SCTP:
+	case how == Restore && !f.connects():
 		return itself
 	}
 	return nothing
@@ -208,7 +213,11 @@ func (e *ender) answered(s sent, r nfnetlink.Reply) (again bool, err error) {
 // again makes a flow whose place was taken the nth of those that are left.
 func (e *ender) again(n, flow int) {
 	e.flows[n], e.flows[flow] = e.flows[flow], e.flows[n]
-	e.flows[n].id = 0
+	g := &e.flows[n]
+	g.id = 0
+	if g.place == opener {
+		g.place, g.orig = itself, appendInverse(g.orig[:0], g.reply)
+	}
 }
 
 // delete appends the deletion of the entry with a tuple, and with a number unless that is 0.
@@ -225,15 +234,20 @@ func (e *ender) delete(flow int, j job, tuple []byte, id uint32) {
 func (e *ender) take(flow int) {
 	g := &e.flows[flow]
 	e.begin(flow, takePlace, messageNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-	if g.place == itself {
+	orig, reply := g.orig, g.reply
+	switch g.place {
+	case itself:
 		e.tuple = appendInverse(e.tuple[:0], g.orig)
-		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, g.orig)
-		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleReply|unix.NLA_F_NESTED, e.tuple)
-	} else {
+		reply = e.tuple
+	case opener:
+		e.tuple = appendInverse(e.tuple[:0], g.reply)
+		orig = e.tuple
+	default:
 		e.tuple = appendStandIn(e.tuple[:0], g.orig, g.port)
-		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, e.tuple)
-		e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleReply|unix.NLA_F_NESTED, g.reply)
+		orig = e.tuple
 	}
+	e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleOrig|unix.NLA_F_NESTED, orig)
+	e.buf = nfnetlink.AppendAttr(e.buf, ctaTupleReply|unix.NLA_F_NESTED, reply)
 	e.buf = nfnetlink.AppendUint32(e.buf, ctaTimeout, g.timeout)
 	nfnetlink.EndMessage(e.buf, e.last)
 }

@@ -67,6 +67,9 @@ func (f *Flow) State() string {
 	}
 }
 
+// connects says whether the protocol has connections.
+func (f *Flow) connects() bool { return f.Protocol == compile.TCP || f.Protocol == compile.SCTP }
+
 // over says whether the connection has ended and the entry waits for its time only.
 func (f *Flow) over() bool {
 	return f.Protocol == compile.TCP && (f.state == 7 || f.state == 8) || f.Protocol == compile.SCTP && f.state == 1
