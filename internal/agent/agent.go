@@ -56,6 +56,7 @@ type Agent struct {
 	loop      *reconcile.Loop
 	resources resources
 	diagnosis diagnosis
+	counting  *counting
 	stop      context.CancelFunc // ends run, as a signal does
 }
 
@@ -95,6 +96,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	flows := conntrack.New(table, cfg.Log)
 	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store, resources: resources{next: make(chan struct{})}}
+	a.counting = newCounting(a.readCounts)
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
 
 	ctx, a.stop = context.WithCancel(ctx)
@@ -146,6 +148,7 @@ func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) 
 	g.Go(func() error { a.report(ctx, manager); return nil })
 	g.Go(func() error { a.heartbeat(ctx, manager); return nil })
 	g.Go(func() error { a.diagnose(ctx); return nil })
+	g.Go(func() error { a.counting.run(ctx); return nil })
 	g.Go(func() error {
 		return store.Run(ctx, func(s dir.State) {
 			a.resources.set(s)

@@ -19,8 +19,9 @@ import (
 const (
 	maxWait       = 10 * time.Minute
 	lookPatience  = 2 * time.Second
-	maxRequest    = 16 << 20 // bytes of a request's body
-	scrapeTimeout = 10 * time.Second
+	countPatience = 500 * time.Millisecond // for the kernel's counters in a status
+	maxRequest    = 16 << 20               // bytes of a request's body
+	scrapeTimeout = 5 * time.Second        // less than Prometheus waits by default, which would lose all metrics
 )
 
 // socketHandler serves the agent's socket.
@@ -64,9 +65,12 @@ func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
 		}
 		a.until(r.Context(), d, a.unsettled)
 	}
-	status, err := a.status(r.Context())
+	count, cancel := context.WithTimeout(r.Context(), countPatience)
+	defer cancel()
+	status, err := a.status(count)
 	if err != nil {
 		a.log.Warn("status is incomplete", "error", err)
+		status.Warnings = append(status.Warnings, model.Fault{Message: err.Error()})
 	}
 	if looked != nil {
 		status.Warnings = append(status.Warnings, model.Fault{File: a.cfg.Dir, Message: "the agent is busy reading the manifests; a change that was just made may not be in this status yet"})

@@ -14,7 +14,8 @@ import (
 	"github.com/sallyport/sallyport/internal/reconcile"
 )
 
-// status gathers how the node stands. With an error, what could be gathered is returned.
+// status gathers how the node stands, waiting for the kernel's counters until the context ends. With an error,
+// what could be gathered is returned.
 func (a *Agent) status(ctx context.Context) (*Status, error) {
 	loop, _ := a.loop.State()
 	held := a.resources.get()
@@ -28,14 +29,9 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 		out.NAT = natStatus(&loop.Plan.NAT)
 		out.Flows = a.flowsStatus(loop.Plan.NAT.ExistingFlows)
 	}
-	counters, err := a.nft.Counters(ctx)
-	if err != nil {
-		err = fmt.Errorf("counting translated connections: %w", err)
-	}
+	counted, err := a.counting.get(ctx)
 	if loop.Plan != nil && loop.Plan.NAT.LeakGuard {
-		dropped, failed := a.nft.Dropped(ctx)
-		out.LeakGuard = &LeakGuardStatus{DroppedOut: dropped.Out, DroppedIn: dropped.In}
-		err = errors.Join(err, failed)
+		out.LeakGuard = &LeakGuardStatus{DroppedOut: counted.dropped.Out, DroppedIn: counted.dropped.In}
 	}
 	if s := held.Snapshot; s != nil {
 		out.Resources = ResourceStatus{Pools: len(s.Pools), NATConfigurations: len(s.NATConfigurations), Nodes: len(s.Nodes)}
@@ -43,10 +39,20 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 			p := &s.Pools[i]
 			c := held.Conditions[p.Name]
 			out.Pools = append(out.Pools, PoolStatus{Name: p.Name, CIDR: p.CIDR, NATOutgoing: p.NATOutgoing, Disabled: p.Disabled,
-				Allocatable: c.Allocatable, Reason: c.Reason, Message: c.Message, TranslatedConnections: counters[p.Name].Connections})
+				Allocatable: c.Allocatable, Reason: c.Reason, Message: c.Message, TranslatedConnections: counted.pools[p.Name].Connections})
 		}
 	}
 	return out, err
+}
+
+// readCounts reads what the kernel has counted; with an error, parts are as last read.
+func (a *Agent) readCounts(ctx context.Context) (counts, error) {
+	pools, err := a.nft.Counters(ctx)
+	if err != nil {
+		err = fmt.Errorf("counting translated connections: %w", err)
+	}
+	dropped, failed := a.nft.Dropped(ctx)
+	return counts{pools, dropped}, errors.Join(err, failed)
 }
 
 // ready says whether the kernel holds the newest plan, and if not why.
