@@ -206,6 +206,7 @@ func (d *Driver) commit(ctx context.Context, c *change, wanted *table) error {
 	d.stats.LastElements, d.stats.LastMessages = b.elements, b.last()
 	d.log.Debug("nf_tables changed", "table", TableName, "differences", c.drift, "elements", b.elements, "messages", b.last())
 	d.settle(wanted, c, out.deleted)
+	d.renewTallies(c)
 	if d.generation == 0 || out.generation != d.generation+1 {
 		out.generation = 0 // another transaction came in between
 	}

@@ -32,10 +32,13 @@ func (t tally) total() uint64 { return t.before + t.now }
 
 func (t *tally) read(count uint64) {
 	if count < t.now {
-		t.before += t.now
+		t.renew()
 	}
 	t.now = count
 }
+
+// renew says that the counter has begun anew.
+func (t *tally) renew() { t.before, t.now = t.total(), 0 }
 
 // readDropped brings the tallies up to date. A chain that is not there has dropped nothing more.
 func (d *Driver) readDropped(ctx context.Context) error {
@@ -59,7 +62,23 @@ func (d *Driver) readDropped(ctx context.Context) error {
 
 // emptiesGuard says whether a change makes rules anew that count what was dropped.
 func (c *change) emptiesGuard() bool {
-	return c.rebuild || slices.Contains(c.emptyChains, chainLeak) || slices.Contains(c.emptyChains, chainStray)
+	return c.renews(chainLeak) || c.renews(chainStray)
+}
+
+// renews says whether a change makes the rules of a chain anew, or deletes them.
+func (c *change) renews(chain string) bool {
+	return c.rebuild || c.create || slices.Contains(c.emptyChains, chain)
+}
+
+// renewTallies takes note of counters that have begun anew with a change: they may have counted more than the
+// old ones by the time that they are read.
+func (d *Driver) renewTallies(c *change) {
+	for name, t := range d.dropped {
+		if c.renews(name) {
+			t.renew()
+			d.dropped[name] = t
+		}
+	}
 }
 
 // chainCount sums the packets that the rules of a chain have counted.
