@@ -38,6 +38,13 @@ type Watcher interface {
 	Watch(ctx context.Context, changed func()) error
 }
 
+// Mender is a driver whose Apply may find, and mend, what somebody else has undone before any Observe sees it.
+type Mender interface {
+	Driver
+	// Mended says whether that has happened since it was asked last.
+	Mended() bool
+}
+
 // Follower is a driver that depends on what another one has brought to the kernel: that before it in
 // Options.Drivers. It is applied once that one holds a plan, by a goroutine of its own, so that it holds up
 // nobody.

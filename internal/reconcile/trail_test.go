@@ -70,6 +70,42 @@ func TestAFollowerWaitsForTheDriverBefore(t *testing.T) {
 	})
 }
 
+// mender is a fakeDriver that mends while it applies.
+type mender struct {
+	fakeDriver
+	mended bool
+}
+
+func (d *mender) Mended() (m bool) {
+	d.set(func(*fakeDriver) { m, d.mended = d.mended, false })
+	return m
+}
+
+// TestARepairByANewPlanIsToldAsOne has a new plan come before the look at what somebody undid.
+func TestARepairByANewPlanIsToldAsOne(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ahead := &mender{fakeDriver: fakeDriver{name: "ahead"}}
+		behind := &fakeFollower{fakeDriver: fakeDriver{name: "behind"}}
+		l := start(t, ahead, behind)
+		l.SetLocal(model.Local{Name: "n"})
+		l.SetSnapshot(snapshot("10.0.0.0/8"), 1)
+		synctest.Wait()
+		ahead.set(func(d *fakeDriver) { ahead.mended, d.fail = true, errors.New("no room") })
+		l.SetSnapshot(snapshot("10.0.0.0/9"), 2)
+		synctest.Wait()
+		if s, _ := l.State(); s.Drivers[0].Repairs != 0 || behind.repaired != 0 {
+			t.Fatalf("before it is repaired: %+v, told of %d repairs", s.Drivers[0], behind.repaired)
+		}
+		ahead.set(func(d *fakeDriver) { d.fail = nil })
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if s, _ := l.State(); s.Drivers[0].Repairs != 1 || behind.repaired != 1 || !s.Drivers[0].Ready {
+			t.Fatalf("%+v, told of %d repairs", s.Drivers[0], behind.repaired)
+		}
+	})
+}
+
 func TestASlowFollowerHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

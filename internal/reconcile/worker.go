@@ -32,9 +32,13 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 	if err != nil && ctx.Err() != nil {
 		return // we are being stopped: what stands in the kernel stays
 	}
+	mended := err == nil && w.mended()
 	w.loop.update(func(s *State) {
 		d := &s.Drivers[w.index]
 		d.Applies++
+		if mended {
+			d.Repairs++
+		}
 		if err != nil {
 			d.Ready, d.Error = false, err.Error()
 			d.Failures++
@@ -47,7 +51,7 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 	})
 	if err == nil {
 		for _, t := range w.trails {
-			t.stands(plan, w.undone)
+			t.stands(plan, w.undone || mended)
 		}
 		w.undone = false
 		if w.pause > 0 {
@@ -59,6 +63,16 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 	w.pause = min(max(2*w.pause, w.loop.opts.RetryMin), w.loop.opts.RetryMax)
 	w.retryAt = time.Now().Add(w.pause)
 	w.log.Error("could not apply the plan; what stood in the kernel stays", "error", err, "retry_in", w.pause)
+}
+
+// mended says whether the plan that was just applied found undone what stood.
+func (w *worker) mended() bool {
+	m, ok := w.driver.(Mender)
+	if !ok || !m.Mended() {
+		return false
+	}
+	w.log.Warn("somebody had changed what we own in the kernel: it was repaired with the plan")
+	return true
 }
 
 // observe looks whether the kernel still holds the plan, and repairs it if not.

@@ -62,6 +62,8 @@ type Driver struct {
 	dropped map[string]tally  // by chain: packets dropped by the leak guard
 	stats   Stats
 
+	mended bool // see Mended
+
 	remembered int // twice the names that forget left in carried
 
 	looked bool    // at the kernel
@@ -143,9 +145,11 @@ func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
 func (d *Driver) converge(ctx context.Context, wanted *table) error {
 	read := !d.trusted
 	if read {
+		before := d.held
 		if err := d.read(ctx); err != nil {
 			return err
 		}
+		d.mended = d.mended || undone(before, d.held, wanted)
 		if err := d.ownedByOther(d.held); err != nil {
 			return err
 		}
@@ -181,6 +185,22 @@ func (d *Driver) converge(ctx context.Context, wanted *table) error {
 		return fmt.Errorf("the kernel carried the transaction out, but %d things read back differ", c.drift)
 	}
 	return nil
+}
+
+// undone says whether what was read is neither what stood before nor what a transaction of ours whose outcome is
+// not known may have made of it, so that somebody else has changed it.
+func undone(before, read, wanted *table) bool {
+	return before != nil && before.present && !diff(read, before).empty() && !diff(read, wanted).empty()
+}
+
+// Mended says whether Apply has, since this was asked last, found that somebody else had undone what stood, and
+// mended it, so that no Observe will tell.
+func (d *Driver) Mended() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m := d.mended && d.settled
+	d.mended = d.mended && !m
+	return m
 }
 
 // commit carries out a change that leads from held to wanted.

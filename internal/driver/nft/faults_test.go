@@ -147,6 +147,49 @@ func TestFailedObservationConfirmsNothing(t *testing.T) {
 	mustHold(t, ns, plan)
 }
 
+// TestApplyTellsWhatItMended changes the plan just when somebody has undone what stood. Flows may have been opened
+// meanwhile that nobody translated, of which Apply alone knows.
+func TestApplyTellsWhatItMended(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t)
+	d, s := ns.watchedDriver()
+	want := func(when string, mended bool) {
+		t.Helper()
+		if d.Mended() != mended {
+			t.Errorf("%s: mended %t", when, !mended)
+		}
+		if d.Mended() {
+			t.Errorf("%s: told twice", when)
+		}
+	}
+	plan := simplePlan(t)
+	mustApply(t, d, plan)
+	want("at first", false)
+	for _, script := range []string{"delete table inet " + TableName, "flush ruleset"} {
+		ns.nft(script)
+		if plan.Exempt = ranges(t, "10.0.0.0/8"); script == "flush ruleset" {
+			plan.Exempt = nil
+		}
+		mustApply(t, d, plan)
+		want(script, true)
+		mustHold(t, ns, plan)
+	}
+	plan.Sources = plan.Sources[1:]
+	s.fail, s.err = s.calls+2, unix.ENOBUFS // the answer to the transaction, which is carried out
+	mustApply(t, d, plan)
+	want("a lost answer", false)
+	plan.Sources = nil
+	s.fail, s.before = s.calls+1, true // the transaction does not come to the kernel
+	mustApply(t, d, plan)
+	want("a lost transaction", false)
+	ns.nft("delete table inet " + TableName)
+	if _, err := d.Observe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	mustApply(t, d, plan)
+	want("what Observe has told", false)
+}
+
 // eventually applies a plan, twice if need be. An Apply that reports success must have succeeded.
 func eventually(t *testing.T, ns *namespace, d *Driver, plan compile.NAT) {
 	t.Helper()
