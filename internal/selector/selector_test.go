@@ -178,6 +178,27 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestLabelBytes tries every byte alone as the name of a label.
+func TestLabelBytes(t *testing.T) {
+	t.Parallel()
+	for b := range 256 {
+		label := string([]byte{byte(b)})
+		want := strings.Contains("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-", label)
+		if _, err := Parse(label + " == 'x'"); (err == nil) != want {
+			t.Errorf("a label of the byte %q: %v", label, err)
+		}
+	}
+}
+
+func TestTooLongSaysByHowMuch(t *testing.T) {
+	t.Parallel()
+	_, err := Parse(strings.Repeat("ä", MaxLength/2) + "abc")
+	const want = "at character 8193: expected the end, since a selector has at most 16384 bytes, found 3 more"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
 func TestMatchesDoesNotAllocate(t *testing.T) {
 	s, err := Parse("has(a) && (b in {'x', 'y'} || !(c starts with 'z')) && d != 'e'")
 	if err != nil {
