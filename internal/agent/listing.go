@@ -187,7 +187,7 @@ func describe(t *conntrack.Flow, pool string, plan *compile.Plan) Flow {
 		f.Service = &asked
 	}
 	if !t.Start.IsZero() {
-		age := int64(time.Since(t.Start) / time.Second)
+		age := int64(max(0, time.Since(t.Start)) / time.Second) // the clock may have been set back since
 		f.AgeSeconds = &age
 	}
 	return f
