@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,10 +13,15 @@ import (
 
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/diagnose"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
-// poolsShown bounds the pools in a status that a person reads; -o json has them all.
-const poolsShown = 20
+// screen is how many lines a status that a person reads may have; -o json has all. Pools take what the rest leaves,
+// and poolsShown lines in any case.
+const (
+	screen     = 40
+	poolsShown = 5
+)
 
 // busyFrom is the share of source ports in use, in percent, from which a destination is shown.
 const busyFrom = 10
@@ -23,8 +29,11 @@ const busyFrom = 10
 // problemsShown bounds the problems likewise: the worst come first.
 const problemsShown = 4
 
-// faultsShown bounds the faults in the same way.
-const faultsShown = 10
+// faultsShown and warningsShown bound these in the same way.
+const (
+	faultsShown   = 5
+	warningsShown = 3
+)
 
 // settle is how long status waits for what is about to come into force.
 const settle = time.Second
@@ -82,6 +91,20 @@ func waitStatus(cmd *cobra.Command, c *agent.Client, wait time.Duration) (*agent
 }
 
 func printStatus(w io.Writer, s *agent.Status) error {
+	var b bytes.Buffer
+	if err := printCondition(&b, s); err != nil {
+		return err
+	}
+	const around = 3 // an empty line, the heading, and how many more there are
+	if err := printPools(&b, s.Pools, max(poolsShown, screen-around-bytes.Count(b.Bytes(), []byte("\n")))); err != nil {
+		return err
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// printCondition prints all but the pools.
+func printCondition(w io.Writer, s *agent.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "Node:\t%s\nReady:\t%s\nManifests:\t%s: %s\n", s.Node, readiness(s), s.Dir, counted(s.Resources))
 	if n := s.NAT; n != nil {
@@ -105,23 +128,24 @@ func printStatus(w io.Writer, s *agent.Status) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if len(s.Faults) > 0 {
-		fmt.Fprintf(w, "\nThe last good state stays in force until these faults are mended:\n")
-		for _, f := range s.Faults[:min(len(s.Faults), faultsShown)] {
-			fmt.Fprintf(w, "  %s\n", f)
-		}
-		if more := len(s.Faults) - faultsShown; more > 0 {
-			fmt.Fprintf(w, "  and %d more: sallyport status -o json\n", more)
-		}
-	}
-	for _, f := range s.Warnings {
-		fmt.Fprintf(w, "\nWarning: %s\n", f)
-	}
+	printFirst(w, "The last good state stays in force until these faults are mended:", s.Faults, faultsShown)
+	printFirst(w, "Warnings, which hold nothing back:", s.Warnings, warningsShown)
 	printProblems(w, s.Problems)
-	if err := printBusiest(w, s.Ports); err != nil {
-		return err
+	return printBusiest(w, s.Ports)
+}
+
+// printFirst prints the first few of a list with a heading.
+func printFirst(w io.Writer, heading string, faults []model.Fault, most int) {
+	if len(faults) == 0 {
+		return
 	}
-	return printPools(w, s.Pools)
+	fmt.Fprintf(w, "\n%s\n", heading)
+	for _, f := range faults[:min(len(faults), most)] {
+		fmt.Fprintf(w, "  %s\n", f)
+	}
+	if more := len(faults) - most; more > 0 {
+		fmt.Fprintf(w, "  and %d more: sallyport status -o json\n", more)
+	}
 }
 
 // readiness says in words what the kernel holds.
@@ -177,14 +201,14 @@ func printBusiest(w io.Writer, p *diagnose.Ports) error {
 	return t.Flush()
 }
 
-func printPools(w io.Writer, pools []agent.PoolStatus) error {
+func printPools(w io.Writer, pools []agent.PoolStatus, most int) error {
 	if len(pools) == 0 {
 		return nil
 	}
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "POOL\tCIDR\tNATOUTGOING\tALLOCATABLE\tTRANSLATED")
-	for _, p := range pools[:min(len(pools), poolsShown)] {
+	for _, p := range pools[:min(len(pools), most)] {
 		allocatable := "yes"
 		if !p.Allocatable {
 			allocatable = "no: " + p.Reason
@@ -198,7 +222,7 @@ func printPools(w io.Writer, pools []agent.PoolStatus) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if more := len(pools) - poolsShown; more > 0 {
+	if more := len(pools) - most; more > 0 {
 		fmt.Fprintf(w, "and %d more: sallyport status -o json\n", more)
 	}
 	return nil
