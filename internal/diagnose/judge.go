@@ -125,6 +125,7 @@ func forwarding(pools []model.Pool, n *Node) []Problem {
 	forced := slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return i.ForwardIPv6 })
 	if len(ours[1]) > 0 && !n.ForwardIPv6 && !n.NoIPv6 && !forced {
 		off("this node", "net.ipv6.conf.all.forwarding", "is 0, and there are IPv6 pools: the kernel drops every packet between pods and other machines")
+		found[len(found)-1].Remedy = keepRouters(n) + found[len(found)-1].Remedy
 	}
 	for _, i := range n.Interfaces {
 		name := strings.ReplaceAll(i.Name, ".", "/")
@@ -137,6 +138,22 @@ func forwarding(pools []model.Pool, n *Node) []Problem {
 		}
 	}
 	return found
+}
+
+// keepRouters is what has to be done before a node forwards IPv6. The kernel forgets default routes that it has
+// learned from router advertisements then, and learns none, but for interfaces with accept_ra 2
+// (addrconf_fixup_forwarding and rt6_purge_dflt_routers in net/ipv6).
+func keepRouters(n *Node) string {
+	var first []string
+	for _, i := range n.Interfaces {
+		if i.uplinkOf(1) {
+			first = append(first, "sysctl -w net.ipv6.conf."+strings.ReplaceAll(i.Name, ".", "/")+".accept_ra=2")
+		}
+	}
+	if len(first) == 0 {
+		return ""
+	}
+	return "first, where routers advertise this node's default route, which it would lose: " + strings.Join(first, "; ") + "; then "
 }
 
 // carries says whether addresses of the prefixes, and no others, are on the interface or are reached by it.

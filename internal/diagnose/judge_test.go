@@ -146,6 +146,18 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestForwardingKeepsTheDefaultRoute makes sure that who follows the remedy for IPv6 does not cut the node off.
+func TestForwardingKeepsTheDefaultRoute(t *testing.T) {
+	t.Parallel()
+	s := &model.Snapshot{Pools: []model.Pool{pool("pods6", "fd00::/16")}}
+	n := node()
+	n.ForwardIPv6 = false
+	found := Judge(s, compile.Compile(s, model.Local{Name: "node"}), &Facts{Node: n}).Problems
+	if len(found) != 1 || !strings.Contains(found[0].Remedy, "net.ipv6.conf.eth0.accept_ra=2; then sysctl -w net.ipv6.conf.all.forwarding=1") {
+		t.Errorf("found %+v", found)
+	}
+}
+
 // TestReport makes sure that the worst comes first, and that what is too much to list is counted.
 func TestReport(t *testing.T) {
 	t.Parallel()
