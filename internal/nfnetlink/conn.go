@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerTimeout bounds the wait for one answer. The kernel has worked a request off when the call that
+// answerTimeout bounds the wait for each part of an answer. The kernel has worked a request off when the call that
 // sends it returns, so that an answer that is not there is lost.
 const answerTimeout = 10 * time.Second
 
@@ -45,11 +45,8 @@ func (c *Conn) receive(ctx context.Context, handle func(Message) error) error {
 func (c *Conn) Answers(m Message, n int) bool { return c.Seq-m.Seq < uint32(n) }
 
 // ReceiveAny hands every message to handle, until that returns ErrEnd, or another error. It ends with its
-// context, and after ten seconds in any case.
+// context, and where nothing comes for ten seconds. A long answer may take longer on a busy node.
 func (c *Conn) ReceiveAny(ctx context.Context, handle func(Message) error) error {
-	if err := c.Socket.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
-		return fmt.Errorf("setting a deadline: %w", err)
-	}
 	over := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(over)
@@ -61,6 +58,12 @@ func (c *Conn) ReceiveAny(ctx context.Context, handle func(Message) error) error
 		}
 	}()
 	for {
+		if err := c.Socket.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+			return fmt.Errorf("setting a deadline: %w", err)
+		}
+		if ctx.Err() != nil { // its end may have come before that deadline was set
+			return fmt.Errorf("waiting for the kernel's answer: %w", context.Cause(ctx))
+		}
 		size, err := c.Socket.Receive(c.buf)
 		if ctx.Err() != nil {
 			return fmt.Errorf("waiting for the kernel's answer: %w", context.Cause(ctx))

@@ -3,7 +3,9 @@ package nfnetlink
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,4 +35,47 @@ func TestWaitEndsWithContext(t *testing.T) {
 			t.Fatalf("the request after it: %v", err)
 		}
 	}
+}
+
+// slowSocket is a socket to a kernel that takes six seconds for each part of an answer.
+type slowSocket struct {
+	Socket
+	parts    int
+	deadline time.Time
+}
+
+func (s *slowSocket) SetDeadline(t time.Time) error { s.deadline = t; return nil }
+
+func (s *slowSocket) Receive(b []byte) (int, error) {
+	const pause = 6 * time.Second
+	if s.parts--; s.parts < 0 || time.Until(s.deadline) < pause {
+		time.Sleep(time.Until(s.deadline))
+		return 0, os.ErrDeadlineExceeded
+	}
+	time.Sleep(pause)
+	message, at := AppendHeader(nil, unix.NLMSG_MIN_TYPE, 0, unix.AF_UNSPEC, 0, 0)
+	EndMessage(message, at)
+	return copy(b, message), nil
+}
+
+// TestLongAnswerMayTakeLong reads an answer that takes a minute, and one that stops coming.
+func TestLongAnswerMayTakeLong(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			parts, want int
+			err         error
+		}{{10, 10, nil}, {5, 10, os.ErrDeadlineExceeded}} {
+			n := 0
+			err := NewConn(&slowSocket{parts: c.parts}).ReceiveAny(t.Context(), func(Message) error {
+				if n++; n == c.want {
+					return ErrEnd
+				}
+				return nil
+			})
+			if !errors.Is(err, c.err) {
+				t.Errorf("an answer of %d parts, of which %d came: %v", c.want, n, err)
+			}
+		}
+	})
 }
