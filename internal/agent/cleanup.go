@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/nft"
 )
 
@@ -39,6 +40,9 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 		var owned *nft.OwnedError
 		return !errors.As(err, &owned), err
 	})
+	if err == nil {
+		err = conntrack.NewTable(0).Cleanup(ctx)
+	}
 	return stopped, err
 }
 

@@ -88,13 +88,14 @@ func listFlows(cmd *cobra.Command, c *agent.Client, filter agent.FlowFilter, asJ
 	ctx, out := cmd.Context(), cmd.OutOrStdout()
 	for {
 		more, err := printFlows(ctx, out, c, filter, asJSON)
-		if err != nil {
+		interrupted := watch && ctx.Err() != nil // as a watch ends
+		if err != nil && !interrupted {
 			return err
 		}
 		if more {
 			fmt.Fprintf(cmd.ErrOrStderr(), "sallyport: only %d are listed, and there are more: choose fewer, or use --limit 0\n", filter.Limit)
 		}
-		if !watch {
+		if !watch || interrupted {
 			return nil
 		}
 		select {

@@ -231,7 +231,7 @@ func TestMoveWhileFlapping(t *testing.T) {
 	s.goAs("at first", streams, own)
 	talks := []talk{s.talk(0), s.talk(1)}
 	pace := rand.New(rand.NewPCG(1, 2))
-	for round := range 3 {
+	for round := range 2 {
 		for i := range 51 {
 			s.write("pools.yaml", podsAndServices(i%2 == 0, ""))
 			time.Sleep(time.Duration(pace.IntN(6)) * time.Millisecond) // a pace, nothing is waited for

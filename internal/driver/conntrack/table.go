@@ -61,6 +61,24 @@ func (t *Table) Walk(ctx context.Context, begin func() Visit) (ended int, err er
 	return ended, err
 }
 
+// Cleanup removes the entries that keep the places of flows: what they were kept from, nothing does any more.
+// Where the kernel cannot list flows there are none.
+func (t *Table) Cleanup(ctx context.Context) error {
+	_, err := t.Walk(ctx, func() Visit {
+		return func(f *Flow) Action {
+			if f.keepsPlace() {
+				return Restore
+			}
+			return Leave
+		}
+	})
+	var unsupported *nfnetlink.UnsupportedError
+	if errors.As(err, &unsupported) {
+		return nil
+	}
+	return err
+}
+
 func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
 	c, err := t.open()
 	if err != nil {

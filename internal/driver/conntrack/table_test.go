@@ -247,6 +247,12 @@ func TestPlacesAreFreed(t *testing.T) {
 	if n := places(); n != 2 {
 		t.Fatalf("%d places are kept, want 2", n)
 	}
+	labtest.Must(t, NewTable(h.FD()).Cleanup(t.Context()))
+	if n := places(); n != 0 {
+		t.Fatalf("%d places are kept after cleaning up", n)
+	}
+	apply(off)
+	apply(on)
 	track(t, h, talking(true)[0]) // the other one has not gone on yet
 	apply(off)
 	if got := list(t, h); places() != 0 || len(got) != 2 || !strings.Contains(got[0], " 10.0.0.2:1000<") || !strings.Contains(got[1], " 10.0.0.2:2000<") {
