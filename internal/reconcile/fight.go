@@ -54,9 +54,14 @@ func (w *worker) lookIfNoticed(ctx context.Context) {
 	w.fight.doubted = true
 	w.loop.update(func(s *State) {
 		d := &s.Drivers[w.index]
-		d.Ready, d.Error = false, fmt.Sprintf("somebody changes what we own in the kernel again and again, %d times so far; "+
-			"the next repair waits up to %s: find out who, and stop it", d.Repairs, w.fight.pause)
+		d.Ready, d.Error = false, w.fightError(d.Repairs)
 	})
+}
+
+// fightError is why a driver is not ready while what somebody changed is not looked at yet.
+func (w *worker) fightError(repairs uint64) string {
+	return fmt.Sprintf("somebody changes what we own in the kernel again and again, %d times so far; "+
+		"the next repair waits up to %s: find out who, and stop it", repairs, w.fight.pause)
 }
 
 // trust takes back the doubt about what the kernel holds.

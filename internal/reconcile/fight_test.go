@@ -96,7 +96,7 @@ func TestAFightBacksOff(t *testing.T) {
 		before := d.count()
 		l.SetSnapshot(snapshot("10.0.0.0/9"), 2)
 		synctest.Wait()
-		if s, _ := l.State(); d.count() != before+1 || s.Drivers[0].Ready {
+		if s, _ := l.State(); d.count() != before+1 || s.Drivers[0].Ready || !strings.Contains(s.Drivers[0].Error, "again and again") {
 			t.Fatalf("a new plan: %d applies, %+v", d.count()-before, s.Drivers[0])
 		}
 		// Once it is over, the last change is repaired, and the next one at once again.

@@ -225,7 +225,7 @@ func (l *Loop) Run(ctx context.Context) {
 			workers = append(workers, w)
 			continue
 		}
-		t := &trail{driver: f, wake: make(chan struct{}, 1)}
+		t := &trail{driver: f, index: i, wake: make(chan struct{}, 1)}
 		ahead := workers[len(workers)-1]
 		ahead.trails = append(ahead.trails, t)
 		turn := make(chan struct{})

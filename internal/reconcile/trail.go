@@ -9,6 +9,7 @@ import (
 // trail hands the plans that stand in the kernel from one driver to one that follows it.
 type trail struct {
 	driver Follower
+	index  int           // of the driver
 	wake   chan struct{} // holds one token when there is something new
 
 	mu   sync.Mutex

@@ -106,6 +106,31 @@ func TestARepairByANewPlanIsToldAsOne(t *testing.T) {
 	})
 }
 
+// TestNotReadyUntilARepairIsFollowed makes a driver slow that follows one whose part somebody changes.
+func TestNotReadyUntilARepairIsFollowed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ahead, gate := &fakeDriver{name: "ahead"}, make(chan struct{})
+		behind := &fakeFollower{fakeDriver: fakeDriver{name: "behind"}}
+		l := start(t, ahead, behind)
+		l.SetLocal(model.Local{Name: "n"})
+		l.SetSnapshot(snapshot("10.0.0.0/8"), 1)
+		synctest.Wait()
+		behind.set(func(d *fakeDriver) { d.gate = gate })
+		ahead.set(func(d *fakeDriver) { d.drift = 1 })
+		time.Sleep(90 * time.Second)
+		synctest.Wait()
+		if s, _ := l.State(); !s.Drivers[0].Ready || s.Drivers[1].Ready || s.Drivers[1].Error == "" || s.Drivers[0].Repairs != 1 {
+			t.Fatalf("while the repair is not followed: %+v", s.Drivers)
+		}
+		close(gate)
+		synctest.Wait()
+		if s, _ := l.State(); !s.Drivers[1].Ready {
+			t.Fatalf("after it was: %+v", s.Drivers)
+		}
+	})
+}
+
 func TestASlowFollowerHoldsUpNobody(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -33,6 +33,7 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 		return // we are being stopped: what stands in the kernel stays
 	}
 	mended := err == nil && w.mended()
+	repaired := mended || err == nil && w.undone
 	w.loop.update(func(s *State) {
 		d := &s.Drivers[w.index]
 		d.Applies++
@@ -45,13 +46,22 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 			return
 		}
 		d.Applied = time.Now()
-		if s.Plan == plan && !w.fight.doubted { // else a follower has a newer one before it
+		switch {
+		case s.Plan != plan: // a follower has a newer one before it
+		case w.fight.doubted:
+			d.Error = w.fightError(d.Repairs)
+		default:
 			d.Ready, d.Error = true, ""
+		}
+		for _, t := range w.trails {
+			if f := &s.Drivers[t.index]; repaired && f.Ready {
+				f.Ready, f.Error = false, "somebody had undone the plan; what came of that is being looked at"
+			}
 		}
 	})
 	if err == nil {
 		for _, t := range w.trails {
-			t.stands(plan, w.undone || mended)
+			t.stands(plan, repaired)
 		}
 		w.undone = false
 		if w.pause > 0 {
