@@ -37,6 +37,9 @@ func List() ([]netip.Prefix, error) {
 // resubscribe is the pause before the kernel is asked again after the subscription broke.
 const resubscribe = time.Second
 
+// sayAgain is how often a fault that goes on is logged.
+const sayAgain = time.Minute
+
 // Watch calls report with List at the start and after each change that makes it differ, until the
 // context ends. A broken subscription is renewed, and nothing is missed: each renewal lists anew.
 func Watch(ctx context.Context, log *slog.Logger, report func([]netip.Prefix)) {
@@ -50,8 +53,17 @@ func Watch(ctx context.Context, log *slog.Logger, report func([]netip.Prefix)) {
 		}
 		return err
 	}
+	renew(ctx, log, func() error { return follow(ctx, relist) })
+}
+
+// renew follows until the context ends, again and again where that breaks. Of a fault that goes on it says
+// something now and then.
+func renew(ctx context.Context, log *slog.Logger, follow func() error) {
+	var said string
+	var at time.Time
 	for ctx.Err() == nil {
-		if err := follow(ctx, relist); err != nil {
+		if err := follow(); err != nil && (err.Error() != said || time.Since(at) >= sayAgain) {
+			said, at = err.Error(), time.Now()
 			log.Error("could not follow this node's addresses; the last ones known stay in force", "error", err, "retry_in", resubscribe)
 		}
 		select {

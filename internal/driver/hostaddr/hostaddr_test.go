@@ -2,10 +2,13 @@ package hostaddr
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/lab"
@@ -13,6 +16,20 @@ import (
 )
 
 func TestMain(m *testing.M) { labtest.Main(m) }
+
+func TestAFaultThatGoesOnIsLoggedNowAndThen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute-time.Second)
+		defer cancel()
+		var log strings.Builder
+		tries := 0
+		renew(ctx, slog.New(slog.NewTextHandler(&log, nil)), func() error { tries++; return errors.New("no socket") })
+		if lines := strings.Count(log.String(), "no socket"); lines != 10 || tries < 500 {
+			t.Errorf("%d lines about %d tries in ten minutes", lines, tries)
+		}
+	})
+}
 
 func TestWatchReportsEveryChange(t *testing.T) {
 	t.Parallel()
