@@ -2,8 +2,9 @@
 //
 // One loop takes the newest snapshot and the newest addresses of the node, compiles them to a plan and
 // applies it driver by driver. What arrives while it works is coalesced: only the newest is compiled
-// next. A driver that fails is tried again alone, with back-off, and never holds up the others. Now and
-// then each driver looks whether the kernel was changed behind its back.
+// next. A driver that fails is tried again alone, with back-off, and holds up none but those that follow it
+// (see Follower). Now and then each driver looks whether the kernel was changed behind its back, and sooner where
+// it can be told (see Watcher).
 //
 // The loop owns no kernel object itself, and decides nothing about packets.
 package reconcile
