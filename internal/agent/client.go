@@ -26,6 +26,10 @@ var ErrNoAgent = errors.New("no agent is running there; start one with: sallypor
 // 100,000 pools takes seconds.
 const patience = 30 * time.Second
 
+// glance is how long the answer to a question may take for which the agent has all at hand, and without which the
+// asker goes on.
+const glance = 3 * time.Second
+
 // maxAnswer bounds what a client reads of an answer, in bytes: a status of 100,000 pools takes a third.
 const maxAnswer = 128 << 20
 
@@ -72,7 +76,7 @@ func (c *Client) Explain(ctx context.Context, f compile.Flow) (*ExplainResponse,
 		"protocol": {strconv.Itoa(int(f.Protocol))}, "port": {strconv.Itoa(int(f.DestinationPort))}, "outInterface": {f.OutInterface},
 	}
 	var r ExplainResponse
-	return &r, c.call(ctx, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r)
+	return &r, c.callWithin(ctx, glance, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r)
 }
 
 // Stop asks the agent to end, and leave the kernel as it is. It returns before the agent has ended.
