@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
 )
 
 func TestASocketOfADeadAgentIsReplaced(t *testing.T) {
@@ -73,5 +75,29 @@ func TestAnAgentThatDoesNotAnswerRuns(t *testing.T) {
 		}
 	case <-time.After(5 * time.Second):
 		t.Fatal("no answer within 5 s")
+	}
+}
+
+// explain decides by the manifests all the same, so it must not wait for long.
+func TestExplainGivesUpSoonOnAnAgentThatHangs(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	answer := make(chan error, 1)
+	go func() {
+		_, err := NewClient(path).Explain(t.Context(), compile.Flow{})
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		if err == nil || !strings.Contains(err.Error(), "gives no answer") {
+			t.Errorf("said %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("no answer within 20 s")
 	}
 }
