@@ -50,7 +50,7 @@ const (
 // is translated is judged as if it still left by a covered one.
 type Change struct {
 	// Stood are the plans that stood before, since flows were last judged; the newest last. None means
-	// that nothing is known.
+	// that none did, as far as is known.
 	Stood []*Plan
 	// Now is the plan that stands.
 	Now *Plan
@@ -154,9 +154,6 @@ func (p *Plan) gives(f *Tracked) bool {
 func (c Change) leavesUncovered(f *Tracked) bool {
 	if len(c.Now.NAT.OutInterfaces) == 0 || f.Older || c.Tampered {
 		return false
-	}
-	if len(c.Stood) == 0 {
-		return true // it may be so, and to restart an agent is to disturb nobody
 	}
 	return slices.ContainsFunc(c.Stood, func(p *Plan) bool {
 		return p.Translates(f) && slices.Equal(p.NAT.OutInterfaces, c.Now.NAT.OutInterfaces)

@@ -97,7 +97,7 @@ func TestJudge(t *testing.T) {
 		{"interfaces: translated stays translated", change(on, on, before(nothing, uplink)...), tracked(UDP, translated, out, true), Stays},
 
 		{"nothing known: plain", change(nil, on), tracked(UDP, plain, out, true), Ends},
-		{"nothing known: plain, interfaces", change(nil, on, uplink), tracked(UDP, plain, out, true), Stays},
+		{"nothing known: plain, interfaces", change(nil, on, uplink), tracked(UDP, plain, out, true), Ends},
 		{"nothing known: translated", change(nil, off), tracked(UDP, translated, out, true), Stays},
 
 		{"tampered: TCP opened meanwhile", tampered, tracked(TCP, plain, out, true), Ends},

@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/reconcile"
@@ -113,4 +114,43 @@ func TestRepair(t *testing.T) {
 			t.Error(st)
 		}
 	}
+}
+
+// TestFlowsFromBeforeTheFirstRules puts rules that cover one interface on a node that had none, under flows in use:
+// these must not be held up by the leak guard for as long as they last.
+func TestFlowsFromBeforeTheFirstRules(t *testing.T) {
+	t.Parallel()
+	p := newPath(t)
+	for family := range 2 {
+		echo(t, p.wide, netip.AddrPortFrom(pathWide[family], 7))
+		labtest.Must(t, p.router.AddRoute(lab.Route{To: netip.PrefixFrom(pathPod[family], pathPod[family].BitLen()), Via: pathNode[family]}))
+	}
+	// Flows are tracked, and nothing translates them.
+	labtest.Must(t, loadRules(p.node, "table inet other {\nchain c {\ntype filter hook forward priority 0;\nct state established accept\n}\n}\n"))
+	seen := watchSources(t, newTap(t, p.wide, "eth0", p.router, "wide"), pathWide)
+	var tr traffic
+	for family, server := range pathWide {
+		tr.begin(context.Background(), p.pod, pathPod[family], netip.AddrPortFrom(server, 7), udpStream)
+	}
+	await := func(what string, from [2]netip.Addr) {
+		t.Helper()
+		sum := map[netip.Addr]uint64{}
+		for end := time.Now().Add(patience); sum[from[0]] == 0 || sum[from[1]] == 0; time.Sleep(5 * time.Millisecond) {
+			for a, n := range seen.take() {
+				sum[a] += n
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%s, outside saw %v", what, sum)
+			}
+		}
+	}
+	await("before there are rules", pathPod)
+	settings := model.NATConfiguration{OutInterfaces: []string{"eth0"}}
+	plan := compile.Compile(snapshot(&settings, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat")), model.Local{Name: "node"})
+	nat, flows := p.nat(t), conntrack.New(conntrack.NewTable(p.node.FD()), slog.New(slog.DiscardHandler))
+	labtest.Must(t, nat.Apply(t.Context(), plan.NAT))
+	flows.Stands(plan, false)
+	labtest.Must(t, flows.Apply(t.Context(), plan))
+	await("with rules", pathNode)
+	tr.end()
 }
