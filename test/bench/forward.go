@@ -44,6 +44,7 @@ func measurements() []measurement {
 			{"UDP packets, both ways", "1000/s", rate(2e-3)},
 		}},
 		{(*path).exemptPairs, []quantity{{"forwarding CPU per pair, exempt destination", "ns", forwarding}}},
+		{(*path).peerPairs, []quantity{{"forwarding CPU per pair, pod to pod", "ns", forwarding}}},
 		{(*path).upload, []quantity{{"TCP from the pod", "Gbit/s", rate(8e-9)}}},
 		{(*path).download, []quantity{{"TCP to the pod", "Gbit/s", rate(8e-9)}}},
 		{(*path).connections, []quantity{

@@ -20,6 +20,7 @@ var (
 	nodeAddr    = netip.MustParseAddr("198.51.100.1")
 	outsideAddr = netip.MustParseAddr("198.51.100.2")
 	exemptAddr  = netip.MustParseAddr("172.16.126.2") // of outside too; in the last of the exempt ranges
+	peerAddr    = netip.MustParseAddr("10.244.1.2")   // of outside too; in the pods' range, as if a pod of another node were there
 )
 
 // network is one node with one pod and one host outside, which knows a way back to the pod.
@@ -63,10 +64,11 @@ func (n *network) wire() error {
 	return errors.Join(
 		lab.Link(port(n.pod, "eth0", netip.PrefixFrom(podAddr, 24)), port(n.node, "pod0", netip.PrefixFrom(gateway, 24))),
 		lab.Link(port(n.node, "eth0", netip.PrefixFrom(nodeAddr, 24)),
-			port(n.outside, "eth0", netip.PrefixFrom(outsideAddr, 24), netip.PrefixFrom(exemptAddr, 32))),
+			port(n.outside, "eth0", netip.PrefixFrom(outsideAddr, 24), netip.PrefixFrom(exemptAddr, 32), netip.PrefixFrom(peerAddr, 32))),
 		n.node.Forward(),
 		n.pod.AddRoute(lab.Route{To: everywhere, Via: gateway}),
 		n.node.AddRoute(lab.Route{To: netip.PrefixFrom(exemptAddr, 32), Via: outsideAddr}),
+		n.node.AddRoute(lab.Route{To: netip.PrefixFrom(peerAddr, 32), Via: outsideAddr}),
 		n.outside.AddRoute(lab.Route{To: everywhere, Via: nodeAddr}),
 	)
 }
@@ -80,7 +82,7 @@ func (n *network) wireDirectly() error {
 		return p
 	}
 	return errors.Join(
-		lab.Link(end(n.pod, podAddr), end(n.outside, outsideAddr, exemptAddr)),
+		lab.Link(end(n.pod, podAddr), end(n.outside, outsideAddr, exemptAddr, peerAddr)),
 		n.pod.AddRoute(lab.Route{To: everywhere, Dev: "eth0"}),
 		n.outside.AddRoute(lab.Route{To: everywhere, Dev: "eth0"}),
 	)

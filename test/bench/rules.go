@@ -149,6 +149,7 @@ func masqAgentRules() string {
 	for i := range exemptRanges {
 		fmt.Fprintf(&b, "-A IP-MASQ -d %s -j RETURN\n", exemptRange(i))
 	}
+	b.WriteString("-A IP-MASQ -d " + translatedRange + " -j RETURN\n")
 	b.WriteString("-A IP-MASQ -j MASQUERADE --random-fully\nCOMMIT\n")
 	return b.String()
 }

@@ -15,7 +15,7 @@ import (
 // which is both pod and server: it sends, and what it sent has arrived when the send returns.
 type path struct {
 	*variantNode
-	udp, exempt       udpEnds // towards an address that is translated to, and one that is exempt
+	udp, exempt, peer udpEnds // towards an address that is translated to, one that is exempt, and another pod's
 	tcpPod, tcpServer int
 	listener          int
 	server            unix.SockaddrInet4 // where listener listens
@@ -39,6 +39,9 @@ func (p *path) open(ctx context.Context) error {
 		return err
 	}
 	if p.exempt, err = p.openUDP(ctx, exemptAddr); err != nil {
+		return err
+	}
+	if p.peer, err = p.openUDP(ctx, peerAddr); err != nil {
 		return err
 	}
 	at := netip.AddrPortFrom(outsideAddr, outsidePort).String()
@@ -148,6 +151,7 @@ func during(d time.Duration, do func() (units int, err error)) (slot, error) {
 // udpPairs sends messages and answers them; a unit is one there and one back.
 func (p *path) udpPairs(d time.Duration) (slot, error)    { return p.pairs(d, p.udp) }
 func (p *path) exemptPairs(d time.Duration) (slot, error) { return p.pairs(d, p.exempt) }
+func (p *path) peerPairs(d time.Duration) (slot, error)   { return p.pairs(d, p.peer) }
 
 func (p *path) pairs(d time.Duration, ends udpEnds) (slot, error) {
 	return during(d, func() (int, error) {

@@ -118,7 +118,7 @@ func (v variant) check(ctx context.Context, at *variantNode) error {
 	if v.translated {
 		want = nodeAddr
 	}
-	for _, c := range []struct{ to, want netip.Addr }{{outsideAddr, want}, {exemptAddr, podAddr}} {
+	for _, c := range []struct{ to, want netip.Addr }{{outsideAddr, want}, {exemptAddr, podAddr}, {peerAddr, podAddr}} {
 		for _, network := range []string{"tcp4", "udp4"} {
 			saw, err := at.seenFrom(ctx, network, c.to)
 			if err != nil {
