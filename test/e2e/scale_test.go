@@ -14,7 +14,8 @@ import (
 )
 
 // TestOnePoolAmongMany changes one of 10,000 pools at a time and compiles anew: what reaches the kernel
-// is one transaction of a few elements, and nothing is read back.
+// is one transaction of a few elements, and nothing is read back. Only where the largest ranges that hold pods
+// become others, a chain of the leak guard is filled anew with it, whose rules name them.
 func TestOnePoolAmongMany(t *testing.T) {
 	t.Parallel()
 	h := labtest.NewHost(t, "node")
@@ -35,14 +36,15 @@ func TestOnePoolAmongMany(t *testing.T) {
 		what     string
 		change   func()
 		elements int // added and deleted, both ends of ranges
+		messages int // at most
 	}{
-		{"natOutgoing off", func() { pools[5000].NATOutgoing = false }, 4},
-		{"natOutgoing on", func() { pools[5000].NATOutgoing = true }, 4},
-		{"an IPv6 pool off", func() { pools[5001].NATOutgoing = false }, 4},
-		{"a pool deleted", func() { pools = slices.Delete(pools, 3000, 3001) }, 6},
-		{"a pool that joins two exempt ranges", func() { pools = append(pools, pool("joins 20.0.1.0/24 nat")) }, 14},
-		{"a pool within a pool", func() { pools = append(pools, pool("within 20.0.4.64/26 nat")) }, 8},
-		{"a pool disabled", func() { pools[10].Disabled = true }, 0},
+		{"natOutgoing off", func() { pools[5000].NATOutgoing = false }, 4, 6},
+		{"natOutgoing on", func() { pools[5000].NATOutgoing = true }, 4, 6},
+		{"an IPv6 pool off", func() { pools[5001].NATOutgoing = false }, 4, 6},
+		{"a pool deleted", func() { pools = slices.Delete(pools, 3000, 3001) }, 6, 6},
+		{"a pool that joins two exempt ranges", func() { pools = append(pools, pool("joins 20.0.1.0/24 nat")) }, 14, 20},
+		{"a pool within a pool", func() { pools = append(pools, pool("within 20.0.4.64/26 nat")) }, 8, 6},
+		{"a pool disabled", func() { pools[10].Disabled = true }, 0, 20},
 	} {
 		change.change()
 		now := apply()
@@ -51,7 +53,7 @@ func TestOnePoolAmongMany(t *testing.T) {
 		if change.elements > 0 {
 			want.Transactions, want.LastElements, want.LastMessages = want.Transactions+1, change.elements, now.LastMessages
 		}
-		if now != want || now.LastMessages > 6 {
+		if now != want || now.LastMessages > change.messages {
 			t.Errorf("%s: from %+v to %+v, want %+v", change.what, before, now, want)
 		}
 		before = now

@@ -314,7 +314,7 @@ func TestUnsupported(t *testing.T) {
 	b.write(diff(&table{}, wanted))
 	missing := map[string]unix.Errno{"beginning": unix.EOPNOTSUPP, "creating table": unix.EAFNOSUPPORT, "creating set": unix.EOPNOTSUPP,
 		"creating chain postrouting":   unix.ENOENT,
-		"adding rule 1 to chain snat4": unix.ENOENT, "adding rule 3 to chain leak": unix.ENOENT, "adding rule 1 to chain guard": unix.ENOENT}
+		"adding rule 1 to chain snat4": unix.ENOENT, "adding rule 3 to chain leak": unix.ENOENT, "adding rule 3 to chain suspect": unix.ENOENT}
 	found := map[string]bool{}
 	for i, n := range b.notes {
 		for doing, errno := range missing {

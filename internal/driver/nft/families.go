@@ -46,7 +46,9 @@ func (d *Driver) applyFamily(ctx context.Context, nat compile.NAT, stays family)
 	if err != nil {
 		return err
 	}
-	wanted.keep(stays, d.held)
+	if err := wanted.keep(stays, d.held); err != nil {
+		return err
+	}
 	if err := d.converge(ctx, wanted); err != nil {
 		d.trusted = false
 		return err
@@ -56,7 +58,7 @@ func (d *Driver) applyFamily(ctx context.Context, nat compile.NAT, stays family)
 
 // keep takes what is wanted of a family from what is held. A table that has nothing of the family yet gets
 // none of its ranges, and not the rules that translate it.
-func (t *table) keep(f family, held *table) {
+func (t *table) keep(f family, held *table) error {
 	for i := range t.sets {
 		s := &t.sets[i]
 		if !slices.Contains([]string{setSource + f.suffix, setExempt + f.suffix, setGuarded + f.suffix}, s.name) {
@@ -71,4 +73,5 @@ func (t *table) keep(f family, held *table) {
 	if h := held.chain(name); h == nil || len(h.rules) == 0 {
 		t.chain(name).rules = nil
 	}
+	return t.refitGuard()
 }

@@ -12,9 +12,13 @@ import (
 
 // The chains and sets of the leak guard. Towards outside:
 //
-//	guard    base chain; what is translated passes, the rest goes to suspect if it leaves by a covered interface
-//	suspect  replies and exempt destinations pass; sources in "guarded" go to leak
+//	guard    base chain; what comes from near a source goes to covered, or to suspect if all interfaces are covered
+//	covered  what leaves by a covered interface goes to suspect
+//	suspect  what is translated, replies and exempt destinations pass; sources in "guarded" go to leak
 //	leak     passes what may leave all the same, counts and drops the rest
+//
+// Every packet that the node forwards or sends passes guard, so its rules are such as the kernel evaluates in
+// place: words of the packet, masked and compared. No source passes them; suspect decides exactly.
 //
 // The sets guarded4 and guarded6 hold the sources once more, merged and without counters: every lookup in
 // a source set counts, and there it is to count translated connections alone.
@@ -25,6 +29,7 @@ import (
 //	stray    passes what a socket of this node waits for, counts and drops the rest
 const (
 	chainGuard   = "guard"
+	chainCovered = "covered"
 	chainSuspect = "suspect"
 	chainLeak    = "leak"
 	chainInput   = "input"
@@ -49,19 +54,22 @@ func (t *table) addGuard(nat compile.NAT) error {
 		spec := setSpec{keyType: f.keyType, keyLen: f.addrLen, flags: unix.NFT_SET_INTERVAL}
 		t.sets = append(t.sets, set{name: setGuarded + f.suffix, spec: spec, segments: guardedSegments(f, nat.Sources)})
 	}
-	for _, c := range []struct {
-		name  string
-		hook  hook
-		rules []*ruleBuilder
-	}{
+	next := chainSuspect
+	chains := []guardChain{
 		{name: chainLeak, rules: leakRules(nat.ExistingFlows)},
-		{name: chainSuspect, rules: suspectRules()},
-		{name: chainGuard, rules: guardRules(nat.OutInterfaces),
+		{name: chainSuspect, rules: suspectRules(t)},
+	}
+	if len(nat.OutInterfaces) > 0 {
+		next = chainCovered
+		chains = append(chains, guardChain{name: chainCovered, rules: perInterface(nat.OutInterfaces, (*ruleBuilder).outInterface, chainSuspect)})
+	}
+	for _, c := range append(chains,
+		guardChain{name: chainGuard, rules: guardRules(t, next),
 			hook: hook{kind: kindFilter, number: unix.NF_INET_POST_ROUTING, priority: guardPriority, policy: verdictAccept}},
-		{name: chainStray, rules: strayRules(nat)},
-		{name: chainInput, rules: inputRules(nat.OutInterfaces),
+		guardChain{name: chainStray, rules: strayRules(nat)},
+		guardChain{name: chainInput, rules: inputRules(nat.OutInterfaces),
 			hook: hook{kind: kindFilter, number: unix.NF_INET_LOCAL_IN, priority: inputPriority, policy: verdictAccept}},
-	} {
+	) {
 		rules, err := buildRules(c.rules...)
 		if err != nil {
 			return err
@@ -69,6 +77,29 @@ func (t *table) addGuard(nat compile.NAT) error {
 		t.chains = append(t.chains, chain{name: c.name, hook: c.hook, rules: rules})
 	}
 	return nil
+}
+
+// guardChain is a chain whose rules are yet to be built.
+type guardChain struct {
+	name  string
+	hook  hook
+	rules []*ruleBuilder
+}
+
+// refitGuard fits the guard's rules to sets that have become others since.
+func (t *table) refitGuard() (err error) {
+	guard, suspect, next := t.chain(chainGuard), t.chain(chainSuspect), chainSuspect
+	if guard == nil {
+		return nil
+	}
+	if t.chain(chainCovered) != nil {
+		next = chainCovered
+	}
+	if guard.rules, err = buildRules(guardRules(t, next)...); err != nil {
+		return err
+	}
+	suspect.rules, err = buildRules(suspectRules(t)...)
+	return err
 }
 
 // guardedSegments are the sources of one family, neighbours merged whatever their pools.
@@ -87,16 +118,29 @@ func guardedSegments(f family, sources []compile.Source) []segment {
 	return out
 }
 
-// guardRules let pass what was translated, which is most of what comes here.
-func guardRules(interfaces []string) []*ruleBuilder {
-	list := []*ruleBuilder{new(ruleBuilder).translated().accept()}
-	return append(list, perInterface(interfaces, (*ruleBuilder).outInterface, chainSuspect)...)
+// guardRules let pass what comes from far away, which is most of what comes here: what was translated has an
+// address of the node by now. They do not ask for the family; a packet that looks like a source of the other one
+// costs a few steps more.
+func guardRules(t *table, next string) []*ruleBuilder {
+	var list []*ruleBuilder
+	for _, f := range []family{ipv4(), ipv6()} {
+		for _, p := range cover(t.set(setGuarded + f.suffix).segments) {
+			list = append(list, new(ruleBuilder).wordsAt(f.source, p).goTo(next))
+		}
+	}
+	return list
 }
 
-// suspectRules find what should have been translated. A packet without a connection has no direction, and
-// the first rule does not match it.
-func suspectRules() []*ruleBuilder {
-	list := []*ruleBuilder{new(ruleBuilder).reply().leave()}
+// suspectRules find what should have been translated. What pods say to pods comes first, since there is most of
+// it. A packet without a connection has neither status nor direction, and their rules do not match it.
+func suspectRules(t *table) []*ruleBuilder {
+	var list []*ruleBuilder
+	for _, f := range []family{ipv4(), ipv6()} {
+		for _, p := range homes(t.set(setExempt+f.suffix).segments, t.set(setGuarded+f.suffix).segments) {
+			list = append(list, new(ruleBuilder).wordsAt(f.destination, p).version(f).leave())
+		}
+	}
+	list = append(list, new(ruleBuilder).translated().leave(), new(ruleBuilder).reply().leave())
 	for _, f := range []family{ipv4(), ipv6()} {
 		list = append(list, new(ruleBuilder).addressIn(f, f.destination, setExempt+f.suffix).leave())
 	}

@@ -25,11 +25,6 @@ const (
 	icmpv6Redirect           = 137 // the last
 )
 
-// accept ends the rule by letting the packet pass our chain.
-func (r *ruleBuilder) accept() *ruleBuilder {
-	return r.add(&expr.Verdict{Kind: expr.VerdictAccept})
-}
-
 // countAndDrop ends the rule by counting and dropping the packet.
 func (r *ruleBuilder) countAndDrop() *ruleBuilder {
 	return r.add(&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop})
@@ -64,6 +59,32 @@ func (r *ruleBuilder) reply() *ruleBuilder {
 	return r.needs("ct", "nft_ct").add(
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{ctDirectionReply}})
+}
+
+// wordsAt lets through packets that hold a prefix at an offset of the network header, read four bytes at a time:
+// the kernel evaluates aligned loads of four bytes, masks and comparisons of them without a call (nft_do_chain of
+// net/netfilter/nf_tables_core.c). It does not ask whether a packet is of the prefix's family.
+func (r *ruleBuilder) wordsAt(offset uint32, p netip.Prefix) *ruleBuilder {
+	addr := p.Masked().Addr().AsSlice()
+	for left := p.Bits(); left > 0; left -= 32 {
+		r.word(offset, ^uint32(0)<<max(32-left, 0), addr[:4])
+		offset, addr = offset+4, addr[4:]
+	}
+	return r
+}
+
+// version lets through packets of a family, by their first byte (RFC 791, RFC 8200), read as wordsAt does.
+func (r *ruleBuilder) version(f family) *ruleBuilder {
+	return r.word(0, 0xf0000000, []byte{f.version << 4, 0, 0, 0})
+}
+
+// word lets through packets that have some bits at an offset of the network header.
+func (r *ruleBuilder) word(offset, mask uint32, data []byte) *ruleBuilder {
+	r.add(&expr.Payload{OperationType: expr.PayloadLoad, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4, DestRegister: reg1})
+	if mask != ^uint32(0) {
+		r.add(&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: binary.BigEndian.AppendUint32(nil, mask), Xor: make([]byte, 4)})
+	}
+	return r.add(&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: data})
 }
 
 // inFamily lets through packets of a family.

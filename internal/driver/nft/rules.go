@@ -23,6 +23,7 @@ const (
 // family is what a rule must know of an address family.
 type family struct {
 	proto               uint8 // unix.NFPROTO_…
+	version             uint8 // in the first four bits of the network header
 	addrLen             uint32
 	source, destination uint32 // offsets in the network header (RFC 791, RFC 8200)
 	keyType             uint32 // of a set, in nft's numbering (enum datatypes of its include/datatype.h)
@@ -31,11 +32,11 @@ type family struct {
 }
 
 func ipv4() family {
-	return family{proto: unix.NFPROTO_IPV4, addrLen: 4, source: 12, destination: 16, keyType: 7, suffix: "4", name: "IPv4"}
+	return family{proto: unix.NFPROTO_IPV4, version: 4, addrLen: 4, source: 12, destination: 16, keyType: 7, suffix: "4", name: "IPv4"}
 }
 
 func ipv6() family {
-	return family{proto: unix.NFPROTO_IPV6, addrLen: 16, source: 8, destination: 24, keyType: 8, suffix: "6", name: "IPv6"}
+	return family{proto: unix.NFPROTO_IPV6, version: 6, addrLen: 16, source: 8, destination: 24, keyType: 8, suffix: "6", name: "IPv6"}
 }
 
 // holds says whether a range is of the family.

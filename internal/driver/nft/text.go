@@ -122,6 +122,9 @@ func (w *textWriter) expression(name, inner string) {
 		o := w.regs[f.number("1")]
 		if m := f.value("4"); len(m) == 4 {
 			o.mask = binary.NativeEndian.Uint32(m)
+			if o.kind == "bits" {
+				o.mask = binary.BigEndian.Uint32(m)
+			}
 		}
 		w.regs[f.number("2")] = o
 	case "immediate":
@@ -205,7 +208,7 @@ func (w *textWriter) payload(f fields) operand {
 		}
 	}
 	headers := []string{"ll", "nh", "th", "ih"}
-	return operand{name: fmt.Sprintf("@%s,%d,%d", headers[min(int(base), len(headers)-1)], offset*8, length*8)}
+	return operand{name: fmt.Sprintf("@%s,%d,%d", headers[min(int(base), len(headers)-1)], offset*8, length*8), kind: "bits"}
 }
 
 func fib(f fields) operand {
@@ -259,6 +262,9 @@ func (w *textWriter) compare(f fields) {
 		o.name += fmt.Sprintf(" & %#x", o.mask)
 	}
 	operators := []string{"", "!=", "<", "<=", ">", ">="}
+	if o.mask != 0 {
+		operators[unix.NFT_CMP_EQ] = "=="
+	}
 	w.say(o.name, operators[min(int(op), len(operators)-1)], written)
 }
 
@@ -274,6 +280,8 @@ func value(kind string, data []byte) string {
 		return names[kind][data[0]]
 	case kind == "number" && len(data) <= 4:
 		return strconv.FormatUint(uint64(binary.BigEndian.Uint32(append(make([]byte, 4-len(data)), data...))), 10)
+	case kind == "bits" && len(data) <= 4:
+		return fmt.Sprintf("%#x", binary.BigEndian.Uint32(append(make([]byte, 4-len(data)), data...)))
 	case kind == "interface" && len(data) == unix.IFNAMSIZ:
 		return strconv.Quote(strings.TrimRight(string(data), "\x00"))
 	case kind == "interface":

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -54,6 +55,13 @@ var layouts = map[string]func(*table){
 		t.chains = slices.DeleteFunc(t.chains, func(c chain) bool {
 			return !slices.Contains([]string{chainPostrouting, chainTranslate, chainSNAT + "4", chainSNAT + "6"}, c.name)
 		})
+	},
+	"a guard that asks for the connection first": func(t *table) {
+		rules, err := buildRules(new(ruleBuilder).translated().add(&expr.Verdict{Kind: expr.VerdictAccept}), new(ruleBuilder).goTo(chainSuspect))
+		if err != nil {
+			panic(err)
+		}
+		t.chain(chainGuard).rules = rules
 	},
 	"less": func(t *table) { t.chains, t.sets = nil, nil },
 }
