@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,7 +58,8 @@ type Agent struct {
 	resources resources
 	diagnosis diagnosis
 	counting  *counting
-	stop      context.CancelFunc // ends run, as a signal does
+	stop      context.CancelFunc        // ends run, as a signal does
+	turned    atomic.Pointer[time.Time] // when the reconcile loop last came round; nil before
 }
 
 // Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not

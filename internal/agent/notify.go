@@ -72,16 +72,24 @@ func (a *Agent) statusLine() string {
 	return strings.Join(strings.Fields(line), " ")
 }
 
-// heartbeat feeds the supervisor's watchdog until the context ends, each time after the reconcile loop has come
-// round: where that hangs, it starves.
+// beatEvery is the time between two heartbeats where no watchdog says it.
+const beatEvery = 10 * time.Second
+
+// heartbeat takes note each time that the reconcile loop has come round, for /healthz, and feeds the supervisor's
+// watchdog, until the context ends: where the loop hangs, both starve.
 func (a *Agent) heartbeat(ctx context.Context, to supervisor) {
-	if to.watchdog == 0 {
-		return
+	every := beatEvery
+	if to.watchdog > 0 {
+		every = to.watchdog / 3
 	}
-	beat := time.NewTicker(to.watchdog / 3)
+	beat := time.NewTicker(every)
 	defer beat.Stop()
 	for a.loop.Turn(ctx) == nil {
-		to.tell(daemon.SdNotifyWatchdog)
+		now := time.Now()
+		a.turned.Store(&now)
+		if to.watchdog > 0 {
+			to.tell(daemon.SdNotifyWatchdog)
+		}
 		select {
 		case <-beat.C:
 		case <-ctx.Done():

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -127,16 +129,31 @@ func TestWatchdogStarvesWhereADriverHangs(t *testing.T) {
 			}
 			return n
 		}
+		healthz := func(want int) {
+			t.Helper()
+			w := httptest.NewRecorder()
+			a.healthHandler(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", nil))
+			if w.Code != want {
+				t.Errorf("/healthz: %d %s, want %d", w.Code, w.Body, want)
+			}
+		}
 		if n := beats(time.Minute); n < 5 {
 			t.Errorf("%d heartbeats in a minute, want one every 10 s", n)
 		}
+		healthz(http.StatusOK)
 		a.publish(1)
+		if n := beats(time.Minute); n > 0 {
+			t.Errorf("%d heartbeats while a driver hangs", n)
+		}
+		healthz(http.StatusOK) // a large change may take as long
 		if n := beats(time.Hour); n > 0 {
 			t.Errorf("%d heartbeats while a driver hangs", n)
 		}
+		healthz(http.StatusServiceUnavailable)
 		close(d.gate)
 		if n := beats(time.Minute); n < 5 {
 			t.Errorf("%d heartbeats in the minute after the driver went on", n)
 		}
+		healthz(http.StatusOK)
 	})
 }

@@ -19,6 +19,7 @@ import (
 const (
 	maxWait       = 10 * time.Minute
 	lookPatience  = 2 * time.Second
+	hung          = 3 * time.Minute        // without a turn of the loop, after which the agent is not healthy
 	countPatience = 500 * time.Millisecond // for the kernel's counters in a status
 	maxRequest    = 16 << 20               // bytes of a request's body
 	scrapeTimeout = 5 * time.Second        // less than Prometheus waits by default, which would lose all metrics
@@ -38,7 +39,13 @@ func (a *Agent) socketHandler() http.Handler {
 // healthHandler serves what probes and Prometheus ask for.
 func (a *Agent) healthHandler(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		if at := a.turned.Load(); at != nil && time.Since(*at) > hung { // by the clock that nobody sets
+			http.Error(w, "the loop that programs the kernel has not come round since "+at.UTC().Format(time.RFC3339), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		s, _ := a.loop.State()
 		if ready, reason := s.Ready(); !ready {
