@@ -36,6 +36,7 @@ type diagnosis struct {
 	// Used by the examining goroutine alone.
 	history   []sample // the oldest first
 	ports     *diagnose.Ports
+	portsErr  error         // why they could not be counted
 	portsPlan *compile.Plan // by which ports were counted
 	portsAt   time.Time     // when they were
 
@@ -118,7 +119,7 @@ func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Pl
 	read("connection tracking", err)
 	f.Rules, err = foreign.Read(ctx, nft.TableName)
 	read("the rules of others", err)
-	f.Ports, err = a.diagnosis.usedPorts(ctx, plan)
+	f.Ports, err = a.diagnosis.usedPorts(ctx, a.table, plan)
 	read("the ports of translated connections", err)
 	a.diagnosis.remember(now.at, f)
 	if ctx.Err() != nil && f.Conntrack == nil {
@@ -130,12 +131,13 @@ func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Pl
 	a.diagnosis.last = now
 }
 
-// remember keeps what connection tracking has counted, and fills in what it had counted a window ago.
+// remember keeps what connection tracking has counted, and fills in what it had counted a window ago, or longer ago
+// where examinations are rarer than that.
 func (d *diagnosis) remember(now time.Time, f *diagnose.Facts) {
 	if f.Conntrack == nil {
 		return
 	}
-	for len(d.history) > 0 && now.Sub(d.history[0].at) > conntrackWindow {
+	for len(d.history) > 1 && now.Sub(d.history[0].at) > conntrackWindow {
 		d.history = d.history[1:]
 	}
 	if len(d.history) > 0 {
@@ -145,19 +147,19 @@ func (d *diagnosis) remember(now time.Time, f *diagnose.Facts) {
 }
 
 // usedPorts counts the ports of translated flows, or says what was counted not long ago.
-func (d *diagnosis) usedPorts(ctx context.Context, plan *compile.Plan) (*diagnose.Ports, error) {
+func (d *diagnosis) usedPorts(ctx context.Context, table *conntrack.Table, plan *compile.Plan) (*diagnose.Ports, error) {
 	if plan == d.portsPlan && time.Since(d.portsAt) < portsEvery {
-		return d.ports, nil
+		return d.ports, d.portsErr
 	}
 	var c *diagnose.PortCounter
-	_, err := conntrack.NewTable(0).Walk(ctx, func() conntrack.Visit {
+	_, err := table.Walk(ctx, func() conntrack.Visit {
 		c = diagnose.NewPortCounter(&plan.NAT) // anew for each try
 		return func(f *conntrack.Flow) conntrack.Action {
 			c.Add(f.Protocol, f.Original.Source.Addr(), f.Reply.Destination, f.Reply.Source)
 			return conntrack.Leave
 		}
 	})
-	d.ports, d.portsPlan, d.portsAt = nil, plan, time.Now()
+	d.ports, d.portsErr, d.portsPlan, d.portsAt = nil, err, plan, time.Now()
 	if err == nil {
 		d.ports = c.Result()
 	}

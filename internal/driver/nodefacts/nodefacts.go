@@ -54,8 +54,11 @@ func Node(addresses ...netip.Addr) (*diagnose.Node, error) {
 		return nil, err
 	}
 	for _, a := range addresses {
-		if a.IsValid() {
-			n.Local[a] = isLocal(h, a)
+		if !a.IsValid() {
+			continue
+		}
+		if local, known := isLocal(h, a); known {
+			n.Local[a] = local
 		}
 	}
 	return n, readForwarding(n)
@@ -161,10 +164,16 @@ func (h hop) add(i *diagnose.Interface, to netip.Prefix) {
 }
 
 // isLocal says whether the kernel delivers packets to an address on this node: by an interface's address, or
-// by a local route.
-func isLocal(h *netlink.Handle, a netip.Addr) bool {
+// by a local route. It is not known where the kernel did not answer; an error that it answers with, such as "network
+// is unreachable", is a no.
+func isLocal(h *netlink.Handle, a netip.Addr) (local, known bool) {
 	routes, err := h.RouteGet(a.AsSlice())
-	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+	for _, silent := range []unix.Errno{unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, silent) {
+			return false, false
+		}
+	}
+	return err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL, true
 }
 
 func readForwarding(n *diagnose.Node) error {
