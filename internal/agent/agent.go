@@ -179,7 +179,7 @@ func (natDriver) Name() string { return "nft" }
 func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
 	err := d.Driver.Apply(ctx, p.NAT)
 	if r := d.Found(); r != nil {
-		d.flows.Found(p.Found(r.Sources, r.Exempt))
+		d.flows.Found(p.Found(r.Sources, r.Exempt, r.Covers(p.NAT.OutInterfaces)))
 	}
 	return err
 }

@@ -169,9 +169,13 @@ func (c Change) movesOff(f *Tracked) bool {
 }
 
 // Found is the plan that seems to have stood when these ranges were found in the kernel: this plan but for
-// them, and with a node's address for any that is configured.
-func (p *Plan) Found(sources []Source, exempt []netipx.IPRange) *Plan {
+// them, with a node's address for any that is configured, and without outInterfaces if it covered others than this
+// plan, whatever they were.
+func (p *Plan) Found(sources []Source, exempt []netipx.IPRange, covered bool) *Plan {
 	q := *p
+	if !covered {
+		q.NAT.OutInterfaces = nil
+	}
 	q.NAT.Sources, q.NAT.Exempt = sources, exempt
 	q.NAT.To4, q.NAT.To6, q.NAT.Ports, q.NAT.UDPPorts = netip.Addr{}, netip.Addr{}, model.PortRange{}, model.PortRange{}
 	return &q

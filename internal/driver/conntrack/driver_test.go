@@ -120,15 +120,20 @@ func TestApply(t *testing.T) {
 func TestFound(t *testing.T) {
 	t.Parallel()
 	on, off := plan(true, model.FlowsMove), plan(false, model.FlowsMove)
+	uplink := plan(true, model.FlowsMove)
+	uplink.NAT.OutInterfaces = []string{"eth0"}
 	for _, tc := range []struct {
 		name       string
 		found, now *compile.Plan
+		covered    bool
 		translated bool
 		left       string
 	}{
-		{"off meanwhile", on, off, true, restored},
-		{"on meanwhile", off, on, false, "6"},
-		{"the same", on, on, true, "1 17 17 6 6"},
+		{"off meanwhile", on, off, true, true, restored},
+		{"on meanwhile", off, on, true, false, "6"},
+		{"the same", on, on, true, true, "1 17 17 6 6"},
+		{"the same interfaces", on, uplink, true, false, "1 17 17 6 6"},
+		{"other interfaces meanwhile", on, uplink, false, false, "6"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -137,7 +142,7 @@ func TestFound(t *testing.T) {
 			before := list(t, h)
 			track(t, h, talking(tc.translated)...)
 			d := New(NewTable(h.FD()), slog.New(slog.DiscardHandler))
-			d.Found(tc.now.Found(tc.found.NAT.Sources, tc.found.NAT.Exempt))
+			d.Found(tc.now.Found(tc.found.NAT.Sources, tc.found.NAT.Exempt, tc.covered))
 			d.Stands(tc.now, false)
 			labtest.Must(t, d.Apply(t.Context(), tc.now))
 			if got := left(t, h, before); got != tc.left {

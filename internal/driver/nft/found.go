@@ -11,6 +11,14 @@ import (
 type Ranges struct {
 	Sources []compile.Source
 	Exempt  []netipx.IPRange
+
+	base []rule // of the chain that says by which interfaces what leaves is translated
+}
+
+// Covers says whether the table that stood translated what leaves by these interfaces, and nothing else.
+func (r *Ranges) Covers(outInterfaces []string) bool {
+	rules, err := baseRules(outInterfaces)
+	return err == nil && diffRules(r.base, rules) == 0
 }
 
 // Found is what stood when the driver first looked, as an earlier agent had left it. It is given once, and is
@@ -33,6 +41,9 @@ func (d *Driver) find(t *table) {
 		return
 	}
 	d.found = &Ranges{}
+	if c := t.chain(chainPostrouting); c != nil {
+		d.found.base = c.rules
+	}
 	for _, f := range []family{ipv4(), ipv6()} {
 		if s := t.set(setSource + f.suffix); s != nil {
 			for _, g := range s.segments {

@@ -20,7 +20,7 @@ func TestFound(t *testing.T) {
 	source := func(s, pool string) compile.Source {
 		return compile.Source{Range: netipx.MustParseIPRange(s), Pool: pool}
 	}
-	was := compile.NAT{Allocation: model.PortsFullyRandom,
+	was := compile.NAT{Allocation: model.PortsFullyRandom, OutInterfaces: []string{"eth*", "wan0"},
 		Sources: []compile.Source{source("10.0.0.0-10.0.0.255", "a"), source("10.0.1.0-10.0.1.9", "b"), source("fd00::-fd00::ff", "c")},
 		Exempt:  []netipx.IPRange{netipx.MustParseIPRange("10.0.0.0-10.255.255.255"), netipx.MustParseIPRange("fd00::-fd00::ffff")},
 	}
@@ -42,8 +42,17 @@ func TestFound(t *testing.T) {
 	for _, s := range was.Sources {
 		want.Sources = append(want.Sources, compile.Source{Range: s.Range})
 	}
-	if diff := cmp.Diff(want, second.Found(), cmpopts.EquateComparable(netipx.IPRange{})); diff != "" {
+	got := second.Found()
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netipx.IPRange{}), cmpopts.IgnoreUnexported(Ranges{})); diff != "" {
 		t.Error(diff)
+	}
+	for _, other := range [][]string{nil, {"eth*"}, {"eth0", "wan0"}, {"eth*", "wan0", "wan1"}} {
+		if got.Covers(other) {
+			t.Errorf("the table that covered %q is said to have covered %q", was.OutInterfaces, other)
+		}
+	}
+	if !got.Covers(was.OutInterfaces) {
+		t.Errorf("the table is said not to have covered %q", was.OutInterfaces)
 	}
 	if r := second.Found(); r != nil {
 		t.Errorf("it found a second time %+v", r)

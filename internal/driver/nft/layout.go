@@ -80,12 +80,17 @@ func (t *table) addChains(nat compile.NAT) error {
 		return err
 	}
 	t.chains = append(t.chains, chain{name: chainTranslate, rules: rules})
-	if rules, err = buildRules(perInterface(nat.OutInterfaces, (*ruleBuilder).outInterface, chainTranslate)...); err != nil {
+	if rules, err = baseRules(nat.OutInterfaces); err != nil {
 		return err
 	}
 	h := hook{kind: kindNAT, number: unix.NF_INET_POST_ROUTING, priority: natPriority, policy: verdictAccept}
 	t.chains = append(t.chains, chain{name: chainPostrouting, hook: h, rules: rules})
 	return nil
+}
+
+// baseRules have what leaves by the interfaces decided on.
+func baseRules(outInterfaces []string) ([]rule, error) {
+	return buildRules(perInterface(outInterfaces, (*ruleBuilder).outInterface, chainTranslate)...)
 }
 
 // translateRules decides by destination, then by source.
