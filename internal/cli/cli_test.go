@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -143,6 +144,29 @@ private     10.244.0.0/16   true          false      `+tc.want+"\n")
 		if code != 0 || errs != "" {
 			t.Errorf("%s: exit code %d, %q", tc.what, code, errs)
 		}
+	}
+}
+
+// An agent that hangs knows more of the conditions, but must not keep the manifests from being listed.
+func TestGetGoesOnWithoutAnAgentThatHangs(t *testing.T) {
+	t.Parallel()
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dir, done := manifests(t, pools), make(chan struct{})
+	go func() {
+		defer close(done)
+		if out, errs, code := sallyport(t, dir, "", "get", "pools", "--socket", socket); code != 0 || errs != "" || !strings.Contains(out, "private") {
+			t.Errorf("exit code %d, %q, %q", code, out, errs)
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing was listed within 20 s")
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -121,9 +122,15 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 	return cmd
 }
 
+// agentPatience is how long get waits for an agent, without which it goes on: one that hangs, or that has very many
+// pools to tell of.
+const agentPatience = 5 * time.Second
+
 // conditionsOf are the pools' conditions as they follow from the manifests, and where an agent reads the same
 // directory and has read the same pool, as it says: it knows which pool came first.
 func conditionsOf(ctx context.Context, g *global, l *dir.Loaded) map[string]compile.Condition {
+	ctx, cancel := context.WithTimeout(ctx, agentPatience)
+	defer cancel()
 	s, err := g.client().Status(ctx)
 	if err != nil || !sameFile(s.Dir, g.dir) {
 		return l.Conditions
