@@ -27,17 +27,19 @@ type counts struct {
 type counting struct {
 	read  func(context.Context) (counts, error)
 	asked chan chan<- error
+	ended chan struct{} // closed when run ends
 
 	mu   sync.Mutex
 	last counts
 }
 
 func newCounting(read func(context.Context) (counts, error)) *counting {
-	return &counting{read: read, asked: make(chan chan<- error)}
+	return &counting{read: read, asked: make(chan chan<- error), ended: make(chan struct{})}
 }
 
-// run reads for those who ask, until the context ends.
+// run reads for those who ask, until the context ends. It is called once.
 func (c *counting) run(ctx context.Context) {
+	defer close(c.ended)
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,6 +70,7 @@ func (c *counting) get(ctx context.Context) (counts, error) {
 		case err = <-answer:
 		case <-ctx.Done():
 		}
+	case <-c.ended:
 	case <-ctx.Done():
 	}
 	c.mu.Lock()

@@ -55,5 +55,11 @@ func TestCountingHoldsNobodyUp(t *testing.T) {
 		if _, err := ask(); err != nil {
 			t.Errorf("when nothing hangs any more: %v", err)
 		}
+		stop()
+		synctest.Wait()
+		began := time.Now()
+		if got, err := c.get(t.Context()); !errors.Is(err, errCountsOld) || got.dropped.Out != 7 || time.Since(began) > 0 {
+			t.Errorf("after the end, %v later: %v, %v", time.Since(began), got, err)
+		}
 	})
 }
