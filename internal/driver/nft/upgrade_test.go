@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -111,6 +112,10 @@ func TestAnotherLayoutIsReplacedAtOnce(t *testing.T) {
 				}
 				if err := before.Close(); err != nil {
 					t.Fatal(err)
+				}
+				for ns.tableNow().owner != 0 {
+					// A process that another test starts has the socket too until it executes its program.
+					time.Sleep(time.Millisecond)
 				}
 				was, held := ns.generation(), ns.tableNow()
 				mustApply(t, after, plan)
