@@ -206,7 +206,7 @@ func TestUncoveredInterface(t *testing.T) {
 		}
 	}
 	p.rename(t, "wan9", "eth0")
-	time.Sleep(20 * time.Millisecond) // what was on its way is outside
+	seen.catchUp(t, p)
 	seen.take()
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		d, err := nat.Dropped(t.Context())
@@ -219,6 +219,7 @@ func TestUncoveredInterface(t *testing.T) {
 		}
 	}
 	tr.end()
+	seen.catchUp(t, p)
 	if n := seen.take(); n[pathPod[0]] != 0 || n[pathPod[1]] != 0 {
 		t.Errorf("by an interface that is covered again, outside saw %v", n)
 	}

@@ -96,11 +96,11 @@ func TestRepair(t *testing.T) {
 			ready, _ := s.Ready()
 			return ready && s.Drivers[0].Repairs == uint64(i+1)
 		})
-		// What is on its way arrives, and is not counted against what comes after.
 		took := time.Since(begun)
-		time.Sleep(20 * time.Millisecond)
+		seen.catchUp(t, s.path)
 		inGap := leaks()
 		time.Sleep(100 * time.Millisecond)
+		seen.catchUp(t, s.path)
 		if n := leaks(); n > 0 {
 			t.Errorf("after the repair of %q: %d packets left with the pod's address", script, n)
 		}

@@ -342,3 +342,26 @@ func (s *sources) take() map[netip.Addr]uint64 {
 	s.seen = map[netip.Addr]uint64{}
 	return seen
 }
+
+// catchUp waits until what has come to the wide server so far is counted, however busy this machine is.
+func (s *sources) catchUp(t *testing.T, p *path) {
+	t.Helper()
+	time.Sleep(20 * time.Millisecond) // what is on its way arrives
+	last, err := p.router.Dial(t.Context(), "udp", netip.AddrPortFrom(pathWide[0], 9).String())
+	labtest.Must(t, err)
+	_, err = last.Write([]byte("the last one"))
+	labtest.Must(t, err, last.Close())
+	router := pathWide[0].Prev()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		arrived := s.seen[router] > 0
+		delete(s.seen, router)
+		s.mu.Unlock()
+		if arrived {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("the last packet did not arrive")
+		}
+	}
+}
