@@ -287,6 +287,29 @@ func (r *rig) connect(t *testing.T, ps *probes, family int, server netip.Addr) (
 	return syn.sport
 }
 
+// TestStraySegmentOfAService sends a segment that belongs to no connection to an address that the node has on no
+// interface towards outside, as that of a service whose answers take another way. It is none of the guard's affair.
+func TestStraySegmentOfAService(t *testing.T) {
+	t.Parallel()
+	r := newGuardedRig(t)
+	services := addresses("198.18.77.1", "2001:db8:77::1")
+	labtest.Must(t, r.node.SetUp("lo"))
+	r.program(t, guarded(nil))
+	var ps probes
+	for family, service := range services {
+		labtest.Must(t, r.node.AddAddress("lo", netip.PrefixFrom(service, service.BitLen())))
+		stray := segment{src: stranger[family], dst: service, sport: 5002, dport: 80, seq: 7, ack: 9, flags: tcpSYN | tcpACK}
+		labtest.Must(t, r.out[0].send(stray.marshal()))
+		reset := false
+		for _, s := range segments(r.flush(t, &ps, r.out[0])) {
+			reset = reset || s.src == service && s.flags&tcpRST != 0
+		}
+		if !reset || r.dropped(t) != (nft.Dropped{}) {
+			t.Errorf("%s: the node answered: %t; dropped %+v", service, reset, r.dropped(t))
+		}
+	}
+}
+
 // TestNodeSpeaksItself makes sure that the guard leaves the node's own affairs alone: a SYN to a closed port
 // is refused at once, and a pool that holds the node's own subnet neither stops nor translates the node.
 func TestNodeSpeaksItself(t *testing.T) {

@@ -160,7 +160,9 @@ func leakRules(flows model.ExistingFlows) []*ruleBuilder {
 	case model.FlowsReset:
 	default:
 		for _, p := range []compile.Protocol{compile.TCP, compile.SCTP} {
-			list = append(list, new(ruleBuilder).protocol(uint8(p)).established().leave())
+			list = append(list,
+				new(ruleBuilder).protocol(uint8(p)).established().leave(),
+				new(ruleBuilder).related().connection(uint8(p)).protocolIsNot(uint8(p)).leave()) // ICMP errors about these
 		}
 	}
 	return append(list, new(ruleBuilder).sourceIsLocal().leave(), new(ruleBuilder).neighbourDiscovery().leave(), new(ruleBuilder).countAndDrop())
@@ -194,6 +196,8 @@ func strayRules(nat compile.NAT) []*ruleBuilder {
 			continue
 		case to.addr.IsValid():
 			list = append(list, new(ruleBuilder).destinationIsNot(to.f, to.addr).leave())
+		default:
+			list = append(list, new(ruleBuilder).inFamily(to.f).destinationIsElsewhere().leave())
 		}
 		list = append(list, new(ruleBuilder).addressIn(to.f, to.f.source, setExempt+to.f.suffix).leave())
 	}

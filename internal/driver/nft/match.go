@@ -46,6 +46,16 @@ func (r *ruleBuilder) established() *ruleBuilder {
 	return r.bitsOf(expr.CtKeySTATE, ctStateEstablished)
 }
 
+// related lets through what is about a connection, such as an ICMP error.
+func (r *ruleBuilder) related() *ruleBuilder { return r.bitsOf(expr.CtKeySTATE, ctStateRelated) }
+
+// connection lets through what belongs to a connection of a transport protocol (IANA number), or is about one.
+func (r *ruleBuilder) connection(number uint8) *ruleBuilder {
+	return r.needs("ct", "nft_ct").add(
+		&expr.Ct{Key: expr.CtKeyPROTOCOL, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{number}})
+}
+
 // tracked lets through what belongs to a connection, answered or not.
 func (r *ruleBuilder) tracked() *ruleBuilder {
 	return r.bitsOf(expr.CtKeySTATE, ctStateNew|ctStateEstablished|ctStateRelated)
@@ -106,6 +116,14 @@ func (r *ruleBuilder) sourceIsLocal() *ruleBuilder {
 	return r.needs("fib", "nft_fib_inet").add(
 		&expr.Fib{Register: reg1, ResultADDRTYPE: true, FlagSADDR: true},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: native32(unix.RTN_LOCAL)})
+}
+
+// destinationIsElsewhere lets through packets to addresses that the interface by which they came does not have,
+// such as that of a service on the loopback interface.
+func (r *ruleBuilder) destinationIsElsewhere() *ruleBuilder {
+	return r.needs("fib", "nft_fib_inet").add(
+		&expr.Fib{Register: reg1, ResultADDRTYPE: true, FlagDADDR: true, FlagIIF: true},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: native32(unix.RTN_LOCAL)})
 }
 
 // neighbourDiscovery lets through IPv6 neighbour discovery that nobody has forwarded.

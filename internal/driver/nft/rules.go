@@ -116,6 +116,13 @@ func (r *ruleBuilder) protocol(number uint8) *ruleBuilder {
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{number}})
 }
 
+// protocolIsNot lets through packets of every other transport protocol.
+func (r *ruleBuilder) protocolIsNot(number uint8) *ruleBuilder {
+	return r.add(
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: []byte{number}})
+}
+
 // goTo ends the rule by going to a chain and not coming back.
 func (r *ruleBuilder) goTo(chain string) *ruleBuilder {
 	return r.add(&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})

@@ -113,7 +113,7 @@ func (w *textWriter) expression(name, inner string) {
 	case "ct":
 		w.regs[f.number("1")] = named(f.number("2"), map[uint32]operand{
 			unix.NFT_CT_STATE: {name: "ct state", kind: "state"}, unix.NFT_CT_STATUS: {name: "ct status", kind: "status"},
-			unix.NFT_CT_DIRECTION: {name: "ct direction", kind: "direction"}}, "ct key")
+			unix.NFT_CT_DIRECTION: {name: "ct direction", kind: "direction"}, unix.NFT_CT_PROTOCOL: {name: "ct protocol", kind: "protocol"}}, "ct key")
 	case "socket":
 		w.regs[f.number("2")] = named(f.number("1"), map[uint32]operand{0 /* NFT_SOCKET_TRANSPARENT */ : {name: "socket transparent", kind: "number"}}, "socket key")
 	case "fib":
