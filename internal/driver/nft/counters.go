@@ -83,7 +83,7 @@ func (d *Driver) readCounts(ctx context.Context) error {
 // readStable reads a set until it is not changed meanwhile. A set that is gone is empty.
 func (d *Driver) readStable(ctx context.Context, name string) (segments []segment, err error) {
 	for range readTries {
-		segments, _, err = d.conn.readSegments(ctx, name)
+		segments, _, err = d.conn.readSegments(ctx, name, d.held.ours)
 		if !errors.Is(err, nfnetlink.ErrInterrupted) || ctx.Err() != nil {
 			break
 		}
@@ -147,6 +147,7 @@ func (d *Driver) settle(wanted *table, c *change, deleted map[string][]element) 
 			}
 		})
 	}
+	wanted.ours = wanted.flags&flagOwner != 0
 	d.held = wanted
 	d.forget()
 }

@@ -306,7 +306,7 @@ func kernelCount(t *testing.T, ns *namespace, first string) uint64 {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	segments, _, err := newConn(s).readSegments(t.Context(), "source4")
+	segments, _, err := newConn(s).readSegments(t.Context(), "source4", false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,9 +3,11 @@ package nft
 import (
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 
+	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/nfnetlink"
@@ -209,5 +211,49 @@ func TestEveryCallFailsOnceWhileOwning(t *testing.T) {
 			}
 			failed = faulty.failed
 		}
+	}
+}
+
+// TestOthersMayBeBusy changes a table of others without pause while a large table of ours is read: what is ours
+// cannot change by that, so it is read all the same.
+func TestOthersMayBeBusy(t *testing.T) {
+	t.Parallel()
+	ns, plan := newNamespace(t), simplePlan(t)
+	plan.LeakGuard = true
+	plan.Exempt = nil
+	for i := range uint32(20_000) {
+		a := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x0a020000+2*i)))
+		plan.Exempt = append(plan.Exempt, netipx.IPRangeFrom(a, a))
+	}
+	d := ns.owner()
+	mustApply(t, d, plan)
+	needOwned(t, d)
+	stop, busy := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for ; ; n++ {
+			select {
+			case <-stop:
+				busy <- n
+				return
+			default:
+			}
+			if out, err := ns.tryNFT("add table ip other; add chain ip other c; delete table ip other"); err != nil {
+				t.Errorf("%v\n%s", err, out)
+			}
+		}
+	}()
+	for range 5 {
+		d.trusted = false
+		if drift, err := d.Observe(t.Context()); err != nil || drift != 0 {
+			t.Errorf("observed %d differences, %v", drift, err)
+		}
+		if _, err := d.Counters(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if n := <-busy; n < 5 {
+		t.Errorf("others made %d changes only", n)
 	}
 }

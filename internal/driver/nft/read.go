@@ -24,7 +24,8 @@ func (c *conn) generation(ctx context.Context) (generation uint32, err error) {
 	return generation, nfnetlink.Unsupported("nf_tables", err, unix.EINVAL, unix.EOPNOTSUPP)
 }
 
-// readTable reads our table in full, with the generation in which it was all true.
+// readTable reads our table in full, with the generation in which it was all true. Where others can change the table,
+// that is one in which nobody changed any while it was read; one that we own can only be as we left it.
 func (c *conn) readTable(ctx context.Context) (*table, uint32, error) {
 	for range readTries {
 		before, err := c.generation(ctx)
@@ -32,6 +33,9 @@ func (c *conn) readTable(ctx context.Context) (*table, uint32, error) {
 			return nil, 0, err
 		}
 		t, err := c.readTableOnce(ctx)
+		if err == nil && t.ours {
+			return t, before, nil
+		}
 		if err == nil {
 			after, err := c.generation(ctx)
 			if err != nil {
@@ -65,12 +69,26 @@ func (c *conn) readTableOnce(ctx context.Context) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
+	t.ours = t.flags&flagOwner != 0 && t.owner == c.Socket.PortID()
 	for _, read := range []func(context.Context, *table) error{c.readChains, c.readRules, c.readSets, c.readForeign} {
-		if err := read(ctx, t); err != nil {
+		err := read(ctx, t)
+		for try := 1; t.ours && errors.Is(err, nfnetlink.ErrInterrupted) && try < readTries && ctx.Err() == nil; try++ {
+			err = read(ctx, t) // what is ours is as it was
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
 	return t, nil
+}
+
+// calm makes nothing of an interruption by others of a dump of what they cannot change. It is for dumps of one
+// table's rules and of one set's elements: the kernel counts only these to find where it goes on.
+func calm(ours bool, err error) error {
+	if ours && errors.Is(err, nfnetlink.ErrInterrupted) {
+		return nil
+	}
+	return err
 }
 
 // dumpTable dumps objects of one kind in our table. All kinds have the table's name as attribute 1;
@@ -81,6 +99,7 @@ func (c *conn) dumpTable(ctx context.Context, kind uint16, what string, handle f
 }
 
 func (c *conn) readChains(ctx context.Context, t *table) error {
+	t.chains = nil
 	return c.dumpTable(ctx, unix.NFT_MSG_GETCHAIN, "chains", func(m nfnetlink.Message) error {
 		read, in, err := parseChain(m)
 		if err == nil && in == TableName && m.Family() == unix.NFPROTO_INET {
@@ -91,7 +110,7 @@ func (c *conn) readChains(ctx context.Context, t *table) error {
 }
 
 func (c *conn) readRules(ctx context.Context, t *table) error {
-	return c.dumpTable(ctx, unix.NFT_MSG_GETRULE, "rules", func(m nfnetlink.Message) error {
+	return calm(t.ours, c.dumpTable(ctx, unix.NFT_MSG_GETRULE, "rules", func(m nfnetlink.Message) error {
 		r, in, name, err := parseRule(m)
 		if err != nil || in != TableName || m.Family() != unix.NFPROTO_INET {
 			return err
@@ -101,10 +120,11 @@ func (c *conn) readRules(ctx context.Context, t *table) error {
 			return nil
 		}
 		return nfnetlink.ErrInterrupted // the chain is newer than the list of chains
-	})
+	}))
 }
 
 func (c *conn) readSets(ctx context.Context, t *table) error {
+	t.sets = nil
 	err := c.dumpTable(ctx, unix.NFT_MSG_GETSET, "sets", func(m nfnetlink.Message) error {
 		s, in, err := parseSet(m)
 		if err == nil && in == TableName && m.Family() == unix.NFPROTO_INET {
@@ -120,7 +140,7 @@ func (c *conn) readSets(ctx context.Context, t *table) error {
 		if s.spec.flags&^unix.NFT_SET_INTERVAL != 0 || s.spec.keyLen != 4 && s.spec.keyLen != 16 {
 			continue // none of ours: it goes, whatever it holds
 		}
-		segments, ok, err := c.readSegments(ctx, s.name)
+		segments, ok, err := c.readSegments(ctx, s.name, t.ours)
 		if err != nil {
 			return err
 		}
@@ -129,15 +149,16 @@ func (c *conn) readSets(ctx context.Context, t *table) error {
 	return nil
 }
 
-// readSegments reads the ranges of a set; false if it holds other things too.
-func (c *conn) readSegments(ctx context.Context, name string) (_ []segment, ok bool, err error) {
+// readSegments reads the ranges of a set; false if it holds other things too. Ours says that nobody else can
+// change it meanwhile.
+func (c *conn) readSegments(ctx context.Context, name string, ours bool) (_ []segment, ok bool, err error) {
 	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
 	request = nfnetlink.AppendText(request, unix.NFTA_SET_ELEM_LIST_SET, name)
 	var elements []element
-	err = c.Dump(ctx, "reading set "+name, request, func(m nfnetlink.Message) (err error) {
+	err = calm(ours, c.Dump(ctx, "reading set "+name, request, func(m nfnetlink.Message) (err error) {
 		elements, err = parseElements(elements, m)
 		return err
-	})
+	}))
 	if err != nil {
 		return nil, false, err
 	}
@@ -147,6 +168,7 @@ func (c *conn) readSegments(ctx context.Context, name string) (_ []segment, ok b
 
 // readForeign counts the things in our table of kinds that we never make.
 func (c *conn) readForeign(ctx context.Context, t *table) error {
+	t.foreign = 0
 	count := func(m nfnetlink.Message) error {
 		for a, err := range m.Attributes() {
 			if err != nil {

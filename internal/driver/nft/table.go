@@ -11,6 +11,7 @@ type table struct {
 	present bool
 	flags   uint32 // NFT_TABLE_F_… of linux/netfilter/nf_tables.h
 	owner   uint32 // port id of the socket that owns it, as read; 0 if none does
+	ours    bool   // this driver owned it when it was read, so that nobody else could change it
 	foreign int    // stateful objects and flow tables: kinds of things that we never make
 	chains  []chain
 	sets    []set
