@@ -47,7 +47,7 @@ type options struct {
 // measurement gives a number, which then says little.
 var (
 	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
-		pools: 10_000, prefixes: 100_000, settle: 2 * time.Second, idle: 5 * time.Second}
+		pools: 10_000, prefixes: 100_000, settle: 5 * time.Second, idle: time.Minute}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
 		pools: 100, prefixes: 1000, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}
 )
