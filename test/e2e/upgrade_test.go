@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync/atomic"
@@ -23,14 +24,23 @@ func TestHooksComeAndGo(t *testing.T) {
 	r := newRig(t)
 	// The test lasts longer than there are ports: entries make room for others.
 	labtest.Must(t, r.node.Sysctl("netfilter/nf_conntrack_udp_timeout", "1"))
-	restart := func(guard bool) {
+	restart := func(guard bool) error {
 		d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: r.node.FD()})
-		labtest.Must(t, err)
+		if err != nil {
+			return err
+		}
 		plan := compile.Compile(snapshot(nil, pool("a 10.0.0.0/16 nat")), model.Local{Name: "node"})
 		plan.NAT.LeakGuard = guard
-		labtest.Must(t, d.Apply(t.Context(), plan.NAT), d.Close())
+		// The one before owns the table until its socket is closed everywhere: a program that another test starts
+		// has it too until it is executed.
+		var owned *nft.OwnedError
+		err = d.Apply(t.Context(), plan.NAT)
+		for end := time.Now().Add(patience); errors.As(err, &owned) && time.Now().Before(end); err = d.Apply(t.Context(), plan.NAT) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		return errors.Join(err, d.Close())
 	}
-	restart(true)
+	labtest.Must(t, restart(true))
 	s := &opener{tap: r.pod[0]}
 	sending := make(chan error, 1)
 	go func() { sending <- s.run() }()
@@ -38,13 +48,16 @@ func TestHooksComeAndGo(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
+		defer s.stop.Store(true)
 		for i := range restarts {
-			restart(i%2 == 1)
+			if err := restart(i%2 == 1); err != nil {
+				t.Error(err)
+				return
+			}
 			for n := s.sent.Load(); s.sent.Load() < n+50 && len(sending) == 0; {
 				time.Sleep(time.Millisecond)
 			}
 		}
-		s.stop.Store(true)
 	}()
 	seen := map[uint32]bool{}
 	read := func() bool {
