@@ -57,7 +57,9 @@ walk: ## Do things at random to an agent for WALKTIME (5m), with faults, and che
 	SALLYPORT_E2E_WALK=$(WALKTIME) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -run='^TestWalk$$' -v ./test/e2e
 
 .PHONY: nightly
-nightly: ## Run what takes too long for every change: a long random walk, and every fuzz target for a minute
+nightly: ## Run what takes too long for every change: jumps of the clock, a long random walk, and every fuzz target for a minute
+	@hack/install-deps nft
+	hack/clock-test
 	$(MAKE) walk WALKTIME=20m
 	$(MAKE) fuzz FUZZTIME=60s
 
