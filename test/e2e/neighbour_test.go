@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -39,13 +40,11 @@ func TestNeighboursThroughABridge(t *testing.T) {
 		lab.Link(lab.Port{Host: node, Name: "eth0"}, lab.Port{Host: outside, Name: "eth0"}),
 		node.Bridge("br0", nil, "pod", "eth0"),
 	)
-	labtest.Must(t, node.Do(func() error {
-		err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-ip6tables", []byte("1"), 0)
-		if os.IsNotExist(err) {
-			t.Skip("needs kernel feature br_netfilter")
-		}
-		return err
-	}))
+	err := node.Sysctl("bridge/bridge-nf-call-ip6tables", "1")
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("needs kernel feature br_netfilter")
+	}
+	labtest.Must(t, err)
 	nat, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })

@@ -29,7 +29,7 @@ func newHost(t *testing.T) *lab.Host {
 // run runs a command in a host.
 func run(t *testing.T, h *lab.Host, name string, args ...string) error {
 	t.Helper()
-	return h.Do(func() error {
+	err := h.Do(func() error {
 		cmd := exec.Command(name, args...)
 		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "lock"))
 		out, err := cmd.CombinedOutput()
@@ -38,6 +38,23 @@ func run(t *testing.T, h *lab.Host, name string, args ...string) error {
 		}
 		return nil
 	})
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Fatalf("%v: make test installs it", err)
+	}
+	return err
+}
+
+// load appends rules, a line each, to the nat table by a program of iptables, or skips the test where the kernel
+// has no such table.
+func load(t *testing.T, h *lab.Host, command, rules string) {
+	t.Helper()
+	for i, line := range strings.Split(strings.TrimSpace(rules), "\n") {
+		err := run(t, h, command, append([]string{"-w", "-t", "nat"}, strings.Fields(line)...)...)
+		if i == 0 && missing(err) {
+			t.Skipf("kernel feature missing: the nat table of %s: %v", command, err)
+		}
+		labtest.Must(t, err)
+	}
 }
 
 // read reads the rules of others in a host.
@@ -119,9 +136,9 @@ func renderRanges(m *diagnose.Match) string {
 	return strings.Join(parts, " ")
 }
 
-// missing says whether a program cannot work on this kernel, which says so in one of these ways.
+// missing says whether a program found that the kernel lacks what it works on, which it says in one of these ways.
 func missing(err error) bool {
 	return err != nil && slices.ContainsFunc([]string{"does not exist", "not supported", "No such file", "Could not fetch rule set generation id"}, func(s string) bool {
 		return strings.Contains(err.Error(), s)
-	}) || errors.Is(err, exec.ErrNotFound)
+	})
 }

@@ -19,7 +19,7 @@ func needLegacy(t *testing.T, h *lab.Host, command string) {
 			args = strings.Fields(strings.NewReplacer("10.244.0.0/16", "fd00::/16", "10.0.0.0/8", "fd00::/9", "192.0.2.1", "2001:db8::1", "10.1.2.3", "fd01::3").Replace(strings.Join(args, " ")))
 		}
 		if err := run(t, h, args[0], args[1:]...); i == 0 && missing(err) {
-			t.Skipf("kernel feature missing: legacy iptables (CONFIG_IP_NF_NAT), or the program %s: %v", command, err)
+			t.Skipf("kernel feature missing: the nat table of %s (CONFIG_IP_NF_NAT, CONFIG_IP6_NF_NAT): %v", command, err)
 		} else {
 			labtest.Must(t, err)
 		}

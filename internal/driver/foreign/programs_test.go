@@ -64,13 +64,7 @@ func TestPrograms(t *testing.T) {
 			t.Run(tt.name+" by "+command, func(t *testing.T) {
 				t.Parallel()
 				h := newHost(t)
-				for i, line := range strings.Split(strings.TrimSpace(tt.rules), "\n") {
-					err := run(t, h, command, append([]string{"-w", "-t", "nat"}, strings.Fields(line)...)...)
-					if i == 0 && missing(err) {
-						t.Skipf("kernel feature missing: tables of %s, or the program itself: %v", command, err)
-					}
-					labtest.Must(t, err)
-				}
+				load(t, h, command, tt.rules)
 				var rules *diagnose.Ruleset
 				labtest.Must(t, h.Do(func() (err error) {
 					rules, err = Read(context.Background(), "ours")

@@ -3,7 +3,6 @@ package foreign
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/lab"
@@ -24,13 +23,7 @@ func TestServices(t *testing.T) {
 		-A KUBE-SERVICES -d 10.97.0.0/16 -j KUBE-SVC`
 	by := func(command string) func(*testing.T, *lab.Host) {
 		return func(t *testing.T, h *lab.Host) {
-			for i, line := range strings.Split(strings.TrimSpace(iptables), "\n") {
-				err := run(t, h, command, append([]string{"-w", "-t", "nat"}, strings.Fields(line)...)...)
-				if i == 0 && missing(err) {
-					t.Skipf("kernel feature missing: tables of %s, or the program itself: %v", command, err)
-				}
-				labtest.Must(t, err)
-			}
+			load(t, h, command, iptables)
 		}
 	}
 	for _, tt := range []struct {
