@@ -170,13 +170,13 @@ func leakRules(flows model.ExistingFlows) []*ruleBuilder {
 
 // inputRules find segments that belong to no connection.
 func inputRules(interfaces []string) []*ruleBuilder {
-	stray := func(r *ruleBuilder) *ruleBuilder { return r.protocol(uint8(compile.TCP)).invalid() }
+	stray := func(r *ruleBuilder) *ruleBuilder { return r.protocol(uint8(compile.TCP)).invalid().goTo(chainStray) }
 	if len(interfaces) == 0 {
-		return []*ruleBuilder{stray(new(ruleBuilder)).goTo(chainStray)}
+		return []*ruleBuilder{stray(new(ruleBuilder))}
 	}
 	var list []*ruleBuilder
 	for _, name := range interfaces {
-		list = append(list, stray(new(ruleBuilder).inInterface(name)).goTo(chainStray))
+		list = append(list, stray(new(ruleBuilder).inInterface(name)))
 	}
 	return list
 }
