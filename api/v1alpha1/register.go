@@ -19,7 +19,7 @@ func GroupVersion() schema.GroupVersion {
 
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &NATConfiguration{}, &NATConfigurationList{})
+	s.AddKnownTypes(GroupVersion(), &NATConfiguration{}, &NATConfigurationList{}, &NodeStatus{}, &NodeStatusList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

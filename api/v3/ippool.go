@@ -13,8 +13,10 @@ const KindIPPool = "IPPool"
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="CIDR",type=string,JSONPath=`.spec.cidr`,description="The range of the pool"
 // +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`,description="Whether connections that leave every pool are translated"
-// +kubebuilder:printcolumn:name="Disabled",type=boolean,JSONPath=`.spec.disabled`,description="Whether the pool gives out no new address"
+// +kubebuilder:printcolumn:name="VXLAN",type=string,JSONPath=`.spec.vxlanMode`,description="When packets between nodes are carried in VXLAN"
+// +kubebuilder:printcolumn:name="IPIP",type=string,JSONPath=`.spec.ipipMode`,description="When packets between nodes are carried in IP in IP"
 // +kubebuilder:printcolumn:name="Allocatable",type=string,JSONPath=`.status.conditions[?(@.type=="Allocatable")].status`,description="Whether the pool can give out addresses"
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`,description="Whether every ready node holds the pool"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type IPPool struct {
 	metav1.TypeMeta `json:",inline"`
@@ -163,9 +165,13 @@ const (
 	Manual    AssignmentMode = "Manual"
 )
 
-// IPPoolConditionAllocatable is the type of the condition that says whether a pool can give out
-// addresses.
-const IPPoolConditionAllocatable = "Allocatable"
+// The types of the conditions of a pool.
+const (
+	// IPPoolConditionAllocatable says whether a pool can give out addresses.
+	IPPoolConditionAllocatable = "Allocatable"
+	// IPPoolConditionProgrammed says whether every ready node holds the pool, as of observedGeneration.
+	IPPoolConditionProgrammed = "Programmed"
+)
 
 // The reasons of the condition Allocatable.
 const (
@@ -176,12 +182,29 @@ const (
 	// IPPoolReasonCIDROverlap comes with status False: another pool that is allocatable already, else
 	// older, else lower in name, overlaps this one.
 	IPPoolReasonCIDROverlap = "CIDROverlap"
+	// IPPoolReasonTerminating comes with status False: the pool is being deleted.
+	IPPoolReasonTerminating = "Terminating"
+	// IPPoolReasonInvalidSelector comes with status False: spec.nodeSelector or spec.namespaceSelector
+	// cannot be read. Translation does not depend on them.
+	IPPoolReasonInvalidSelector = "InvalidSelector"
+)
+
+// The reasons of the condition Programmed.
+const (
+	// IPPoolReasonProgrammed comes with status True: every ready node holds the pool.
+	IPPoolReasonProgrammed = "Programmed"
+	// IPPoolReasonPending comes with status False: nodes have not taken up the pool yet.
+	IPPoolReasonPending = "Pending"
+	// IPPoolReasonNodesNotReady comes with status False: there are nodes whose agent cannot hold the pool, or that
+	// have no agent.
+	IPPoolReasonNodesNotReady = "NodesNotReady"
 )
 
 // IPPoolStatus is what was observed of an IPPool.
 type IPPoolStatus struct {
 	// The conditions of the pool. Allocatable says whether it can give out addresses, with reason OK,
-	// PoolDisabled or CIDROverlap.
+	// PoolDisabled, CIDROverlap, Terminating or InvalidSelector. Programmed says whether every ready node holds it,
+	// with reason Programmed, Pending or NodesNotReady.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
