@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
@@ -53,7 +54,7 @@ type Agent struct {
 	nft       *nft.Driver
 	table     *conntrack.Table
 	flows     *conntrack.Driver
-	store     *dir.Store
+	store     datastore.Store
 	loop      *reconcile.Loop
 	resources resources
 	diagnosis diagnosis
@@ -92,7 +93,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer socket.Close()
-	store, err := dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Log: cfg.Log, Validator: validator})
+	store, err := dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log, Validator: validator})
 	if err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ func check(ctx context.Context, driver *nft.Driver, table *conntrack.Table, log 
 	return nil
 }
 
-func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) error {
+func (a *Agent) run(ctx context.Context, store datastore.Store, socket net.Listener) error {
 	var probes net.Listener
 	if a.cfg.MetricsAddress != "" {
 		var err error
@@ -152,7 +153,7 @@ func (a *Agent) run(ctx context.Context, store *dir.Store, socket net.Listener) 
 	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error { a.counting.run(ctx); return nil })
 	g.Go(func() error {
-		return store.Run(ctx, func(s dir.State) {
+		return store.Run(ctx, func(s datastore.State) {
 			a.resources.set(s)
 			a.loop.SetSnapshot(s.Snapshot, s.Version)
 		})
@@ -187,11 +188,11 @@ func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
 // resources holds what the datastore published last.
 type resources struct {
 	mu    sync.Mutex
-	state dir.State
+	state datastore.State
 	next  chan struct{} // closed and replaced by set
 }
 
-func (r *resources) set(s dir.State) {
+func (r *resources) set(s datastore.State) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state = s
@@ -199,7 +200,7 @@ func (r *resources) set(s dir.State) {
 	r.next = make(chan struct{})
 }
 
-func (r *resources) get() dir.State {
+func (r *resources) get() datastore.State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.state

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/reconcile"
 )
@@ -56,7 +56,7 @@ func (a *Agent) readCounts(ctx context.Context) (counts, error) {
 }
 
 // ready says whether the kernel holds the newest plan, and if not why.
-func ready(loop reconcile.State, held dir.State) (bool, string) {
+func ready(loop reconcile.State, held datastore.State) (bool, string) {
 	if loop.Version < held.Version {
 		return false, "the agent has read newer manifests and is about to apply them"
 	}

@@ -23,7 +23,7 @@ func (s *Store) advance() {
 	s.tables, all = s.tables.with(changes)
 	s.version++
 	s.stale = true
-	s.saver.add(all, s.tables.records)
+	s.saver.Add(entriesOf(all), entries(s.tables.records))
 	s.log.Info("resources changed", "version", s.version, "changed", len(changes), "pools", len(s.tables.snapshot.Pools),
 		"nat-configurations", len(s.tables.snapshot.NATConfigurations), "nodes", len(s.tables.snapshot.Nodes))
 }
@@ -63,11 +63,11 @@ func (s *Store) changes() []change {
 func byPlace(a, b change) int {
 	switch {
 	case a.record == nil && b.record == nil:
-		return a.key.compare(b.key)
+		return a.key.Compare(b.key)
 	case a.record == nil:
 		return -1
 	case b.record == nil:
 		return 1
 	}
-	return cmp.Or(cmp.Compare(a.record.File, b.record.File), cmp.Compare(a.record.Line, b.record.Line), a.key.compare(b.key))
+	return cmp.Or(cmp.Compare(a.record.File, b.record.File), cmp.Compare(a.record.Line, b.record.Line), a.key.Compare(b.key))
 }

@@ -144,7 +144,7 @@ func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
 		changes: map[int]map[int]map[string]any{}, created: map[string]map[string]any{}}
 	var faults []model.Fault
 	for _, f := range c.faults(v) {
-		k := Key{f.Kind, f.Name}
+		k := Key{Kind: f.Kind, Name: f.Name}
 		e.bad[k] = true
 		if !keys[k] {
 			faults = append(faults, f)

@@ -204,7 +204,7 @@ func TestDelete(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			dir := fill(t, map[string]string{"f.yaml": test.before})
-			r, err := Delete(dir, validator(), []Key{{KindIPPool, "b"}, {KindIPPool, "zz"}}, false)
+			r, err := Delete(dir, validator(), []Key{{Kind: KindIPPool, Name: "b"}, {Kind: KindIPPool, Name: "zz"}}, false)
 			if e := (*NotFoundError)(nil); !errors.As(err, &e) || e.Name != "zz" || len(r) != 1 || r[0].Action != Deleted {
 				t.Errorf("%v, %v", r, err)
 			}

@@ -10,18 +10,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
 )
-
-// Loaded is what a directory declares at one moment, read without an agent.
-type Loaded struct {
-	Objects []Object // sorted by kind and name; those with faults are left out
-	Faults  []model.Fault
-	// Snapshot is made of Objects. Pools are ordered by name alone, since ranks are the agent's.
-	Snapshot   *model.Snapshot
-	Conditions map[string]compile.Condition // of the pools, by name
-}
 
 // Load reads and validates a directory. Faults in it are no error; that it cannot be listed is one.
 func Load(path string, v Validator) (*Loaded, error) {
@@ -33,7 +23,7 @@ func Load(path string, v Validator) (*Loaded, error) {
 	bad := map[Key]bool{}
 	for _, f := range c.faults(v) {
 		out.Faults = append(out.Faults, f)
-		bad[Key{f.Kind, f.Name}] = true
+		bad[Key{Kind: f.Kind, Name: f.Name}] = true
 	}
 	var t tables
 	var good []change
@@ -50,7 +40,7 @@ func Load(path string, v Validator) (*Loaded, error) {
 		good = append(good, change{key: m.Key, record: &record{object: o}})
 	}
 	sortFaults(out.Faults)
-	slices.SortFunc(out.Objects, func(a, b Object) int { return a.Key.compare(b.Key) })
+	slices.SortFunc(out.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	t, _ = t.with(good)
 	out.Snapshot, out.Conditions = t.snapshot, t.conditions
 	return out, nil

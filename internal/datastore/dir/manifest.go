@@ -1,12 +1,31 @@
 package dir
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"strings"
 
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
+)
+
+// What every store has, by the names that it has here.
+type (
+	// Key names an object.
+	Key = datastore.Key
+	// Object is one object as a manifest declares it, without what only a server writes.
+	Object = datastore.Object
+	// State is what a Store holds at one moment.
+	State = datastore.State
+	// Loaded is what a directory declares at one moment. Pools are ordered by name alone, since ranks are the
+	// agent's.
+	Loaded = datastore.Loaded
+)
+
+// The kinds that a directory may hold.
+const (
+	KindIPPool           = datastore.KindIPPool
+	KindNATConfiguration = datastore.KindNATConfiguration
+	KindNode             = datastore.KindNode
 )
 
 // Validator says what is wrong with an object, as a new one or as the successor of an old one. It is safe
@@ -15,13 +34,6 @@ type Validator interface {
 	Create(obj map[string]any) []model.Fault
 	Update(obj, old map[string]any) []model.Fault
 }
-
-// The kinds that a directory may hold.
-const (
-	KindIPPool           = "IPPool"
-	KindNATConfiguration = "NATConfiguration"
-	KindNode             = "Node"
-)
 
 // canonicalVersion is the apiVersion under which an object of a kind is kept, or "" where apiVersion and
 // kind do not go together.
@@ -41,35 +53,6 @@ func canonicalVersion(apiVersion, kind string) string {
 		}
 	}
 	return ""
-}
-
-// Key names an object. Kinds are cluster-wide, so that a name is enough.
-type Key struct{ Kind, Name string }
-
-func (k Key) String() string { return fmt.Sprintf("%s %q", k.Kind, k.Name) }
-
-// Object is one object as a manifest declares it, without what only a server writes. It is never changed
-// once made.
-type Object struct {
-	Key
-	File string // path of the file that holds it; "-" for standard input
-	Line int    // where its document begins, from 1
-	JSON []byte // the whole object, keys sorted
-}
-
-// Digest is the SHA-256 of the object's JSON, in hexadecimal. Two manifests that say the same have the same.
-func (o *Object) Digest() string {
-	sum := sha256.Sum256(o.JSON)
-	return hex.EncodeToString(sum[:])
-}
-
-// Map is the object as maps and slices of its own.
-func (o *Object) Map() (map[string]any, error) {
-	v, err := decodeJSON(o.JSON)
-	if err != nil {
-		return nil, fmt.Errorf("decoding %s: %w", o.Key, err)
-	}
-	return v.(map[string]any), nil
 }
 
 // serverFields are the fields of metadata that only a server writes.

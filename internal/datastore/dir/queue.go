@@ -45,3 +45,11 @@ func (q *eventQueue) drain() []event {
 	q.events = nil
 	return out
 }
+
+// signal wakes whoever waits on a channel of length one, without waiting itself.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

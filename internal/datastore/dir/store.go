@@ -2,7 +2,6 @@ package dir
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,7 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/lastgood"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -26,41 +26,9 @@ const (
 type Options struct {
 	Dir       string // of manifests; it may be missing, which is a fault until it appears
 	StateDir  string // made where it is missing
+	Version   string // of this program
 	Log       *slog.Logger
 	Validator Validator
-}
-
-// State is what a Store holds at one moment. It is never changed once published.
-type State struct {
-	// Snapshot is the last good state of all resources; nil while there is none.
-	Snapshot *model.Snapshot
-	// Version counts the snapshots, from 1: the same version is the same snapshot. It is 0 without one.
-	Version uint64
-	// Conditions are the Allocatable conditions of the snapshot's pools, by name.
-	Conditions map[string]compile.Condition
-	// Faults are what is wrong with the directory. While there is one, the snapshot stays as it is.
-	Faults []model.Fault
-	// Pending are the names of files whose change is not in force yet, sorted: somebody is writing them, or
-	// they went away a moment ago and may come back.
-	Pending []string
-	// Warnings are what is wrong without holding anything back: the state cannot be saved, or changes are
-	// noticed late.
-	Warnings []model.Fault
-
-	tables *tables
-}
-
-// Holds says whether the snapshot has the object with this digest (see Object.Digest), or with an empty digest, has
-// no such object.
-func (s State) Holds(kind, name, digest string) bool {
-	if s.tables == nil {
-		return false
-	}
-	r := s.tables.find(Key{kind, name})
-	if r == nil || digest == "" {
-		return r == nil && digest == ""
-	}
-	return r.Digest() == digest
 }
 
 // Store reads and watches a directory of manifests. Its fields belong to the goroutine of Run.
@@ -68,7 +36,8 @@ type Store struct {
 	path      string
 	log       *slog.Logger
 	validator Validator
-	saver     *saver
+	stateDir  string
+	saver     *lastgood.Saver
 	watcher   *watcher
 	index     *index
 	looks     chan chan struct{} // from Look: closed when the directory was looked over
@@ -86,22 +55,19 @@ type Store struct {
 	pending   []string
 }
 
-// Open loads the last good state. It reads no manifest yet. It fails where another process uses the state
-// directory; that nothing can be saved there is a warning in every State instead.
+// Open loads the last good state. It reads no manifest yet. It fails as lastgood.Open does; that nothing can be
+// saved there is a warning in every State instead.
 func Open(o Options) (*Store, error) {
 	path, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("finding the directory of manifests: %w", err)
 	}
-	db, records, ok, err := openState(o.StateDir, o.Log)
-	if errors.Is(err, errLocked) {
+	saver, records, ok, err := lastgood.Open(lastgood.Options{Dir: o.StateDir, Name: dbName, Version: o.Version, Log: o.Log}, decodeRecord)
+	if err != nil {
 		return nil, err
 	}
-	if err != nil {
-		o.Log.Error("the last good state of the resources cannot be saved; it will be tried again", "state-dir", o.StateDir, "error", err)
-	}
 	s := &Store{path: path, log: o.Log, validator: o.Validator, index: newIndex(), looks: make(chan chan struct{}),
-		saver: newSaver(o.StateDir, db, ok, err, o.Log), reported: map[model.Fault]bool{}}
+		stateDir: o.StateDir, saver: saver, reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
 	}
@@ -121,7 +87,7 @@ func (s *Store) adopt(records []*record) {
 }
 
 // Close lets go of the state directory. Call it after Run has returned.
-func (s *Store) Close() error { return s.saver.close() }
+func (s *Store) Close() error { return s.saver.Close() }
 
 // Run reads the directory, publishes the first State, and from then on one for every change, until the
 // context ends. It calls publish from one goroutine at a time; publish should return at once. It can be called
@@ -131,7 +97,7 @@ func (s *Store) Run(ctx context.Context, publish func(State)) error {
 	defer background.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	background.Go(func() { s.saver.run(ctx) })
+	background.Go(func() { s.saver.Run(ctx) })
 
 	note, err := newNotifier()
 	if err != nil {
@@ -155,7 +121,7 @@ func (s *Store) Run(ctx context.Context, publish func(State)) error {
 		select {
 		case <-ctx.Done():
 		case <-queue.ready:
-		case <-s.saver.changed:
+		case <-s.saver.Changed:
 		case looked = <-s.looks:
 			s.watcher.rescan = true
 		case <-timer.C:
@@ -167,6 +133,9 @@ func (s *Store) Run(ctx context.Context, publish func(State)) error {
 		s.watcher.take(queue.drain(), time.Now())
 	}
 }
+
+// Contact names the directory.
+func (s *Store) Contact() datastore.Contact { return datastore.Contact{Where: s.path} }
 
 // Look has Run look the directory over, and returns when what it found is published: what was changed before the
 // call is then in force, faulty or pending. The error is that of the context.
@@ -206,12 +175,12 @@ func (s *Store) step(now time.Time, publish func(State)) {
 	state := State{Snapshot: s.tables.snapshot, Version: s.version, Conditions: s.tables.conditions, Faults: s.faults(), Warnings: warnings, Pending: pending}
 	if s.version > 0 {
 		t := s.tables
-		state.tables = &t
+		state.Holder = &t
 	}
 	s.report(state.Faults)
 	publish(state)
 	if s.version > 0 && len(state.Faults) == 0 {
-		signal(s.saver.wake)
+		s.saver.Wake()
 	}
 }
 
@@ -251,8 +220,8 @@ func (s *Store) unsettled() []string {
 
 func (s *Store) warnings() []model.Fault {
 	var out []model.Fault
-	if err := s.saver.failure(); err != nil {
-		out = append(out, model.Fault{File: s.saver.stateDir,
+	if err := s.saver.Failure(); err != nil {
+		out = append(out, model.Fault{File: s.stateDir,
 			Message: fmt.Sprintf("the last good state cannot be saved, so that a restart while a manifest is faulty would find none: %v", err)})
 	}
 	if err := s.watcher.err; err != nil {

@@ -9,13 +9,6 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-func (k Key) compare(o Key) int {
-	if c := strings.Compare(k.Kind, o.Kind); c != 0 {
-		return c
-	}
-	return strings.Compare(k.Name, o.Name)
-}
-
 // record is an object that is in force, with what is remembered of it. It is never changed once made.
 type record struct {
 	*object
@@ -37,9 +30,17 @@ type tables struct {
 	conditions map[string]compile.Condition
 }
 
+// Digest makes tables a datastore.Holder.
+func (t *tables) Digest(k Key) string {
+	if r := t.find(k); r != nil {
+		return r.Object.Digest()
+	}
+	return ""
+}
+
 // find is the record of a key, or nil.
 func (t *tables) find(k Key) *record {
-	i, ok := slices.BinarySearchFunc(t.records, k, func(r *record, k Key) int { return r.Key.compare(k) })
+	i, ok := slices.BinarySearchFunc(t.records, k, func(r *record, k Key) int { return r.Key.Compare(k) })
 	if !ok {
 		return nil
 	}
@@ -50,7 +51,7 @@ func (t *tables) find(k Key) *record {
 // those that follow from them: records whose Allocatable condition is another one now.
 func (t tables) with(changes []change) (tables, []change) {
 	changes = slices.Clone(changes)
-	slices.SortFunc(changes, func(a, b change) int { return a.key.compare(b.key) })
+	slices.SortFunc(changes, func(a, b change) int { return a.key.Compare(b.key) })
 	old := t.snapshot
 	if old == nil {
 		old = &model.Snapshot{}
@@ -94,7 +95,7 @@ func (t *tables) judge(changes []change) []change {
 			if moved == nil {
 				moved = map[Key]*record{}
 			}
-			moved[Key{KindIPPool, p.Name}] = nil
+			moved[Key{Kind: KindIPPool, Name: p.Name}] = nil
 		}
 	}
 	if moved == nil {
@@ -113,7 +114,7 @@ func (t *tables) judge(changes []change) []change {
 			delete(moved, changes[i].key)
 		}
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(moved), Key.compare) {
+	for _, k := range slices.SortedFunc(maps.Keys(moved), Key.Compare) {
 		changes = append(changes, change{key: k, record: moved[k]})
 	}
 	return changes
@@ -131,7 +132,7 @@ func valueOf[T any](r *record) T { return r.value.(T) }
 func mergeRecords(old []*record, changes []change) []*record {
 	out := make([]*record, 0, len(old)+len(changes))
 	for _, c := range changes {
-		n, found := slices.BinarySearchFunc(old, c.key, func(r *record, k Key) int { return r.Key.compare(k) })
+		n, found := slices.BinarySearchFunc(old, c.key, func(r *record, k Key) int { return r.Key.Compare(k) })
 		out = append(out, old[:n]...)
 		if found {
 			n++

@@ -1,0 +1,92 @@
+package datastore
+
+import (
+	"context"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Store reads declared resources, keeps the last good state of them, and watches them.
+type Store interface {
+	// Run publishes the first State, and from then on one for every change, until the context ends. It calls
+	// publish from one goroutine at a time; publish should return at once. It can be called once.
+	Run(ctx context.Context, publish func(State)) error
+	// Look returns when what had been changed before the call is published, as far as the store can tell. The
+	// error is that of the context.
+	Look(ctx context.Context) error
+	// Contact says how the store stands with what it reads.
+	Contact() Contact
+	// Close lets go of the state directory. Call it after Run has returned.
+	Close() error
+}
+
+// State is what a Store holds at one moment. It is never changed once published.
+type State struct {
+	// Snapshot is the last good state of all resources; nil while there is none.
+	Snapshot *model.Snapshot
+	// Version counts the snapshots, from 1: the same version is the same snapshot. It is 0 without one.
+	Version uint64
+	// Conditions are the Allocatable conditions of the snapshot's pools, by name.
+	Conditions map[string]compile.Condition
+	// Faults hold everything back: while there is one, the snapshot stays as it is.
+	Faults []model.Fault
+	// Pending is what has changed and is not in force yet, sorted.
+	Pending []string
+	// Warnings are what is wrong without holding anything else back: the state cannot be saved, changes are
+	// noticed late, or an object of the API cannot be used.
+	Warnings []model.Fault
+	// Holder says which objects the snapshot has; nil without one.
+	Holder Holder
+	// Followed is how far an API was followed, by kind; nil where there is none.
+	Followed map[string]Followed
+	// Exceptions are the objects of an API that are not in force as they are, sorted by key.
+	Exceptions []Exception
+	// Self is the Node object of this node; the zero value where none is known.
+	Self Self
+}
+
+// Holder knows objects by their content.
+type Holder interface {
+	// Digest is that of the object with this key, or "" where there is none.
+	Digest(Key) string
+}
+
+// Holds says whether the snapshot has the object with this digest (see Object.Digest), or with an empty digest, has
+// no such object.
+func (s State) Holds(kind, name, digest string) bool {
+	return s.Holder != nil && s.Holder.Digest(Key{kind, name}) == digest
+}
+
+// Followed is how far the objects of one kind were followed. Both are resourceVersions of objects, which are
+// numbers that grow with each change of any object of the kind; 0: there was none.
+type Followed struct {
+	Seen    uint64 // the highest that an object has
+	Changed uint64 // the highest by which something changed that the node goes by
+}
+
+// Exception is an object that is not in force as it is.
+type Exception struct {
+	Key
+	Generation int64
+	Reason     string
+}
+
+// Self is what a node knows of its own Node object.
+type Self struct {
+	UID string
+	// Tainted says that the node has the start-up taint.
+	Tainted bool
+}
+
+// Contact is how a store stands with what it reads.
+type Contact struct {
+	// Where is what is read: the path of a directory, or the address of an API server.
+	Where string
+	// Heard is when an API server was last heard of; zero: never, or there is none to be heard.
+	Heard time.Time
+	// Lost is since when it does not answer, and Error why; zero and empty: it does.
+	Lost  time.Time
+	Error string
+}
