@@ -46,3 +46,31 @@ func TestWhoWinsAnOverlap(t *testing.T) {
 		}
 	}
 }
+
+func TestReasonsNotToGiveOutAddresses(t *testing.T) {
+	t.Parallel()
+	p := func(name, cidr string, f func(*model.Pool)) model.Pool {
+		out := pool(name, cidr, true)
+		f(&out)
+		return out
+	}
+	got := Allocatable([]model.Pool{
+		p("a", "10.1.0.0/16", func(*model.Pool) {}),
+		p("b", "10.1.0.0/24", func(*model.Pool) {}),
+		p("c", "10.2.0.0/16", func(p *model.Pool) { p.Terminating = true }),
+		p("d", "10.2.0.0/24", func(*model.Pool) {}),
+		p("e", "10.3.0.0/16", func(p *model.Pool) { p.NodeSelector = "zone = 'a'" }),
+		p("f", "10.3.0.0/24", func(*model.Pool) {}),
+		p("g", "10.4.0.0/16", func(p *model.Pool) { p.Disabled, p.Terminating = true, true }),
+		p("h", "10.4.0.0/24", func(p *model.Pool) { p.NamespaceSelector = "global()" }),
+		p("i", "10.5.0.0/24", func(p *model.Pool) { p.Disabled, p.NodeSelector = true, "(" }),
+	})
+	for name, want := range map[string]string{
+		"a": ReasonOK, "b": ReasonCIDROverlap, "c": ReasonTerminating, "d": ReasonCIDROverlap, "e": ReasonInvalidSelector,
+		"f": ReasonCIDROverlap, "g": ReasonTerminating, "h": ReasonInvalidSelector, "i": ReasonPoolDisabled,
+	} {
+		if c := got[name]; c.Reason != want || c.Allocatable != (want == ReasonOK) {
+			t.Errorf("pool %s: %+v, want %s", name, c, want)
+		}
+	}
+}

@@ -19,6 +19,11 @@ type settings struct {
 	outInterfaces []string
 }
 
+// NeedsNodes says whether the plan of a node depends on the addresses of other nodes.
+func NeedsNodes(s *model.Snapshot, node string) bool {
+	return settingsFor(s, node).exclusions == model.ExcludeIPPoolsAndHostIPs
+}
+
 // settingsFor merges, field by field, the configurations that select the node: the highest priority
 // wins, then the lower name. A selector that does not parse selects nothing (validation refuses it).
 func settingsFor(s *model.Snapshot, node string) settings {

@@ -55,6 +55,7 @@ type Pool struct {
 	// WasAllocatable is the Allocatable condition as it last stood; a pool that has it keeps it against
 	// an overlapping newcomer.
 	WasAllocatable bool
+	Terminating    bool // it is being deleted, which changes nothing about translation
 }
 
 // LoadBalancerOnly says whether the pool's addresses are for services alone. Such a pool holds no pod
