@@ -26,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/datastore/kube"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nft"
@@ -35,17 +36,28 @@ import (
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
-// Config says what an agent works on. Every field is required but MetricsAddress.
+// Config says what an agent works on. Every field is required but MetricsAddress, and what a datastore has no use for.
 type Config struct {
-	NodeName string
-	Dir      string // holds the manifests
-	StateDir string // holds the last good state
+	NodeName   string
+	Datastore  Datastore
+	Dir        string // holds the manifests; for Directory
+	Kubeconfig string // how the API server is reached; empty: as the pod that this is; for Kubernetes
+	StateDir   string // holds the last good state
 	Socket   string // path of the socket for status
 	// MetricsAddress is where /healthz, /readyz and /metrics are served, as host:port; empty: nowhere.
 	MetricsAddress string
 	Version        string
 	Log            *slog.Logger
 }
+
+// Datastore is where the resources are declared.
+type Datastore string
+
+// The datastores.
+const (
+	Directory  Datastore = "directory"  // manifests in a directory
+	Kubernetes Datastore = "kubernetes" // the API of a cluster
+)
 
 // Agent is one running agent.
 type Agent struct {
@@ -81,19 +93,12 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := check(ctx, driver, table, cfg.Log); err != nil {
 		return err
 	}
-	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil { // status names it to whoever asks, from anywhere
-		return fmt.Errorf("finding the directory of manifests: %w", err)
-	}
-	validator, err := validate.New()
-	if err != nil {
-		return fmt.Errorf("preparing validation: %w", err)
-	}
 	socket, err := listenSocket(ctx, cfg.Socket)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
-	store, err := dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log, Validator: validator})
+	store, err := open(&cfg)
 	if err != nil {
 		return err
 	}
@@ -105,10 +110,26 @@ func Run(ctx context.Context, cfg Config) error {
 	ctx, a.stop = context.WithCancel(ctx)
 	defer a.stop()
 
-	cfg.Log.Info("starting", "node", cfg.NodeName, "dir", cfg.Dir, "version", cfg.Version)
+	cfg.Log.Info("starting", "node", cfg.NodeName, "datastore", cfg.Datastore, "reads", store.Contact().Where, "version", cfg.Version)
 	err = a.run(ctx, store, socket)
 	cfg.Log.Info("stopped; the rules in the kernel stay")
 	return errors.Join(err, store.Close())
+}
+
+// open opens the datastore.
+func open(cfg *Config) (datastore.Store, error) {
+	if cfg.Datastore == Kubernetes {
+		to, err := kube.AgentConfig(cfg.Kubeconfig)
+		if err != nil {
+			return nil, err
+		}
+		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log})
+	}
+	validator, err := validate.New()
+	if err != nil {
+		return nil, fmt.Errorf("preparing validation: %w", err)
+	}
+	return dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log, Validator: validator})
 }
 
 // check looks for what the agent cannot do without; what may pass is only logged.
@@ -152,6 +173,9 @@ func (a *Agent) run(ctx context.Context, store datastore.Store, socket net.Liste
 	g.Go(func() error { a.heartbeat(ctx, manager); return nil })
 	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error { a.counting.run(ctx); return nil })
+	if c, ok := store.(cluster); ok {
+		g.Go(func() error { a.reportCluster(ctx, c); return nil })
+	}
 	g.Go(func() error {
 		return store.Run(ctx, func(s datastore.State) {
 			a.resources.set(s)

@@ -18,7 +18,8 @@ type Status struct {
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
 
-	Dir       string                  `json:"dir"`
+	Dir       string                  `json:"dir,omitempty"` // absent in a cluster
+	API       *APIStatus              `json:"api,omitempty"` // absent without a cluster
 	Drivers   []reconcile.DriverState `json:"drivers"`
 	Resources ResourceStatus          `json:"resources"`
 	NAT       *NATStatus              `json:"nat,omitempty"`       // absent before the first plan
@@ -39,6 +40,18 @@ type Status struct {
 	Examined  time.Time          `json:"examined,omitzero"`   // absent before the first examination
 	Conntrack *ConntrackStatus   `json:"conntrack,omitempty"` // absent where it could not be read
 	Ports     *diagnose.Ports    `json:"ports,omitempty"`     // likewise; counted once a minute
+}
+
+// APIStatus is how the API server answers.
+type APIStatus struct {
+	Server string `json:"server"`
+	// Heard is when it was last heard of, which is about once a minute where nothing changes; absent: never since the
+	// agent started.
+	Heard time.Time `json:"heard,omitzero"`
+	// Lost is since when it does not answer, and Error why; both are absent while it does. What was last heard stays in
+	// force.
+	Lost  time.Time `json:"lost,omitzero"`
+	Error string    `json:"error,omitempty"`
 }
 
 // ConntrackStatus is how full the kernel's connection tracking is, and what it dropped.

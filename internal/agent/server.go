@@ -80,7 +80,7 @@ func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
 		status.Warnings = append(status.Warnings, model.Fault{Message: err.Error()})
 	}
 	if looked != nil {
-		status.Warnings = append(status.Warnings, model.Fault{File: a.cfg.Dir, Message: "the agent is busy reading the manifests; a change that was just made may not be in this status yet"})
+		status.Warnings = append(status.Warnings, model.Fault{File: a.store.Contact().Where, Message: "the agent is busy reading the manifests; a change that was just made may not be in this status yet"})
 	}
 	reply(w, status)
 }
@@ -136,7 +136,7 @@ func (a *Agent) missing(objects []ObjectDigest) string {
 	}
 	for _, o := range objects {
 		if !held.Holds(o.Kind, o.Name, o.Digest) {
-			return fmt.Sprintf("the agent has not taken up this change of %s %q yet; it watches %s", o.Kind, o.Name, a.cfg.Dir)
+			return fmt.Sprintf("the agent has not taken up this change of %s %q yet; it watches %s", o.Kind, o.Name, a.store.Contact().Where)
 		}
 	}
 	_, reason := ready(s, held)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -19,12 +20,13 @@ import (
 func (a *Agent) status(ctx context.Context) (*Status, error) {
 	loop, _ := a.loop.State()
 	held := a.resources.get()
-	out := &Status{Node: a.cfg.NodeName, Version: a.cfg.Version, Dir: a.cfg.Dir, Drivers: loop.Drivers, Pools: []PoolStatus{}, Faults: []model.Fault{}, Pending: []string{}, Warnings: []model.Fault{}}
+	out := &Status{Node: a.cfg.NodeName, Version: a.cfg.Version, Drivers: loop.Drivers, Pools: []PoolStatus{}, Faults: []model.Fault{}, Pending: []string{}, Warnings: []model.Fault{}}
 	out.Ready, out.Reason = ready(loop, held)
 	a.addDiagnosis(out)
 	out.Faults = append(out.Faults, held.Faults...)
 	out.Pending = append(out.Pending, held.Pending...)
 	out.Warnings = append(out.Warnings, held.Warnings...)
+	a.addContact(out)
 	if loop.Plan != nil {
 		out.NAT = natStatus(&loop.Plan.NAT)
 		out.Flows = a.flowsStatus(loop.Plan.NAT.ExistingFlows)
@@ -45,6 +47,29 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 	return out, err
 }
 
+// lostAfter is how long an API server must not answer before that is a warning.
+const lostAfter = 10 * time.Second
+
+// addContact says how the agent stands with what it reads.
+func (a *Agent) addContact(s *Status) {
+	c := a.store.Contact()
+	if a.cfg.Datastore != Kubernetes {
+		s.Dir = c.Where
+		return
+	}
+	s.API = &APIStatus{Server: c.Where, Heard: c.Heard, Lost: c.Lost, Error: c.Error}
+	s.Warnings = append(s.Warnings, c.Problems...)
+	if c.Lost.IsZero() || time.Since(c.Lost) < lostAfter {
+		return
+	}
+	view := "what was saved before the agent started is in force"
+	if !c.Heard.IsZero() {
+		view = fmt.Sprintf("the view of %s ago is in force", time.Since(c.Heard).Round(time.Second))
+	}
+	s.Warnings = append(s.Warnings, model.Fault{Message: fmt.Sprintf("the API server %s does not answer since %s, and %s: %s",
+		c.Where, c.Lost.UTC().Format(time.RFC3339), view, c.Error)})
+}
+
 // readCounts reads what the kernel has counted; with an error, parts are as last read.
 func (a *Agent) readCounts(ctx context.Context) (counts, error) {
 	pools, err := a.nft.Counters(ctx)
@@ -58,7 +83,7 @@ func (a *Agent) readCounts(ctx context.Context) (counts, error) {
 // ready says whether the kernel holds the newest plan, and if not why.
 func ready(loop reconcile.State, held datastore.State) (bool, string) {
 	if loop.Version < held.Version {
-		return false, "the agent has read newer manifests and is about to apply them"
+		return false, "the agent has read newer resources and is about to apply them"
 	}
 	return loop.Ready()
 }

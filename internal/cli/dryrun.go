@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nft"
@@ -17,15 +18,15 @@ import (
 
 // dryRun says what an agent on this node would change in the kernel by the manifests as they are, and
 // changes nothing. Its error is errDiffers if there is something to change.
-func dryRun(cmd *cobra.Command, path, node, output string) error {
-	loaded, err := loadDir(path)
+func dryRun(cmd *cobra.Command, g *global, node, output string) error {
+	loaded, err := g.load(cmd.Context())
 	if err != nil {
 		return err
 	}
 	for _, f := range loaded.Faults {
 		fmt.Fprintln(cmd.ErrOrStderr(), "sallyport: "+f.String())
 	}
-	if len(loaded.Faults) > 0 {
+	if len(loaded.Faults) > 0 && g.datastore != string(agent.Kubernetes) {
 		return errors.New("there are faulty manifests: an agent would change nothing before they are mended")
 	}
 	interfaces, err := hostaddr.List()

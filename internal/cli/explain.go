@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,12 +38,13 @@ func explainCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain SRC DST",
 		Short: "Say what happens to a connection from SRC to DST, and which pool decides",
-		Long: `Say whether a connection that SRC opens to DST is translated, and why. It reads the manifests and needs
-neither an agent nor root; where an agent answers, it adds whether the kernel holds the same.
+		Long: `Say whether a connection that SRC opens to DST is translated, and why. It reads the manifests or, with
+--datastore kubernetes, the API of a cluster, and needs neither an agent nor root; where an agent answers, it adds
+whether the kernel holds the same.
 
 DST is the address after any service translation. Without --out-interface, an interface that
 outInterfaces covers is assumed. For another node than this one, the node's own addresses are those of
-its Node manifest.`,
+its Node.`,
 		Example: "  sallyport explain 10.244.1.10 198.51.100.7\n  sallyport explain 10.244.1.10 198.51.100.7 --proto udp --dport 53 -o json",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -68,6 +70,7 @@ its Node manifest.`,
 	cmd.Flags().Uint16Var(&dport, "dport", 0, "destination port")
 	cmd.Flags().StringVar(&outInterface, "out-interface", "", "interface by which the connection leaves")
 	cmd.Flags().StringVar(&node, "node-name", "", "node that hosts SRC (default: this one, by its host name)")
+	datastoreFlags(cmd, g)
 	outputFlag(cmd, &output, "json")
 	must(cmd.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp", "sctp", "icmp"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
@@ -129,11 +132,11 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 	if err != nil {
 		return explanation{}, nil, err
 	}
-	loaded, err := loadDir(g.dir)
+	loaded, err := g.load(ctx)
 	if err != nil {
 		return explanation{}, nil, err
 	}
-	if len(loaded.Faults) > 0 {
+	if len(loaded.Faults) > 0 && g.datastore != string(agent.Kubernetes) {
 		for _, f := range loaded.Faults {
 			fmt.Fprintln(warn, "sallyport: "+f.String())
 		}
@@ -144,6 +147,9 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 			return explanation{}, nil, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): mend them first", agentErr)
 		}
 		return explanation{running.Verdict, &agentView{running.Ready, running.Reason}}, nil, nil
+	}
+	if node == "" && running == nil && g.datastore == string(agent.Kubernetes) && !isNode(loaded.Snapshot.Nodes, local.Name) {
+		return explanation{}, nil, fmt.Errorf("this machine, %s, is no node of the cluster: say with --node-name which one hosts %s", local.Name, f.Source)
 	}
 	if !here {
 		local.Interfaces = declared(loaded.Snapshot.Nodes, local.Name)
@@ -170,6 +176,10 @@ func localOf(name string, running *agent.ExplainResponse) (local model.Local, he
 	}
 	addrs, err := hostaddr.List()
 	return model.Local{Name: own, Interfaces: addrs}, true, err
+}
+
+func isNode(nodes []model.Node, name string) bool {
+	return slices.ContainsFunc(nodes, func(n model.Node) bool { return n.Name == name })
 }
 
 func declared(nodes []model.Node, name string) []netip.Prefix {

@@ -17,9 +17,8 @@ import (
 
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
-	"github.com/sallyport/sallyport/internal/validate"
 )
 
 // resource is one kind as the command line knows it.
@@ -32,9 +31,9 @@ type resource struct {
 // resources are the kinds that a directory may hold.
 func resources() []resource {
 	return []resource{
-		{dir.KindIPPool, "ippool.projectcalico.org", []string{"ippools", "ippool", "ipp", "pools", "pool"}},
-		{dir.KindNATConfiguration, "natconfiguration.sallyport.dev", []string{"natconfigurations", "natconfiguration", "natconfig", "nat"}},
-		{dir.KindNode, "node", []string{"nodes", "node", "no"}},
+		{datastore.KindIPPool, "ippool.projectcalico.org", []string{"ippools", "ippool", "ipp", "pools", "pool"}},
+		{datastore.KindNATConfiguration, "natconfiguration.sallyport.dev", []string{"natconfigurations", "natconfiguration", "natconfig", "nat"}},
+		{datastore.KindNode, "node", []string{"nodes", "node", "no"}},
 	}
 }
 
@@ -55,7 +54,7 @@ func findResource(name string) (resource, error) {
 func fits(r resource, name string) bool {
 	_, group, _ := strings.Cut(strings.ToLower(name), ".")
 	_, want, _ := strings.Cut(r.full, ".")
-	return want != "" && (group == want || r.kind == dir.KindIPPool && group == "crd.projectcalico.org")
+	return want != "" && (group == want || r.kind == datastore.KindIPPool && group == "crd.projectcalico.org")
 }
 
 // fullName is how kubectl names an object of a kind.
@@ -68,22 +67,13 @@ func fullName(kind, name string) string {
 	return strings.ToLower(kind) + "/" + name
 }
 
-// loadDir reads and validates the manifests as they stand now.
-func loadDir(path string) (*dir.Loaded, error) {
-	v, err := validate.New()
-	if err != nil {
-		return nil, err
-	}
-	return dir.Load(path, v)
-}
-
 func getCommand(g *global) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME...]",
-		Short: "List what the manifests declare",
-		Long: `List what the manifests declare, as they stand now, with the condition of each pool. Faulty manifests are
-reported on standard error, and the exit code is 1 if there are any.
+		Short: "List what the manifests, or the API of a cluster, declare",
+		Long: `List what the manifests or, with --datastore kubernetes, the API of a cluster declare, as it stands now, with
+the condition of each pool. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
 
 KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 		Example:           "  sallyport get pools\n  sallyport get ippool private -o yaml",
@@ -97,7 +87,7 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 			if err != nil {
 				return err
 			}
-			l, err := loadDir(g.dir)
+			l, err := g.load(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -110,7 +100,7 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 				return err
 			}
 			for _, name := range missing {
-				fmt.Fprintf(cmd.ErrOrStderr(), "sallyport: %s was not found in %s\n", fullName(r.kind, name), g.dir)
+				fmt.Fprintf(cmd.ErrOrStderr(), "sallyport: %s was not found in %s\n", fullName(r.kind, name), g.source())
 			}
 			if len(l.Faults) > 0 || len(missing) > 0 {
 				return errSilent
@@ -118,6 +108,7 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 			return nil
 		},
 	}
+	datastoreFlags(cmd, g)
 	outputFlag(cmd, &output, "wide", "yaml", "json", "name")
 	return cmd
 }
@@ -128,11 +119,11 @@ const agentPatience = 5 * time.Second
 
 // conditionsOf are the pools' conditions as they follow from the manifests, and where an agent reads the same
 // directory and has read the same pool, as it says: it knows which pool came first.
-func conditionsOf(ctx context.Context, g *global, l *dir.Loaded) map[string]compile.Condition {
+func conditionsOf(ctx context.Context, g *global, l *datastore.Loaded) map[string]compile.Condition {
 	ctx, cancel := context.WithTimeout(ctx, agentPatience)
 	defer cancel()
 	s, err := g.client().Status(ctx)
-	if err != nil || !sameFile(s.Dir, g.dir) {
+	if err != nil || g.datastore == string(agent.Kubernetes) || !sameFile(s.Dir, g.dir) {
 		return l.Conditions
 	}
 	out := maps.Clone(l.Conditions)
@@ -154,21 +145,21 @@ func sameFile(a, b string) bool {
 }
 
 // choose picks the objects of a kind, all of them where no name is given.
-func choose(l *dir.Loaded, r resource, names []string) (chosen []dir.Object, missing []string) {
+func choose(l *datastore.Loaded, r resource, names []string) (chosen []datastore.Object, missing []string) {
 	for _, o := range l.Objects {
 		if o.Kind == r.kind && (len(names) == 0 || slices.Contains(names, o.Name)) {
 			chosen = append(chosen, o)
 		}
 	}
 	for _, n := range names {
-		if !slices.ContainsFunc(chosen, func(o dir.Object) bool { return o.Name == n }) {
+		if !slices.ContainsFunc(chosen, func(o datastore.Object) bool { return o.Name == n }) {
 			missing = append(missing, n)
 		}
 	}
 	return chosen, missing
 }
 
-func printObjects(w io.Writer, l *dir.Loaded, r resource, objects []dir.Object, output string, single bool) error {
+func printObjects(w io.Writer, l *datastore.Loaded, r resource, objects []datastore.Object, output string, single bool) error {
 	switch output {
 	case "name":
 		for _, o := range objects {
@@ -186,14 +177,14 @@ func printObjects(w io.Writer, l *dir.Loaded, r resource, objects []dir.Object, 
 }
 
 // printDocuments prints one object as itself, and several as a List, as kubectl does.
-func printDocuments(w io.Writer, l *dir.Loaded, objects []dir.Object, output string, single bool) error {
+func printDocuments(w io.Writer, l *datastore.Loaded, objects []datastore.Object, output string, single bool) error {
 	items := make([]any, 0, len(objects))
 	for _, o := range objects {
 		m, err := o.Map()
 		if err != nil {
 			return err
 		}
-		if c, ok := l.Conditions[o.Name]; ok && o.Kind == dir.KindIPPool {
+		if c, ok := l.Conditions[o.Name]; ok && o.Kind == datastore.KindIPPool {
 			m["status"] = map[string]any{"conditions": []any{conditionObject(c)}}
 		}
 		items = append(items, m)
@@ -224,16 +215,16 @@ func conditionObject(c compile.Condition) map[string]any {
 	return map[string]any{"type": "Allocatable", "status": status, "reason": c.Reason, "message": c.Message}
 }
 
-func printTable(w io.Writer, l *dir.Loaded, r resource, objects []dir.Object, wide bool) error {
+func printTable(w io.Writer, l *datastore.Loaded, r resource, objects []datastore.Object, wide bool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	named := map[string]bool{}
 	for _, o := range objects {
 		named[o.Name] = true
 	}
 	switch r.kind {
-	case dir.KindIPPool:
+	case datastore.KindIPPool:
 		tablePools(t, l, named, wide)
-	case dir.KindNATConfiguration:
+	case datastore.KindNATConfiguration:
 		tableNAT(t, l, named, wide)
 	default:
 		tableNodes(t, l, named, wide)
@@ -241,7 +232,7 @@ func printTable(w io.Writer, l *dir.Loaded, r resource, objects []dir.Object, wi
 	return t.Flush()
 }
 
-func tablePools(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
+func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool) {
 	fmt.Fprint(w, "NAME\tCIDR\tNATOUTGOING\tDISABLED\tALLOCATABLE")
 	if wide {
 		fmt.Fprint(w, "\tVXLAN\tIPIP\tBLOCKSIZE\tNODES\tNAMESPACES\tMESSAGE")
@@ -261,7 +252,7 @@ func tablePools(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
 	}
 }
 
-func tableNAT(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
+func tableNAT(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool) {
 	fmt.Fprint(w, "NAME\tPRIORITY\tNODES\tEXCLUSIONS\tADDRESSES\tPORTS")
 	if wide {
 		fmt.Fprint(w, "\tPORTALLOCATION\tEXISTINGFLOWS\tOUTINTERFACES\tLEAKGUARD")
@@ -280,7 +271,7 @@ func tableNAT(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
 	}
 }
 
-func tableNodes(w io.Writer, l *dir.Loaded, named map[string]bool, wide bool) {
+func tableNodes(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool) {
 	fmt.Fprint(w, "NAME\tADDRESSES")
 	if wide {
 		fmt.Fprint(w, "\tLABELS")
@@ -332,7 +323,7 @@ func list[T any](vs []T) string {
 
 // completeObjects completes a kind, and then names of it.
 func completeObjects(g *global) cobra.CompletionFunc {
-	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		var out []string
 		if len(args) == 0 {
 			for _, r := range resources() {
@@ -344,7 +335,7 @@ func completeObjects(g *global) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		l, err := loadDir(g.dir)
+		l, err := g.load(cmd.Context())
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

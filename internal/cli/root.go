@@ -57,10 +57,13 @@ func execute(ctx context.Context, root *cobra.Command) int {
 	return 1
 }
 
-// global are the flags that every command knows.
+// global are the flags that every command knows, and those of several.
 type global struct {
 	dir    string
 	socket string
+
+	datastore  string
+	kubeconfig string
 }
 
 func (g *global) client() *agent.Client { return agent.NewClient(g.socket) }

@@ -19,15 +19,19 @@ func runCommand(g *global) *cobra.Command {
 	var dry bool
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "Run the agent: keep this node's kernel equal to the manifests",
-		Long: `Run the agent of this node. It watches the directory of manifests, programs the kernel and repairs it,
-and answers on its socket. Stopping it leaves the rules in place; "sallyport cleanup" removes them.
+		Short: "Run the agent: keep this node's kernel equal to the pools and settings",
+		Long: `Run the agent of this node. It watches the directory of manifests or, with --datastore kubernetes, the
+API of a cluster; programs the kernel and repairs it, and answers on its socket. Stopping it leaves the rules
+in place; "sallyport cleanup" removes them.
 
-The node's name selects the NATConfigurations and the Node manifest that are meant for it.
+The node's name selects the NATConfigurations and the Node that are meant for it.
+
+In a cluster the agent reaches the API server as the pod that it runs in, or by --kubeconfig. While it cannot, the
+last good view stays in force, also after a restart.
 
 With --dry-run it says what it would change in the kernel, and ends: with exit code 0 if there is nothing to
 change, 2 if there is, and 1 after an error. An agent that runs is not disturbed.`,
-		Example: "  sallyport run\n  sallyport run --dry-run --dir /tmp/new-manifests",
+		Example: "  sallyport run\n  sallyport run --dry-run --dir /tmp/new-manifests\n  sallyport run --datastore kubernetes --kubeconfig /etc/sallyport/kubeconfig",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "", "json"); err != nil {
@@ -40,17 +44,22 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 			if err != nil {
 				return err
 			}
+			if err := g.checkDatastore(); err != nil {
+				return err
+			}
 			cfg.Dir, cfg.Socket, cfg.Log = g.dir, g.socket, log
+			cfg.Datastore, cfg.Kubeconfig = agent.Datastore(g.datastore), g.kubeconfig
 			if cfg.NodeName, err = nodeName(cfg.NodeName); err != nil {
 				return err
 			}
 			if dry {
-				return dryRun(cmd, g.dir, cfg.NodeName, output)
+				return dryRun(cmd, g, cfg.NodeName, output)
 			}
 			return agent.Run(cmd.Context(), cfg)
 		},
 	}
-	cmd.Flags().StringVar(&cfg.NodeName, "node-name", "", "name of this node (default: the host name)")
+	datastoreFlags(cmd, g)
+	cmd.Flags().StringVar(&cfg.NodeName, "node-name", os.Getenv(nodeVariable), "name of this node (environment: "+nodeVariable+"; default: the host name)")
 	cmd.Flags().StringVar(&cfg.StateDir, "state-dir", defaultStateDir, "directory for the last good state")
 	cmd.Flags().StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9470", "host:port for /healthz, /readyz and /metrics; empty for none")
 	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
@@ -62,6 +71,9 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
 }
+
+// nodeVariable holds the name of this node, where a pod's manifest puts it.
+const nodeVariable = "NODE_NAME"
 
 // nodeName is the name given, or else the host's, as Kubernetes names nodes: in lower case.
 func nodeName(given string) (string, error) {

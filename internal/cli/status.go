@@ -106,7 +106,12 @@ func printStatus(w io.Writer, s *agent.Status) error {
 // printCondition prints all but the pools.
 func printCondition(w io.Writer, s *agent.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "Node:\t%s\nReady:\t%s\nManifests:\t%s: %s\n", s.Node, readiness(s), s.Dir, counted(s.Resources))
+	fmt.Fprintf(t, "Node:\t%s\nReady:\t%s\n", s.Node, readiness(s))
+	if s.API != nil {
+		fmt.Fprintf(t, "API server:\t%s: %s\nResources:\t%s\n", s.API.Server, contact(s.API), counted(s.Resources))
+	} else {
+		fmt.Fprintf(t, "Manifests:\t%s: %s\n", s.Dir, counted(s.Resources))
+	}
 	if n := s.NAT; n != nil {
 		fmt.Fprintf(t, "Translates:\t%d source ranges, %d exempt ranges, %s\n", n.SourceRanges, n.ExemptRanges, target(n))
 	}
@@ -148,11 +153,29 @@ func printFirst(w io.Writer, heading string, faults []model.Fault, most int) {
 	}
 }
 
+// contact says in words how an API server answers.
+func contact(a *agent.APIStatus) string {
+	switch {
+	case a.Heard.IsZero() && a.Error == "":
+		return "not heard of yet"
+	case a.Heard.IsZero():
+		return "NOT REACHED since the agent started: " + a.Error
+	case !a.Lost.IsZero():
+		return fmt.Sprintf("NOT REACHED, heard of last %s ago: %s", time.Since(a.Heard).Round(time.Second), a.Error)
+	default:
+		return fmt.Sprintf("answers, heard of last %s ago", time.Since(a.Heard).Round(time.Second))
+	}
+}
+
 // readiness says in words what the kernel holds.
 func readiness(s *agent.Status) string {
 	switch {
 	case !s.Ready:
 		return "NO: " + s.Reason
+	case s.API != nil && len(s.Faults) > 0:
+		return "yes, with an old view: the kernel was read back and equals the last good one"
+	case s.API != nil:
+		return "yes: the kernel was read back and equals the API as it was heard"
 	case len(s.Faults) > 0:
 		return "yes, with old manifests: the kernel was read back and equals the last good state"
 	case len(s.Pending) > 0:

@@ -63,7 +63,7 @@ func (s State) Holds(kind, name, digest string) bool {
 // numbers that grow with each change of any object of the kind; 0: there was none.
 type Followed struct {
 	Seen    uint64 // the highest that an object has
-	Changed uint64 // the highest by which something changed that the node goes by
+	Changed uint64 // the highest by which more changed than a status, as far as it was watched
 }
 
 // Exception is an object that is not in force as it is.
@@ -76,8 +76,8 @@ type Exception struct {
 // Self is what a node knows of its own Node object.
 type Self struct {
 	UID string
-	// Tainted says that the node has the start-up taint.
-	Tainted bool
+	// Taints is where the start-up taint stands among the node's taints, the last one first; empty: it does not.
+	Taints []int
 }
 
 // Contact is how a store stands with what it reads.
@@ -89,4 +89,6 @@ type Contact struct {
 	// Lost is since when it does not answer, and Error why; zero and empty: it does.
 	Lost  time.Time
 	Error string
+	// Problems are what it refuses.
+	Problems []model.Fault
 }

@@ -1,0 +1,205 @@
+package agent
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	"github.com/sallyport/sallyport/internal/datastore"
+)
+
+// cluster is where an agent says how its node stands.
+type cluster interface {
+	Report(ctx context.Context, nodeUID string, status v1alpha1.NodeStatusStatus) error
+	Nodes(ctx context.Context) (int, error)
+	Untaint(ctx context.Context, at []int) error
+}
+
+// Bounds of a NodeStatus, as its definition has them.
+const (
+	maxExceptions  = 50
+	maxWarnings    = 10
+	maxReason      = 1024
+	maxExplanation = 512
+	maxVersion     = 128
+)
+
+// countEvery is the time between two looks at how many nodes there are.
+const countEvery = time.Hour
+
+// reporter writes how the node stands into the API.
+type reporter struct {
+	agent   *Agent
+	cluster cluster
+	pacing  pacing
+
+	unready   time.Time // since when the node is; zero: it is not
+	counted   time.Time
+	untaintAt time.Time
+	complaint string // the last that was logged
+}
+
+// reportCluster reports until the context ends. What it cannot write stays to be written; nothing else depends on it.
+func (a *Agent) reportCluster(ctx context.Context, c cluster) {
+	r := &reporter{agent: a, cluster: c, pacing: pacing{nodes: 1}}
+	for ctx.Err() == nil {
+		_, changed := a.loop.State()
+		read := a.resources.changed()
+		next := r.step(ctx, time.Now())
+		t := time.NewTimer(time.Until(next))
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-read:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// step does what is due, and says when there is more to do without any news.
+func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
+	held := r.agent.resources.get()
+	r.untaint(ctx, now, held.Self)
+	want := r.wanted(now, held)
+	next := now.Add(countEvery)
+	if !r.unready.IsZero() && want.status.Ready {
+		next = r.unready.Add(unreadyAfter)
+	}
+	due := r.pacing.plan(now, want)
+	if now.Before(due) {
+		return earlier(next, due)
+	}
+	if now.Sub(r.counted) > countEvery {
+		if n, err := r.cluster.Nodes(ctx); err == nil {
+			r.pacing.nodes, r.counted = n, now
+		}
+	}
+	err := r.cluster.Report(ctx, want.owner, want.status)
+	if ctx.Err() != nil {
+		return now
+	}
+	r.complain("saying in the API how this node stands failed; it will be tried again", err)
+	r.pacing.wrote(time.Now(), want, err)
+	return earlier(next, r.pacing.plan(time.Now(), want))
+}
+
+// untaint removes the start-up taint once the node is ready.
+func (r *reporter) untaint(ctx context.Context, now time.Time, self datastore.Self) {
+	s, _ := r.agent.loop.State()
+	ready, _ := s.Ready()
+	if !ready || len(self.Taints) == 0 || now.Before(r.untaintAt) {
+		return
+	}
+	r.untaintAt = now.Add(around(10 * time.Second)) // what was removed may be heard of later
+	err := r.cluster.Untaint(ctx, self.Taints)
+	r.complain("removing the start-up taint failed; it will be tried again", err)
+	if err == nil {
+		r.agent.log.Info("the rules stand: the start-up taint of this node was removed")
+	}
+}
+
+// complain logs an error that is not the last one.
+func (r *reporter) complain(what string, err error) {
+	said := ""
+	if err != nil {
+		said = what + err.Error()
+	}
+	if said != r.complaint && err != nil {
+		r.agent.log.Warn(what, "error", err)
+	}
+	r.complaint = said
+}
+
+// wanted is what the API should say of this node.
+func (r *reporter) wanted(now time.Time, held datastore.State) *written {
+	loop, _ := r.agent.loop.State()
+	settled, reason := ready(loop, held)
+	if settled {
+		r.unready = time.Time{}
+	} else if r.unready.IsZero() {
+		r.unready = now
+	}
+	w := &written{owner: held.Self.UID, status: v1alpha1.NodeStatusStatus{Ready: settled, Version: clip(r.agent.cfg.Version, maxVersion), Reason: clip(reason, maxReason)}}
+	last := r.pacing.last
+	if !settled && now.Sub(r.unready) < unreadyAfter && last != nil { // for a moment, maybe: nothing is to be said of it
+		status := last.status
+		return &written{owner: w.owner, status: status}
+	}
+	if settled {
+		w.status.Observed = observed(held, func(f datastore.Followed) uint64 { return f.Seen })
+		w.changed = observed(held, func(f datastore.Followed) uint64 { return f.Changed })
+	} else if last != nil {
+		w.status.Observed = last.status.Observed
+	}
+	if loop.Plan != nil {
+		n := natStatus(&loop.Plan.NAT)
+		w.status.TranslatesTo = slices.Compact([]string{n.To4, n.To6})
+	}
+	w.status.Exceptions, w.status.MoreExceptions = exceptions(held.Exceptions)
+	w.status.Warnings = r.warnings(held)
+	return w
+}
+
+// observed is how far the API was followed, in one respect.
+func observed(held datastore.State, of func(datastore.Followed) uint64) v1alpha1.Observed {
+	text := func(kind string) string {
+		if n := of(held.Followed[kind]); n > 0 {
+			return strconv.FormatUint(n, 10)
+		}
+		return ""
+	}
+	return v1alpha1.Observed{IPPools: text(datastore.KindIPPool), NATConfigurations: text(datastore.KindNATConfiguration)}
+}
+
+// exceptions are the pools that are not held as they are, as many as there is room for, and how many more.
+func exceptions(in []datastore.Exception) (out []v1alpha1.PoolException, more int64) {
+	for _, e := range in {
+		switch {
+		case e.Kind != datastore.KindIPPool:
+		case len(out) == maxExceptions:
+			more++
+		default:
+			out = append(out, v1alpha1.PoolException{Pool: e.Name, Generation: e.Generation, Reason: clip(e.Reason, maxExplanation)})
+		}
+	}
+	return out, more
+}
+
+// warnings are what is wrong without holding anything back, without what changes all the time.
+func (r *reporter) warnings(held datastore.State) []string {
+	var out []string
+	add := func(s string) {
+		if s = clip(s, maxExplanation); len(out) < maxWarnings && !slices.Contains(out, s) {
+			out = append(out, s)
+		}
+	}
+	for _, p := range r.agent.diagnosis.get().report.Problems {
+		add(string(p.Kind) + ": " + p.Object)
+	}
+	for _, f := range held.Faults {
+		add(f.String())
+	}
+	for _, f := range held.Warnings {
+		add(f.String())
+	}
+	return out
+}
+
+// clip shortens a text to a number of characters at most.
+func clip(s string, most int) string {
+	runes := []rune(s)
+	if len(runes) <= most {
+		return s
+	}
+	return string(runes[:most-3]) + "..."
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}

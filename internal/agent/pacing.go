@@ -1,0 +1,115 @@
+package agent
+
+import (
+	"math/rand/v2"
+	"reflect"
+	"time"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+)
+
+// How soon a node's status is written. What differs is written within a time that grows with the cluster, so that
+// all of it makes about writesPerSecond writes a second after a change that is everybody's; how far the API was
+// followed alone, much later; and all of it anew now and then, in case that somebody else has changed it.
+const (
+	writesPerSecond = 100
+	followAfter     = time.Minute
+	followPerNode   = 100 * time.Millisecond
+	refreshAfter    = time.Hour
+	retryMin        = time.Second
+	retryMax        = 5 * time.Minute
+	// unreadyAfter is how long a node must be unready before it says so: each change makes it so for a moment.
+	unreadyAfter = 3 * time.Second
+)
+
+// written is a status as it was written, or is to be.
+type written struct {
+	owner   string // the UID of the Node
+	status  v1alpha1.NodeStatusStatus
+	changed v1alpha1.Observed // as far as objects changed that the node goes by
+}
+
+// urgency says how soon something is to be written.
+type urgency int
+
+const (
+	idle urgency = iota
+	refresh
+	follow
+	soon
+)
+
+// pacing decides when a status is written. It is for one goroutine.
+type pacing struct {
+	nodes int // about how many there are
+	last  *written
+	due   time.Time
+	as    urgency       // why then
+	pause time.Duration // after a failure; 0: there was none
+}
+
+// plan returns when what is wanted should be written.
+func (p *pacing) plan(now time.Time, want *written) time.Time {
+	u := p.urgency(want)
+	if p.pause > 0 || u == p.as && !p.due.IsZero() {
+		return p.due
+	}
+	if u < p.as && p.as != idle && !p.due.IsZero() && u != refresh {
+		return p.due
+	}
+	p.as = u
+	switch u {
+	case soon:
+		p.due = now.Add(chance(time.Duration(p.nodes) * time.Second / writesPerSecond))
+	case follow:
+		p.due = now.Add(around(followAfter + time.Duration(p.nodes)*followPerNode))
+	default:
+		p.due = now.Add(around(refreshAfter))
+	}
+	return p.due
+}
+
+// urgency says how soon what is wanted should be written.
+func (p *pacing) urgency(want *written) urgency {
+	if p.last == nil {
+		return soon
+	}
+	a, b := p.last.status, want.status
+	seen, held := b.Observed, a.Observed
+	a.Observed, b.Observed = v1alpha1.Observed{}, v1alpha1.Observed{}
+	switch {
+	case p.last.owner != want.owner || !reflect.DeepEqual(a, b),
+		later(want.changed.IPPools, held.IPPools), later(want.changed.NATConfigurations, held.NATConfigurations):
+		return soon
+	case seen != held:
+		return follow
+	default:
+		return refresh
+	}
+}
+
+// wrote notes how a write went.
+func (p *pacing) wrote(now time.Time, w *written, err error) {
+	if err != nil {
+		p.pause = min(max(2*p.pause, retryMin), retryMax)
+		p.due = now.Add(around(p.pause))
+		return
+	}
+	p.last, p.pause, p.as, p.due = w, 0, idle, time.Time{}
+}
+
+// later says whether one resourceVersion is later than another; both are decimal numbers, or empty.
+func later(a, b string) bool {
+	return len(a) > len(b) || len(a) == len(b) && a > b
+}
+
+// chance is a time up to d.
+func chance(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 0
+	}
+	return rand.N(d)
+}
+
+// around is d, give or take a half.
+func around(d time.Duration) time.Duration { return d/2 + chance(d) }

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/agent"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/datastore/kube"
+	"github.com/sallyport/sallyport/internal/validate"
+)
+
+// datastoreFlags adds the flags that say where resources are read.
+func datastoreFlags(cmd *cobra.Command, g *global) {
+	known := []string{string(agent.Directory), string(agent.Kubernetes)}
+	cmd.Flags().StringVar(&g.datastore, "datastore", string(agent.Directory), "where pools and settings are: directory (--dir), or kubernetes (the API of a cluster)")
+	cmd.Flags().StringVar(&g.kubeconfig, "kubeconfig", "", "file that says how the API server is reached, with --datastore kubernetes")
+	must(cmd.RegisterFlagCompletionFunc("datastore", cobra.FixedCompletions(known, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.MarkFlagFilename("kubeconfig"))
+}
+
+// checkDatastore refuses a datastore that does not exist, and a kubeconfig where none is needed.
+func (g *global) checkDatastore() error {
+	switch agent.Datastore(g.datastore) {
+	case agent.Kubernetes:
+		return nil
+	case agent.Directory:
+		if g.kubeconfig != "" {
+			return fmt.Errorf("--kubeconfig: is for --datastore %s", agent.Kubernetes)
+		}
+		return nil
+	default:
+		return fmt.Errorf("--datastore: %q is neither %s nor %s", g.datastore, agent.Directory, agent.Kubernetes)
+	}
+}
+
+// source names what load reads.
+func (g *global) source() string {
+	if g.datastore == string(agent.Kubernetes) {
+		return "the API of the cluster"
+	}
+	return g.dir
+}
+
+// load reads what is declared now.
+func (g *global) load(ctx context.Context) (*datastore.Loaded, error) {
+	if err := g.checkDatastore(); err != nil {
+		return nil, err
+	}
+	if g.datastore == string(agent.Kubernetes) {
+		cfg, err := kube.UserConfig(g.kubeconfig)
+		if err != nil {
+			return nil, err
+		}
+		return kube.Load(ctx, cfg, buildVersion())
+	}
+	return loadDir(g.dir)
+}
+
+// loadDir reads and validates the manifests as they stand now.
+func loadDir(path string) (*datastore.Loaded, error) {
+	v, err := validate.New()
+	if err != nil {
+		return nil, err
+	}
+	return dir.Load(path, v)
+}

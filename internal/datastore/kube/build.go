@@ -1,0 +1,138 @@
+package kube
+
+import (
+	"encoding/json"
+	"iter"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// add makes c stand for both.
+func (c *changes) add(d changes) {
+	c.keys = append(c.keys, d.keys...)
+	c.differ, c.moves, c.followed = c.differ || d.differ, c.moves || d.moves, c.followed || d.followed
+}
+
+// apply puts the views in force, as far as they have changed, and saves them.
+func (s *Store) apply(c changes) {
+	s.stale = s.stale || c.followed
+	if !s.complete() {
+		return
+	}
+	first := s.snapshot == nil
+	if c.differ || first {
+		s.build(c)
+	}
+	if len(c.keys) > 0 || first {
+		s.saver.Add(s.kept(c.keys), s.keptAll())
+		s.saver.Wake()
+	}
+}
+
+// build puts the views in force.
+func (s *Store) build(c changes) {
+	first := s.snapshot == nil
+	s.snapshot = &model.Snapshot{
+		Pools:             values[model.Pool](s.pools.entries()),
+		NATConfigurations: values[model.NATConfiguration](s.nat.entries()),
+		Nodes:             values[model.Node](s.nodes()),
+	}
+	if c.moves || first {
+		s.conditions = compile.Allocatable(s.snapshot.Pools)
+	}
+	s.number++
+	s.stale = true
+	s.log.Info("resources changed", "version", s.number, "changed", len(c.keys), "pools", len(s.snapshot.Pools),
+		"nat-configurations", len(s.snapshot.NATConfigurations), "nodes", len(s.snapshot.Nodes))
+}
+
+// nodes are this node and those others that matter, by name.
+func (s *Store) nodes() []*entry {
+	self := s.self.force[s.node]
+	if self == nil {
+		return s.others.entries()
+	}
+	out := slices.Clone(s.others.entries())
+	at, _ := slices.BinarySearchFunc(out, self, func(a, b *entry) int { return strings.Compare(a.Name, b.Name) })
+	return slices.Insert(out, at, self)
+}
+
+func values[T any](entries []*entry) []T {
+	out := make([]T, len(entries))
+	for i, e := range entries {
+		out[i] = e.value.(T)
+	}
+	return out
+}
+
+// kept are objects as they are saved; nil for those that are not in force.
+func (s *Store) kept(keys []datastore.Key) iter.Seq2[datastore.Key, []byte] {
+	return func(yield func(datastore.Key, []byte) bool) {
+		for _, key := range keys {
+			var b []byte
+			if e := s.find(key); e != nil {
+				b = e.json
+			}
+			if !yield(key, b) {
+				return
+			}
+		}
+	}
+}
+
+// keptAll is everything in force as it is saved. It stays as it is.
+func (s *Store) keptAll() iter.Seq2[datastore.Key, []byte] {
+	all := slices.Concat(s.pools.entries(), s.nat.entries(), s.nodes(), s.definitions())
+	return func(yield func(datastore.Key, []byte) bool) {
+		for _, e := range all {
+			if !yield(e.key(), e.json) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Store) find(key datastore.Key) *entry {
+	switch key.Kind {
+	case datastore.KindIPPool:
+		return s.pools.force[key.Name]
+	case datastore.KindNATConfiguration:
+		return s.nat.force[key.Name]
+	case kindDefinition:
+		for _, e := range s.definitions() {
+			if e.Name == key.Name {
+				return e
+			}
+		}
+		return nil
+	}
+	if key.Name == s.node {
+		return s.self.force[key.Name]
+	}
+	return s.others.force[key.Name]
+}
+
+// definitions are entries that remember by which definitions the views were made.
+func (s *Store) definitions() []*entry {
+	var out []*entry
+	for _, k := range s.kinds() {
+		if k.uid == "" {
+			continue
+		}
+		b, err := json.Marshal(kept{Kind: kindDefinition, Metadata: keptMeta{Name: k.kind, UID: types.UID(k.uid)}})
+		if err != nil {
+			continue // text always encodes
+		}
+		e := &entry{ObjectMeta: metav1.ObjectMeta{Name: k.kind, UID: types.UID(k.uid)}, json: b}
+		e.Kind = kindDefinition
+		out = append(out, e)
+	}
+	return out
+}

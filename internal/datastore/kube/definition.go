@@ -1,0 +1,115 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/skew"
+)
+
+var (
+	definitionVersion = schema.GroupVersion{Group: "apiextensions.k8s.io", Version: "v1"}
+	apiServiceVersion = schema.GroupVersion{Group: "apiregistration.k8s.io", Version: "v1"}
+)
+
+// VersionAnnotation stands on the CustomResourceDefinitions that are ours, with the version of Sallyport that
+// they come from.
+const VersionAnnotation = "sallyport.dev/version"
+
+// definitionPatience bounds a question about definitions.
+const definitionPatience = 10 * time.Second
+
+// definition is where a kind is served, and by which CustomResourceDefinition.
+type definition struct {
+	version  schema.GroupVersion
+	uid      string
+	ours     string // the version that ours is annotated with; empty for somebody else's
+	deleting bool
+}
+
+// missingError says that no definition serves a kind.
+type missingError struct{ kind string }
+
+func (e *missingError) Error() string {
+	return fmt.Sprintf("no CustomResourceDefinition serves %ss: install those of Sallyport", e.kind)
+}
+
+// locate finds where a kind is served: a *missingError says nowhere, and a *skew.Error that its definition is not
+// one for this version of the program.
+func (a *api) locate(ctx context.Context, kind, mine string) (*definition, error) {
+	ctx, cancel := context.WithTimeout(ctx, definitionPatience)
+	defer cancel()
+	d, err := a.locateServed(ctx, kind)
+	if err != nil {
+		return nil, err
+	}
+	if err := skew.Check("the CustomResourceDefinition of "+kind, d.ours, mine); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (a *api) locateServed(ctx context.Context, kind string) (*definition, error) {
+	if kind == datastore.KindNATConfiguration {
+		return a.served(ctx, kind, pathNAT, v1alpha1.GroupVersion())
+	}
+	d, err := a.served(ctx, kind, pathPools, apiv3.GroupVersion())
+	if err != nil && !isMissing(err) {
+		return nil, err
+	}
+	if err == nil {
+		aggregated, err := a.aggregated(ctx)
+		if err != nil || !aggregated {
+			return d, err
+		}
+	}
+	return a.served(ctx, kind, pathPools, legacyVersion)
+}
+
+// served asks for the definition of a resource, which must serve a version.
+func (a *api) served(ctx context.Context, kind, plural string, version schema.GroupVersion) (*definition, error) {
+	name := plural + "." + version.Group
+	var crd unstructured.Unstructured
+	crd.SetGroupVersionKind(definitionVersion.WithKind("CustomResourceDefinition"))
+	err := a.client.Get(ctx, client.ObjectKey{Name: name}, &crd)
+	if apierrors.IsNotFound(err) {
+		return nil, &missingError{kind}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking for the CustomResourceDefinition %s: %w", name, err)
+	}
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions") // a server checks its definitions
+	for _, v := range versions {
+		if m, ok := v.(map[string]any); ok && m["name"] == version.Version && m["served"] == true {
+			return &definition{version: version, uid: string(crd.GetUID()), ours: crd.GetAnnotations()[VersionAnnotation],
+				deleting: crd.GetDeletionTimestamp() != nil}, nil
+		}
+	}
+	return nil, &missingError{kind}
+}
+
+// aggregated says whether another server than the cluster's own answers for projectcalico.org/v3, as Calico's did
+// before it had definitions.
+func (a *api) aggregated(ctx context.Context) (bool, error) {
+	var s unstructured.Unstructured
+	s.SetGroupVersionKind(apiServiceVersion.WithKind("APIService"))
+	name := apiv3.Version + "." + apiv3.Group
+	err := a.client.Get(ctx, client.ObjectKey{Name: name}, &s)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("asking for the APIService %s: %w", name, err)
+	}
+	_, found, _ := unstructured.NestedMap(s.Object, "spec", "service")
+	return found, nil
+}

@@ -1,0 +1,189 @@
+package kube
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/selector"
+)
+
+// StartupTaint is the key of the taint with which a node may be registered until its agent is ready, so that no pod
+// of another CNI plugin starts before the rules stand.
+const StartupTaint = "sallyport.dev/not-ready"
+
+// entry is an object of the API, as far as it matters here. It is never changed once made.
+type entry struct {
+	metav1.TypeMeta
+	metav1.ObjectMeta // name, UID, resourceVersion, generation and the times alone
+
+	value  any    // a model.Pool, model.NATConfiguration or model.Node; nil where it cannot be used
+	fault  error  // why it cannot be used
+	json   []byte // as it is kept
+	taints []int  // of a node: where the start-up taint stands among its taints, highest first
+}
+
+// DeepCopyObject makes an entry a runtime.Object, for informers; what never changes need not be copied.
+func (e *entry) DeepCopyObject() runtime.Object { return e }
+
+func (e *entry) key() datastore.Key { return datastore.Key{Kind: e.Kind, Name: e.Name} }
+
+// kept is the form in which an object is kept on disk.
+type kept struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Metadata   keptMeta       `json:"metadata"`
+	Spec       any            `json:"spec,omitempty"`
+	Status     map[string]any `json:"status,omitempty"`
+}
+
+type keptMeta struct {
+	Name       string            `json:"name"`
+	UID        types.UID         `json:"uid,omitempty"`
+	Generation int64             `json:"generation,omitempty"`
+	Created    metav1.Time       `json:"creationTimestamp,omitzero"`
+	Deleted    *metav1.Time      `json:"deletionTimestamp,omitempty"`
+	Labels     map[string]string `json:"labels,omitempty"`
+}
+
+// slim makes an entry of an object of the API. What cannot be used is no error: the entry says so.
+func slim(kind string, o metav1.Object) *entry {
+	e := &entry{ObjectMeta: metav1.ObjectMeta{Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Generation: o.GetGeneration(),
+		CreationTimestamp: o.GetCreationTimestamp(), DeletionTimestamp: o.GetDeletionTimestamp()}}
+	e.Kind = kind
+	k := kept{Kind: kind, Metadata: keptMeta{e.Name, e.UID, e.Generation, e.CreationTimestamp, e.DeletionTimestamp, nil}}
+	switch o := o.(type) {
+	case *corev1.Node:
+		e.taints = startupTaints(o)
+		k.APIVersion, k.Metadata.Labels = "v1", o.Labels
+		k.Metadata.Generation = 0
+		k.Status = map[string]any{"addresses": o.Status.Addresses}
+	case *unstructured.Unstructured:
+		k.APIVersion, k.Spec = v1alpha1.GroupVersion().String(), o.Object["spec"]
+		if kind == datastore.KindIPPool {
+			k.APIVersion = apiv3.GroupVersion().String()
+			k.Status = keptStatus(o)
+		}
+	default:
+		e.fault = fmt.Errorf("%T is no object that is known here", o)
+		return e
+	}
+	if e.json, e.fault = json.Marshal(k); e.fault == nil {
+		e.value, e.fault = valueOf(kind, e.json)
+	}
+	return e
+}
+
+// keptStatus keeps whether a pool is allocatable.
+func keptStatus(o *unstructured.Unstructured) map[string]any {
+	conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions") // somebody else's may have any form
+	for _, c := range conditions {
+		if m, ok := c.(map[string]any); ok && m["type"] == apiv3.IPPoolConditionAllocatable && m["status"] == "True" {
+			return map[string]any{"conditions": []any{map[string]any{"type": apiv3.IPPoolConditionAllocatable, "status": "True"}}}
+		}
+	}
+	return nil
+}
+
+func startupTaints(n *corev1.Node) []int {
+	var at []int
+	for i, t := range slices.Backward(n.Spec.Taints) {
+		if t.Key == StartupTaint {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// decode reads an entry that was kept.
+func decode(k datastore.Key, b []byte) (*entry, error) {
+	var in kept
+	if err := json.Unmarshal(b, &in); err != nil {
+		return nil, fmt.Errorf("decoding %s: %w", k, err)
+	}
+	e := &entry{ObjectMeta: metav1.ObjectMeta{Name: k.Name, UID: in.Metadata.UID, Generation: in.Metadata.Generation,
+		CreationTimestamp: in.Metadata.Created, DeletionTimestamp: in.Metadata.Deleted}, json: append([]byte(nil), b...)}
+	e.Kind = k.Kind
+	if k.Kind == kindDefinition {
+		return e, nil
+	}
+	var err error
+	e.value, err = valueOf(k.Kind, e.json)
+	return e, err
+}
+
+// valueOf makes the value of an object.
+func valueOf(kind string, b []byte) (any, error) {
+	switch kind {
+	case datastore.KindIPPool:
+		return poolOf(b)
+	case datastore.KindNATConfiguration:
+		var in v1alpha1.NATConfiguration
+		if err := json.Unmarshal(b, &in); err != nil {
+			return nil, fault(err)
+		}
+		out, err := datastore.NATConfiguration(&in)
+		if err != nil {
+			return nil, err
+		}
+		// A pool whose selector cannot be read is translated all the same; of these settings nobody knows whose they are.
+		if _, err := selector.Parse(out.NodeSelector); err != nil {
+			return nil, fmt.Errorf("spec.nodeSelector: is not a selector: %w", err)
+		}
+		return out, nil
+	case datastore.KindNode:
+		return datastore.Node(b)
+	}
+	return nil, fmt.Errorf("the kind %s is not known", kind)
+}
+
+func poolOf(b []byte) (any, error) {
+	var in apiv3.IPPool
+	if err := json.Unmarshal(b, &in); err != nil {
+		return nil, fault(err)
+	}
+	out, err := datastore.Pool(&in)
+	if err != nil {
+		return nil, err
+	}
+	out.Rank = uint64(max(0, in.CreationTimestamp.Unix()))
+	out.Terminating = in.DeletionTimestamp != nil
+	if in.Status != nil {
+		for i := range in.Status.Conditions {
+			c := &in.Status.Conditions[i]
+			out.WasAllocatable = out.WasAllocatable || c.Type == apiv3.IPPoolConditionAllocatable && c.Status == metav1.ConditionTrue
+		}
+	}
+	return out, nil
+}
+
+// fault puts an error of the decoder into words.
+func fault(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return fmt.Errorf("%s: is a %s, which this version does not understand", wrong.Field, wrong.Value)
+	}
+	return err
+}
+
+// same says whether two values mean the same to a node.
+func same(a, b any) bool {
+	p, ok1 := a.(model.Pool)
+	q, ok2 := b.(model.Pool)
+	if ok1 && ok2 {
+		p.WasAllocatable, q.WasAllocatable = false, false
+		return p == q
+	}
+	return equal(a, b)
+}

@@ -1,0 +1,155 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/skew"
+)
+
+// How long after a definition could not be found, or was not as it should be, it is looked for again; doubling from
+// one to the other, give or take a half.
+const (
+	askMin = time.Second
+	askMax = 30 * time.Second
+)
+
+// kind is a kind that a CustomResourceDefinition defines: its view, and where that comes from.
+type kind struct {
+	*view
+	path    string // the plural name
+	watch   *watch // nil: its definition was not found yet
+	version schema.GroupVersion
+
+	asking  bool
+	askAt   time.Time
+	pause   time.Duration // after a failure
+	trouble string        // why it is not watched, or what is gone is not dropped; empty: all is well
+	missing bool          // there is no definition
+	refused bool          // its definition is of a version too far from ours
+}
+
+func newKind(name, path string) *kind { return &kind{view: newView(name), path: path} }
+
+// take takes what was heard.
+func (k *kind) take() changes {
+	if k.watch == nil {
+		return changes{}
+	}
+	news, all, ok := k.watch.take()
+	if !ok {
+		return changes{}
+	}
+	return k.absorb(news, all)
+}
+
+// asks says whether the definition is to be looked at now: there is no watch, or it is answered by 404, or objects
+// are gone.
+func (k *kind) asks(now time.Time, c *contact) bool {
+	unclear := k.watch == nil || len(k.gone) > 0 || c.code(k.path) == http.StatusNotFound
+	return unclear && !k.asking && !now.Before(k.askAt)
+}
+
+// due is when asks or expire has something to do, at the latest at.
+func (k *kind) due(at time.Time) time.Time {
+	if !k.asking && k.pause > 0 && k.askAt.Before(at) {
+		at = k.askAt
+	}
+	for _, until := range k.lost {
+		if until.Before(at) {
+			at = until
+		}
+	}
+	return at
+}
+
+// located is what was found out about the definition of a kind.
+type located struct {
+	kind *kind
+	gone []string // what was gone when it was asked for
+	*definition
+	err error
+}
+
+// ask looks for a kind's definition, in the background.
+func (s *Store) ask(ctx context.Context, k *kind, background *sync.WaitGroup) {
+	k.asking = true
+	gone := sets.KeySet(k.gone).UnsortedList()
+	background.Go(func() {
+		d, err := s.api.locate(ctx, k.kind, s.version)
+		select {
+		case s.located <- located{k, gone, d, err}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// learn goes by what was found out about a definition.
+func (s *Store) learn(ctx context.Context, l located, now time.Time) error {
+	k := l.kind
+	k.asking = false
+	before := k.trouble
+	defer func() { s.stale = s.stale || k.trouble != before }()
+	var far *skew.Error
+	k.missing, k.refused = isMissing(l.err), errors.As(l.err, &far)
+	switch {
+	case l.err != nil:
+		k.trouble = l.err.Error() + ": the last good view stays in force"
+	case l.deleting:
+		k.trouble = fmt.Sprintf("the CustomResourceDefinition of %s is being deleted, and all %ss with it: the last good view stays in force", k.kind, k.kind)
+	default:
+		k.trouble, k.pause = "", 0
+		return s.found(ctx, l, now)
+	}
+	k.pause = min(max(2*k.pause, askMin), askMax)
+	k.askAt = now.Add(k.pause/2 + rand.N(k.pause))
+	return nil
+}
+
+// found goes by a definition that is as it should be.
+func (s *Store) found(ctx context.Context, l located, now time.Time) error {
+	k := l.kind
+	var c changes
+	switch {
+	case k.uid == l.uid:
+		c.add(k.confirm(l.gone))
+	case k.uid == "":
+		k.uid = l.uid
+		c.keys = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind})
+	default:
+		s.log.Warn("the CustomResourceDefinition was deleted and made anew: what went with it stays in force for a while", "kind", k.kind, "until", now.Add(lostGrace).UTC())
+		k.lose(l.uid, now.Add(lostGrace))
+		c.keys, c.followed = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind}), true
+		if k.watch != nil {
+			k.watch.end()
+			k.watch = nil
+		}
+	}
+	s.apply(c)
+	if k.watch != nil && k.version == l.version && s.api.contact.code(k.path) != http.StatusNotFound {
+		return nil
+	}
+	if k.watch != nil { // its own next try may be half a minute away
+		k.watch.end()
+	}
+	s.api.contact.forget(k.path)
+	k.version = l.version
+	var err error
+	k.watch, err = s.api.start(ctx, k.kind, l.version, "", s.signal)
+	s.log.Info("watching", "kind", k.kind, "of", l.version.String())
+	return err
+}
+
+func isMissing(err error) bool {
+	var missing *missingError
+	return errors.As(err, &missing)
+}

@@ -1,0 +1,108 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// loadPatience bounds a whole Load.
+const loadPatience = 30 * time.Second
+
+// Load reads what an API server has now, without an agent. An object that cannot be used is a fault; that one cannot
+// be listed is an error.
+func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loaded, error) {
+	ctx, cancel := context.WithTimeout(ctx, loadPatience)
+	defer cancel()
+	a, err := connect(cfg, "sallyport/"+version)
+	if err != nil {
+		return nil, err
+	}
+	pools, err := a.locate(ctx, datastore.KindIPPool, version)
+	if err != nil {
+		return nil, err
+	}
+	l := &loader{api: a, views: map[string]*view{}}
+	for _, k := range []struct {
+		kind    string
+		version schema.GroupVersion
+	}{{datastore.KindIPPool, pools.version}, {datastore.KindNATConfiguration, v1alpha1.GroupVersion()}, {datastore.KindNode, corev1.SchemeGroupVersion}} {
+		if err := l.list(ctx, k.kind, k.version); err != nil {
+			return nil, err
+		}
+	}
+	return l.loaded(), nil
+}
+
+type loader struct {
+	api     *api
+	views   map[string]*view
+	objects []datastore.Object
+	faults  []model.Fault
+}
+
+// list reads all objects of a kind.
+func (l *loader) list(ctx context.Context, kind string, version schema.GroupVersion) error {
+	var list unstructured.UnstructuredList
+	list.SetGroupVersionKind(version.WithKind(kind + "List"))
+	if err := l.api.client.List(ctx, &list); err != nil {
+		return fmt.Errorf("listing %ss: %w", kind, err)
+	}
+	news := map[string]*entry{}
+	for i := range list.Items {
+		o := &list.Items[i]
+		e := slim(kind, o)
+		if kind == datastore.KindNode {
+			e = &entry{ObjectMeta: e.ObjectMeta, TypeMeta: e.TypeMeta}
+			b, err := o.MarshalJSON()
+			if err != nil {
+				return fmt.Errorf("reading node %q: %w", o.GetName(), err)
+			}
+			e.value, e.fault = valueOf(kind, b)
+		}
+		news[e.Name] = e
+		if e.fault != nil {
+			continue
+		}
+		o.SetManagedFields(nil)
+		if kind == datastore.KindIPPool {
+			o.SetAPIVersion("projectcalico.org/v3")
+		}
+		b, err := json.Marshal(o.Object)
+		if err != nil {
+			return fmt.Errorf("reading %s %q: %w", kind, o.GetName(), err)
+		}
+		l.objects = append(l.objects, datastore.Object{Key: e.key(), JSON: b})
+	}
+	v := newView(kind)
+	v.absorb(news, true)
+	_, faults := v.exceptions()
+	l.faults = append(l.faults, faults...)
+	l.views[kind] = v
+	return nil
+}
+
+func (l *loader) loaded() *datastore.Loaded {
+	out := &datastore.Loaded{Objects: l.objects, Faults: l.faults, Snapshot: &model.Snapshot{
+		Pools:             values[model.Pool](l.views[datastore.KindIPPool].entries()),
+		NATConfigurations: values[model.NATConfiguration](l.views[datastore.KindNATConfiguration].entries()),
+		Nodes:             values[model.Node](l.views[datastore.KindNode].entries()),
+	}}
+	slices.SortFunc(out.Objects, func(a, b datastore.Object) int { return a.Key.Compare(b.Key) })
+	slices.SortStableFunc(out.Faults, func(a, b model.Fault) int { return strings.Compare(a.Kind+"/"+a.Name, b.Kind+"/"+b.Name) })
+	out.Conditions = compile.Allocatable(out.Snapshot.Pools)
+	return out
+}

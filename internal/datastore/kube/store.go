@@ -1,0 +1,319 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/lastgood"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// dbName is the name of the file that keeps the last good view.
+const dbName = "kubernetes.db"
+
+// kindDefinition is that of the entries that remember by which definition a kind was read.
+const kindDefinition = "CustomResourceDefinition"
+
+// Options say what a Store reads and where it keeps its last good view. All are required.
+type Options struct {
+	Config   *rest.Config
+	Node     string // the name of this node
+	StateDir string // made where it is missing
+	Version  string // of this program
+	Log      *slog.Logger
+}
+
+// Store watches the resources of an API server. Its fields belong to the goroutine of Run.
+type Store struct {
+	api     *api
+	node    string
+	version string
+	log     *slog.Logger
+	saver   *lastgood.Saver
+	wake    chan struct{}
+	looks   chan chan struct{}
+	located chan located
+
+	pools, nat   *kind
+	self, others *view
+	selfWatch    *watch
+	othersWatch  *watch // nil while no setting needs other nodes
+
+	snapshot   *model.Snapshot // in force; nil: there is none yet
+	number     uint64          // of snapshot
+	conditions map[string]compile.Condition
+	stale      bool   // what was published is not what holds now
+	trouble    string // the last that was logged
+}
+
+// Open loads the last good view. It asks the API server for nothing yet. It fails as lastgood.Open does.
+func Open(o Options) (*Store, error) {
+	a, err := connect(o.Config, "sallyport-agent/"+o.Version)
+	if err != nil {
+		return nil, err
+	}
+	saver, saved, ok, err := lastgood.Open(lastgood.Options{Dir: o.StateDir, Name: dbName, Version: o.Version, Log: o.Log}, decode)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{api: a, node: o.Node, version: o.Version, log: o.Log, saver: saver, wake: make(chan struct{}, 1), looks: make(chan chan struct{}), located: make(chan located),
+		pools: newKind(datastore.KindIPPool, pathPools), nat: newKind(datastore.KindNATConfiguration, pathNAT),
+		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
+	if ok {
+		s.adopt(saved)
+	}
+	return s, nil
+}
+
+// adopt makes what was saved the view in force.
+func (s *Store) adopt(saved []*entry) {
+	for _, e := range saved {
+		switch {
+		case e.Kind == kindDefinition:
+			for _, k := range s.kinds() {
+				if k.kind == e.Name {
+					k.uid = string(e.UID)
+				}
+			}
+		case e.Kind == datastore.KindIPPool:
+			s.pools.force[e.Name] = e
+		case e.Kind == datastore.KindNATConfiguration:
+			s.nat.force[e.Name] = e
+		case e.Name == s.node:
+			s.self.force[e.Name] = e
+		default:
+			s.others.force[e.Name] = e
+		}
+	}
+	s.build(changes{differ: true, moves: true})
+}
+
+func (s *Store) kinds() []*kind { return []*kind{s.pools, s.nat} }
+
+// Close lets go of the state directory. Call it after Run has returned.
+func (s *Store) Close() error { return s.saver.Close() }
+
+// Contact says how the API server answers.
+func (s *Store) Contact() datastore.Contact {
+	c := s.api.contact
+	problems := c.problems(time.Now())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return datastore.Contact{Where: s.api.config.Host, Heard: c.heard, Lost: c.lost, Error: c.why, Problems: problems}
+}
+
+// Look returns when what was heard of the API so far is published.
+func (s *Store) Look(ctx context.Context) error {
+	done := make(chan struct{})
+	select {
+	case s.looks <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run watches the API, and publishes the first State at once where one was saved.
+func (s *Store) Run(ctx context.Context, publish func(datastore.State)) error {
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	background.Go(func() { s.saver.Run(ctx) })
+	s.stale = true
+	var err error
+	if s.selfWatch, err = s.api.start(ctx, datastore.KindNode, corev1.SchemeGroupVersion, s.node, s.signal); err != nil {
+		return err
+	}
+	defer s.end()
+	var looked chan struct{}
+	for {
+		if err := s.step(ctx, time.Now(), &background); err != nil {
+			return err
+		}
+		s.publish(publish)
+		if looked != nil {
+			close(looked)
+			looked = nil
+		}
+		timer := time.NewTimer(time.Until(s.due()))
+		select {
+		case <-ctx.Done():
+		case <-s.wake:
+		case <-s.saver.Changed:
+			s.stale = true
+		case looked = <-s.looks:
+		case l := <-s.located:
+			err = s.learn(ctx, l, time.Now())
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// end waits for the watches, which have ended with their context.
+func (s *Store) end() {
+	for _, w := range []*watch{s.selfWatch, s.othersWatch, s.pools.watch, s.nat.watch} {
+		if w != nil {
+			w.end()
+		}
+	}
+}
+
+func (s *Store) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // a token waits already
+	}
+}
+
+// step takes what was heard, and asks about what is not clear.
+func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGroup) error {
+	var c changes
+	for _, k := range s.kinds() {
+		c.add(k.take())
+		c.add(k.expire(now))
+		if k.asks(now, s.api.contact) {
+			s.ask(ctx, k, background)
+		}
+	}
+	if news, all, ok := s.selfWatch.take(); ok {
+		was := s.self.force[s.node]
+		c.add(s.self.absorb(news, all)) // a node that is gone from the API is one all the same
+		if now := s.self.force[s.node]; now != was {
+			s.stale = true // it may have another UID, or a taint
+		}
+	}
+	if s.othersWatch != nil {
+		if news, all, ok := s.othersWatch.take(); ok {
+			delete(news, s.node)
+			c.add(s.others.absorb(news, all))
+			c.add(s.others.confirmAll())
+		}
+	}
+	s.apply(c)
+	return s.watchOthers(ctx)
+}
+
+// complete says whether there is a whole view: one that was saved, or all that the API has. Nobody need have settings.
+func (s *Store) complete() bool {
+	return s.snapshot != nil || s.pools.fresh && s.self.fresh && (s.nat.fresh || s.nat.missing)
+}
+
+// watchOthers begins to watch other nodes when a setting needs their addresses, and ends it when none does any more.
+func (s *Store) watchOthers(ctx context.Context) (err error) {
+	if s.snapshot == nil {
+		return nil
+	}
+	needs := compile.NeedsNodes(s.snapshot, s.node)
+	switch {
+	case needs && s.othersWatch == nil:
+		s.othersWatch, err = s.api.start(ctx, datastore.KindNode, corev1.SchemeGroupVersion, "", s.signal)
+	case !needs && s.othersWatch != nil:
+		s.othersWatch.end()
+		s.othersWatch = nil
+		s.forgetOthers()
+	case !needs && len(s.others.force) > 0: // saved before
+		s.forgetOthers()
+	}
+	return err
+}
+
+func (s *Store) forgetOthers() {
+	for name := range s.others.force {
+		s.others.gone[name] = struct{}{}
+	}
+	s.apply(s.others.confirmAll())
+	s.others.fresh = false
+}
+
+// due is when step has something to do without any event.
+func (s *Store) due() time.Time {
+	at := time.Now().Add(time.Hour)
+	for _, k := range s.kinds() {
+		at = k.due(at)
+	}
+	return at
+}
+
+// publish publishes the state if it is not the one that was published last.
+func (s *Store) publish(publish func(datastore.State)) {
+	if !s.stale {
+		return
+	}
+	s.stale = false
+	state := datastore.State{Snapshot: s.snapshot, Version: s.number, Conditions: s.conditions,
+		Followed: map[string]datastore.Followed{datastore.KindIPPool: s.pools.followed, datastore.KindNATConfiguration: s.nat.followed}}
+	for _, k := range s.kinds() {
+		exceptions, warnings := k.exceptions()
+		state.Exceptions = append(state.Exceptions, exceptions...)
+		state.Warnings = append(state.Warnings, warnings...)
+		if w := k.lostWarning(); w != "" {
+			state.Warnings = append(state.Warnings, model.Fault{Message: w})
+		}
+		if k.trouble == "" {
+			continue
+		}
+		f := model.Fault{Kind: k.kind, Message: k.trouble}
+		if s.snapshot == nil || k.refused {
+			state.Faults = append(state.Faults, f)
+		} else {
+			state.Warnings = append(state.Warnings, f)
+		}
+	}
+	if err := s.saver.Failure(); err != nil {
+		state.Warnings = append(state.Warnings, model.Fault{Message: fmt.Sprintf("the last good view cannot be saved, so that a restart while the API server is away would find none: %v", err)})
+	}
+	if e := s.self.force[s.node]; e != nil {
+		state.Self = datastore.Self{UID: string(e.UID), Taints: e.taints}
+	}
+	s.report(state.Faults, state.Warnings)
+	publish(state)
+}
+
+// report logs what is wrong, once.
+func (s *Store) report(faults, warnings []model.Fault) {
+	said := ""
+	for _, f := range append(append([]model.Fault(nil), faults...), warnings...) {
+		said += f.String() + "\n"
+	}
+	if said == s.trouble {
+		return
+	}
+	s.trouble = said
+	if said == "" {
+		s.log.Info("nothing is wrong with the resources any more")
+	}
+	for i, f := range faults {
+		if i < logged {
+			s.log.Error("the resources cannot be used as they are", "fault", f.String())
+		}
+	}
+	for i, f := range warnings {
+		if i < logged {
+			s.log.Warn("something is wrong with the resources", "fault", f.String())
+		}
+	}
+}
+
+// logged bounds the log lines about one change.
+const logged = 10

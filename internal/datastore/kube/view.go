@@ -1,0 +1,228 @@
+package kube
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// lostGrace is how long objects whose definition was deleted and made anew stay in force, unless they are declared
+// again.
+const lostGrace = 10 * time.Minute
+
+// view is what of one kind is in force, and why that is not just what the API has. It does no I/O and knows no
+// clock.
+type view struct {
+	kind  string
+	force map[string]*entry
+	bad   map[string]*entry   // that the API has and that cannot be used; force may have an older one
+	gone  map[string]struct{} // in force, and not in the API: nobody knows yet whether they were deleted
+	lost  map[string]time.Time
+	uid   string // of the definition by which they were read; empty: not known, or there is none
+
+	// replaced is until when that stays in force which the first news of a new watch lack: the definition was made anew
+	// since. Zero: it was not.
+	replaced time.Time
+
+	sorted   []*entry // force by name; nil: to be made
+	followed datastore.Followed
+	fresh    bool // the API was read once
+}
+
+func newView(kind string) *view {
+	return &view{kind: kind, force: map[string]*entry{}, bad: map[string]*entry{}, gone: map[string]struct{}{}, lost: map[string]time.Time{}}
+}
+
+// changes are the keys of what is to be saved, and whether a node goes by something else now.
+type changes struct {
+	keys     []datastore.Key
+	differ   bool
+	moves    bool // which pools are allocatable may have changed
+	followed bool // only how far the API was followed has changed
+}
+
+// absorb takes what was heard of the API. The first news of a watch are all that there is.
+func (v *view) absorb(news map[string]*entry, all bool) changes {
+	var c changes
+	if all {
+		for name := range v.force {
+			if news[name] == nil {
+				news[name] = nil // not there any more
+			}
+		}
+		for name := range v.bad {
+			if news[name] == nil {
+				delete(v.bad, name)
+			}
+		}
+	}
+	before := v.followed
+	for name, e := range news {
+		v.one(&c, name, e)
+	}
+	if all && !v.replaced.IsZero() {
+		v.lose(v.uid, v.replaced)
+		v.replaced = time.Time{}
+	}
+	if !v.fresh {
+		v.fresh, c.followed = true, true
+	}
+	c.followed = c.followed || v.followed != before
+	return c
+}
+
+// one takes one object; nil: the API has it no more.
+func (v *view) one(c *changes, name string, e *entry) {
+	was := v.force[name]
+	if e == nil {
+		delete(v.bad, name)
+		if was != nil && v.lost[name].IsZero() {
+			v.gone[name] = struct{}{}
+		}
+		return
+	}
+	delete(v.gone, name)
+	delete(v.lost, name)
+	delete(v.bad, name)
+	version := number(e.ResourceVersion)
+	v.followed.Seen = max(v.followed.Seen, version)
+	if e.fault != nil {
+		if old := was; old == nil || old.Generation != e.Generation || old.UID != e.UID {
+			v.followed.Changed = max(v.followed.Changed, version)
+			c.followed = true
+		}
+		v.bad[name] = e
+		return
+	}
+	c.differ = c.differ || was == nil || !same(was.value, e.value)
+	if was == nil || was.UID != e.UID || was.Generation != e.Generation || !same(was.value, e.value) {
+		v.followed.Changed = max(v.followed.Changed, version)
+	}
+	if was == nil || !slices.Equal(was.json, e.json) {
+		c.keys = append(c.keys, e.key())
+	}
+	c.moves = c.moves || was == nil || movesConditions(was.value, e.value)
+	v.force[name] = e
+	v.sorted = nil
+}
+
+// movesConditions says whether a change of a pool can alter which ones are allocatable.
+func movesConditions(a, b any) bool {
+	p, ok1 := a.(model.Pool)
+	q, ok2 := b.(model.Pool)
+	if !ok1 || !ok2 {
+		return false
+	}
+	return p.CIDR != q.CIDR || p.Disabled != q.Disabled || p.Terminating != q.Terminating || p.Rank != q.Rank ||
+		p.NodeSelector != q.NodeSelector || p.NamespaceSelector != q.NamespaceSelector
+}
+
+// confirm says that objects which are gone were deleted as such: their definition is there, and was before.
+func (v *view) confirm(names []string) changes {
+	var c changes
+	for _, name := range names {
+		if _, ok := v.gone[name]; ok {
+			v.drop(&c, name)
+		}
+	}
+	return c
+}
+
+// confirmAll drops all that is gone.
+func (v *view) confirmAll() changes {
+	return v.confirm(slices.Collect(maps.Keys(v.gone)))
+}
+
+// lose says that a definition was made anew: what is gone went with the old one, and so did what the first news of
+// the next watch lack.
+func (v *view) lose(uid string, until time.Time) {
+	v.uid, v.replaced = uid, until
+	for name := range v.gone {
+		v.lost[name] = until
+	}
+	clear(v.gone)
+}
+
+// expire drops what was lost and not declared again.
+func (v *view) expire(now time.Time) changes {
+	var c changes
+	for name, until := range v.lost {
+		if !now.Before(until) {
+			v.drop(&c, name)
+		}
+	}
+	return c
+}
+
+func (v *view) drop(c *changes, name string) {
+	c.keys = append(c.keys, v.force[name].key())
+	c.differ, c.moves = true, true
+	delete(v.force, name)
+	delete(v.gone, name)
+	delete(v.lost, name)
+	v.sorted = nil
+}
+
+// entries are what is in force, by name.
+func (v *view) entries() []*entry {
+	if v.sorted == nil {
+		v.sorted = slices.SortedFunc(maps.Values(v.force), func(a, b *entry) int { return strings.Compare(a.Name, b.Name) })
+	}
+	return v.sorted
+}
+
+// exceptions are the objects that are not in force as they are.
+func (v *view) exceptions() (out []datastore.Exception, warnings []model.Fault) {
+	for _, name := range slices.Sorted(maps.Keys(v.bad)) {
+		e := v.bad[name]
+		field, message, found := strings.Cut(e.fault.Error(), ": ")
+		if !found {
+			field, message = "", e.fault.Error()
+		}
+		held := "it is left out"
+		if v.force[name] != nil {
+			held = "what it said before stays in force"
+		}
+		out = append(out, datastore.Exception{Key: e.key(), Generation: e.Generation, Reason: e.fault.Error() + ": " + held})
+		warnings = append(warnings, model.Fault{Kind: v.kind, Name: name, Field: field, Message: message + ": " + held})
+	}
+	return out, warnings
+}
+
+// lostWarning says what is in force without being in the API, or "".
+func (v *view) lostWarning() string {
+	if len(v.lost) == 0 {
+		return ""
+	}
+	names := slices.Sorted(maps.Keys(v.lost))
+	until := v.lost[names[0]]
+	return fmt.Sprintf("%d of the %ss in force went with their CustomResourceDefinition, which was deleted and made anew; declare them again, or they go at %s: %s",
+		len(names), v.kind, until.UTC().Format(time.RFC3339), few(names))
+}
+
+// few lists names, the first of many.
+func few(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// number is a resourceVersion as a number; 0 where it is none.
+func number(version string) uint64 {
+	n, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func equal(a, b any) bool { return reflect.DeepEqual(a, b) }
