@@ -17,6 +17,8 @@ FUZZTIME ?= 5s
 # What `make test` tests, and further flags for it: make test PKG=./internal/compile TESTFLAGS=-run=Decide
 PKG       ?= ./...
 TESTFLAGS ?=
+# The tests below test/kube run a Kubernetes control plane, whose programs are built once, which takes minutes.
+KUBE_BINARIES := $(if $(filter ./... ./test/... ./test/kube/%,$(PKG)),hack/kube-binaries,true)
 # Further flags for `make bench`, such as -quick.
 BENCHFLAGS ?=
 
@@ -42,7 +44,7 @@ demo: build ## Show a node translating real connections, in network namespaces
 test: ## Run every test under the race detector; list what was skipped
 	@hack/install-deps gcc nft iptables ipset systemd-analyze
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
-	@CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
+	@dir=$$($(KUBE_BINARIES)) && KUBEBUILDER_ASSETS=$$dir CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (5s)

@@ -1,0 +1,131 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/sallyport/sallyport/internal/lab"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+)
+
+// The user that may do everything.
+const (
+	adminUser  = "admin"
+	adminGroup = "system:masters"
+)
+
+// makeClients makes what this process talks to the API server with.
+func (c *Cluster) makeClients() error {
+	keys, err := c.authority.client(adminUser, []string{adminGroup})
+	if err != nil {
+		return err
+	}
+	c.admin = c.config(keys)
+	if c.client, err = rest.HTTPClientFor(c.admin); err != nil {
+		return err
+	}
+	c.objects, err = dynamic.NewForConfigAndClient(c.admin, c.client)
+	return err
+}
+
+// config is how this process talks to the API server with somebody's keys: without a limit on how often it asks.
+func (c *Cluster) config(keys pair) *rest.Config {
+	return &rest.Config{
+		Host: apiServerURL,
+		Dial: c.host.Dial,
+		TLSClientConfig: rest.TLSClientConfig{
+			CAData: encodeCert(c.authority.cert.Raw), CertData: keys.cert, KeyData: keys.key,
+		},
+		QPS: -1,
+	}
+}
+
+// Config lets the test's own code talk to the API server, as one who may do everything.
+func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.admin) }
+
+// ConfigOf is Config for a user who has the rights that the cluster's roles give.
+func (c *Cluster) ConfigOf(t testing.TB, user string, groups ...string) *rest.Config {
+	t.Helper()
+	keys, err := c.authority.client(user, groups)
+	labtest.Must(t, err)
+	return c.config(keys)
+}
+
+// Kubeconfig writes a file by which programs on connected hosts talk to the API server, as a user who has the rights
+// that the cluster's roles give, and returns its path.
+func (c *Cluster) Kubeconfig(t testing.TB, user string, groups ...string) string {
+	t.Helper()
+	keys, err := c.authority.client(user, groups)
+	labtest.Must(t, err)
+	return c.writeKubeconfig(t, &clientcmdapi.AuthInfo{ClientCertificateData: keys.cert, ClientKeyData: keys.key})
+}
+
+func (c *Cluster) writeKubeconfig(t testing.TB, user *clientcmdapi.AuthInfo) string {
+	t.Helper()
+	config := clientcmdapi.NewConfig()
+	config.Clusters["test"] = &clientcmdapi.Cluster{
+		Server: "https://" + address.String() + ":" + apiServerPort, CertificateAuthorityData: encodeCert(c.authority.cert.Raw),
+	}
+	config.AuthInfos["user"] = user
+	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "user"}
+	config.CurrentContext = "test"
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	labtest.Must(t, clientcmd.WriteToFile(*config, path))
+	return path
+}
+
+// Connect links a host to the control plane, by an interface named control, and returns the host's address on that
+// link. Other hosts that are linked cannot be reached by it.
+func (c *Cluster) Connect(t testing.TB, host *lab.Host) netip.Addr {
+	t.Helper()
+	c.nodes++
+	if c.nodes > 250 {
+		t.Fatal("250 hosts are connected, and there is no address for more")
+	}
+	own := address
+	for range c.nodes {
+		own = own.Next()
+	}
+	name := "node" + strconv.Itoa(c.nodes)
+	labtest.Must(t, lab.Link(
+		lab.Port{Host: host, Name: "control", Addresses: []netip.Prefix{netip.PrefixFrom(own, 32)}},
+		lab.Port{Host: c.host, Name: name, Addresses: []netip.Prefix{netip.PrefixFrom(address, 32)}},
+	))
+	labtest.Must(t,
+		host.AddRoute(lab.Route{To: netip.PrefixFrom(address, 32), Dev: "control"}),
+		c.host.AddRoute(lab.Route{To: netip.PrefixFrom(own, 32), Dev: name}),
+	)
+	return own
+}
+
+// Kubectl runs kubectl as one who may do everything, with the given standard input, and returns its standard output.
+// What it says on standard error is in the error.
+func (c *Cluster) Kubectl(t testing.TB, stdin string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), requestAtMost)
+	defer cancel()
+	cmd := c.host.Command(ctx, program(kubectlProgram),
+		append([]string{"--kubeconfig=" + c.adminFile, "--server=" + apiServerURL, "--cache-dir=" + c.file("kubectl")}, args...)...)
+	cmd.Env = append(os.Environ(), "HOME="+c.dir)
+	var out, complaint strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &complaint
+	if err := c.host.Start(cmd); err != nil {
+		return "", err
+	}
+	if err := errors.Join(cmd.Wait(), ctx.Err()); err != nil {
+		return out.String(), fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, complaint.String())
+	}
+	return out.String(), nil
+}

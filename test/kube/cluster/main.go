@@ -1,0 +1,89 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+)
+
+// binariesEnv names the directory of the programs; it is the variable that controller-runtime's envtest reads.
+const binariesEnv = "KUBEBUILDER_ASSETS"
+
+// The programs of a control plane, as hack/kube-binaries names them.
+const (
+	etcdProgram              = "etcd"
+	apiServerProgram         = "kube-apiserver"
+	controllerManagerProgram = "kube-controller-manager"
+	kubectlProgram           = "kubectl"
+)
+
+// Main is the TestMain of a package whose tests need a control plane: labtest.Main, after a check that its programs
+// are there. Where they are missing the run fails, and says how to build them.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run is Main for a TestMain that has something to do before or after: see labtest.Run.
+func Run(m *testing.M) int {
+	listing := slices.ContainsFunc(os.Args[1:], func(a string) bool { return strings.HasPrefix(a, "-test.list=") })
+	if err := findBinaries(); err != nil && !listing {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return labtest.Run(m)
+}
+
+// findBinaries makes sure that the variable names a directory that holds the programs; where it is not set, that is
+// the cache of hack/kube-binaries.
+func findBinaries() error {
+	dir := os.Getenv(binariesEnv)
+	if dir == "" {
+		var err error
+		if dir, err = cached(); err != nil {
+			return err
+		}
+		if err := os.Setenv(binariesEnv, dir); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{etcdProgram, apiServerProgram, controllerManagerProgram, kubectlProgram} {
+		if _, err := exec.LookPath(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("these tests run a real Kubernetes control plane, and %s has no %s (%w): "+
+				"run hack/kube-binaries, and set %s to the directory that it prints, or to nothing", dir, name, err, binariesEnv)
+		}
+	}
+	return nil
+}
+
+// cached asks hack/kube-binaries where it keeps the programs.
+func cached() (string, error) {
+	script := filepath.Join("hack", "kube-binaries")
+	for ; ; script = filepath.Join("..", script) {
+		if _, err := os.Stat(script); err == nil {
+			break
+		}
+		if at, err := filepath.Abs(script); err != nil || filepath.Dir(filepath.Dir(at)) == "/" {
+			return "", errors.New("hack/kube-binaries is in no directory above this one: set " + binariesEnv)
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, script, "--find")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("these tests run a real Kubernetes control plane: %s (%w)", strings.TrimSpace(stderr.String()), err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// program is the path of one of the programs.
+func program(name string) string { return filepath.Join(os.Getenv(binariesEnv), name) }
