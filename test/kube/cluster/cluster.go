@@ -70,7 +70,8 @@ func New(t testing.TB, o Options) *Cluster {
 	var err error
 	c.authority, err = newAuthority()
 	labtest.Must(t, err)
-	labtest.Must(t, c.authority.writeKeys(c.dir), c.writeAuditPolicy(), c.makeClients())
+	labtest.Must(t, c.host.AddAddress("lo", netip.PrefixFrom(address, 32)), // for who runs beside the API server
+		c.authority.writeKeys(c.dir), c.writeAuditPolicy(), c.makeClients())
 	c.adminFile = c.Kubeconfig(t, adminUser, adminGroup)
 
 	local := c.host.HTTPClient()
@@ -156,8 +157,7 @@ func (c *Cluster) apiServerArgs(serviceAccounts bool) []string {
 // controllerManagerArgs are the arguments of kube-controller-manager.
 func (c *Cluster) controllerManagerArgs(kubeconfig string) []string {
 	return []string{
-		"--kubeconfig=" + kubeconfig, "--authentication-kubeconfig=" + kubeconfig, "--authorization-kubeconfig=" + kubeconfig,
-		"--bind-address=127.0.0.1",
+		"--kubeconfig=" + kubeconfig, "--bind-address=127.0.0.1", "--authentication-skip-lookup",
 		"--tls-cert-file=" + c.file(serverCertFile), "--tls-private-key-file=" + c.file(serverKeyFile),
 		"--leader-elect=false", "--use-service-account-credentials", "--profiling=false",
 		"--service-account-private-key-file=" + c.file(tokenKeyFile), "--root-ca-file=" + c.file(caCertFile),

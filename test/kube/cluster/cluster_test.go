@@ -1,11 +1,17 @@
 package cluster
 
 import (
+	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
 
@@ -58,5 +64,73 @@ func TestCluster(t *testing.T) {
 		return e.User == adminUser && e.Verb == "create" && e.Group == "projectcalico.org" && e.Resource == "ippools" && e.Name == "kept" && e.Code == 201
 	}) {
 		t.Errorf("no creation of the pool is among %+v", c.Audit(t))
+	}
+}
+
+// TestNodes lets programs on two nodes talk to the API server: with a certificate, and with a Pod's token.
+func TestNodes(t *testing.T) {
+	t.Parallel()
+	c := New(t, Options{Audit: true, ControllerManager: true})
+	id := PodIdentity{Namespace: "kube-system", ServiceAccount: "agent", Pod: "agent-x", Node: "n1"}
+	for i, kubeconfig := range []string{c.TokenKubeconfig(t, id), c.Kubeconfig(t, "system:node:n1", "system:nodes")} {
+		host := labtest.NewHost(t, "n"+strconv.Itoa(i))
+		c.Connect(t, host)
+		whoami := run(t, host, program(kubectlProgram), "--kubeconfig="+kubeconfig, "--cache-dir="+t.TempDir(), "auth", "whoami", "-o", "json")
+		want := []string{`"username": "system:serviceaccount:kube-system:agent"`, `"username": "system:node:n1"`}[i]
+		if !strings.Contains(whoami, want) {
+			t.Errorf("host %d is to the API server:\n%s", i, whoami)
+		}
+	}
+	if !slices.ContainsFunc(c.Audit(t), func(e Event) bool {
+		return e.NodeName == "n1" && e.User == "system:serviceaccount:kube-system:agent" && e.Resource == "selfsubjectreviews" && e.Code == 201
+	}) {
+		t.Errorf("no request from the Pod on n1 is among %+v", c.Audit(t))
+	}
+	if out, err := c.Kubectl(t, "", "auth", "can-i", "get", "pods", "--as=system:serviceaccount:kube-system:agent"); err == nil || out != "no\n" {
+		t.Errorf("a service account without any role may get pods: %s (%v)", out, err)
+	}
+
+	// A controller is at work: what lost its owner goes.
+	uid := kubectl(t, c, "", "get", "node", "n1", "-o", "jsonpath={.metadata.uid}")
+	owned := "{apiVersion: v1, kind: ConfigMap, metadata: {name: owned, namespace: default, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: " + uid + "}]}}"
+	kubectl(t, c, owned, "create", "-f", "-")
+	kubectl(t, c, "", "delete", "node", "n1")
+	kubectl(t, c, "", "wait", "--for=delete", "configmap/owned", "--timeout=20s")
+}
+
+// run runs a program on a host and returns what it prints.
+func run(t *testing.T, host *lab.Host, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := host.Command(ctx, name, args...)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	labtest.Must(t, host.Start(cmd))
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, args, err, &out)
+	}
+	return out.String()
+}
+
+// TestOpenWatch stops an API server that is being watched: it must not wait for the watch to end.
+func TestOpenWatch(t *testing.T) {
+	t.Parallel()
+	c := New(t, Options{})
+	objects, err := dynamic.NewForConfig(c.Config())
+	labtest.Must(t, err)
+	watch, err := objects.Resource(nodeResource).Watch(t.Context(), metav1.ListOptions{})
+	labtest.Must(t, err)
+	defer watch.Stop()
+	start := time.Now()
+	c.StopServer(t)
+	t.Logf("API server stopped after %s", time.Since(start))
+	select {
+	case _, open := <-watch.ResultChan():
+		if open {
+			t.Error("the watch goes on")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the watch did not end")
 	}
 }
