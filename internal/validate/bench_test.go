@@ -1,6 +1,10 @@
 package validate
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/validate/validatetest"
+)
 
 func BenchmarkNew(b *testing.B) {
 	for b.Loop() {
@@ -12,7 +16,7 @@ func BenchmarkNew(b *testing.B) {
 
 func BenchmarkCreatePool(b *testing.B) {
 	v := newValidator(b)
-	obj := decode(b, pool("{cidr: 10.244.0.0/16, natOutgoing: true, blockSize: 26, vxlanMode: Always, nodeSelector: zone == 'a', allowedUses: [Workload, Tunnel]}"))
+	obj := decode(b, validatetest.Pool("{cidr: 10.244.0.0/16, natOutgoing: true, blockSize: 26, vxlanMode: Always, nodeSelector: zone == 'a', allowedUses: [Workload, Tunnel]}"))
 	b.ReportAllocs()
 	for b.Loop() {
 		if faults := v.Create(obj); len(faults) > 0 {
@@ -23,7 +27,7 @@ func BenchmarkCreatePool(b *testing.B) {
 
 func BenchmarkCreateSmallPool(b *testing.B) {
 	v := newValidator(b)
-	obj := decode(b, pool("{cidr: 10.244.0.0/16, natOutgoing: true}"))
+	obj := decode(b, validatetest.Pool("{cidr: 10.244.0.0/16, natOutgoing: true}"))
 	b.ReportAllocs()
 	for b.Loop() {
 		if faults := v.Create(obj); len(faults) > 0 {
@@ -34,7 +38,7 @@ func BenchmarkCreateSmallPool(b *testing.B) {
 
 func BenchmarkCreateParallel(b *testing.B) {
 	v := newValidator(b)
-	obj := decode(b, pool("{cidr: 10.244.0.0/16, natOutgoing: true}"))
+	obj := decode(b, validatetest.Pool("{cidr: 10.244.0.0/16, natOutgoing: true}"))
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			v.Create(obj)

@@ -7,16 +7,18 @@ import (
 
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/internal/validate/validatetest"
 )
 
 // FuzzCreate looks for documents that panic, that change the argument, or that are blamed without a word.
 func FuzzCreate(f *testing.F) {
 	for _, document := range []string{
-		pool("{cidr: 10.244.0.0/16, natOutgoing: true, blockSize: 26, allowedUses: [Workload], nodeSelector: has(a)}"),
-		pool("{cidr: 'fd00::/64', vxlanMode: Always, blockSize: 122, assignmentMode: Manual, colour: [1, {a: null}]}"),
-		pool("{cidr: 10.0.0.0/33, ipipMode: off, allowedUses: [LoadBalancer, 5, null]}"),
-		configuration("{addresses: [192.0.2.1, '2001:db8::1'], portRange: 1-2, outInterfaces: ['eth*'], priority: 1e9}"),
-		configuration("{addresses: {}, portRange: 9-1, outInterfaces: [{}], exclusions: 1.5}"),
+		validatetest.Pool("{cidr: 10.244.0.0/16, natOutgoing: true, blockSize: 26, allowedUses: [Workload], nodeSelector: has(a)}"),
+		validatetest.Pool("{cidr: 'fd00::/64', vxlanMode: Always, blockSize: 122, assignmentMode: Manual, colour: [1, {a: null}]}"),
+		validatetest.Pool("{cidr: 10.0.0.0/33, ipipMode: off, allowedUses: [LoadBalancer, 5, null]}"),
+		validatetest.Configuration("{addresses: [192.0.2.1, '2001:db8::1'], portRange: 1-2, outInterfaces: ['eth*'], priority: 1e9}"),
+		validatetest.Configuration("{addresses: {}, portRange: 9-1, outInterfaces: [{}], exclusions: 1.5}"),
 		"{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {a: b}}, status: {addresses: [{type: InternalIP, address: 1.2.3.4}]}}",
 		"{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: [], labels: {a: 1}, managedFields: [1], ownerReferences: {}}, spec: []}",
 		"{}", "{kind: 1, metadata: 2, spec: 3}",
@@ -28,7 +30,7 @@ func FuzzCreate(f *testing.F) {
 		f.Add(data)
 	}
 	v := newValidator(f)
-	old := decode(f, pool("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer]}"))
+	old := decode(f, validatetest.Pool("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer]}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var obj map[string]any
 		if utiljson.Unmarshal(data, &obj) != nil {
@@ -56,8 +58,8 @@ func FuzzCreate(f *testing.F) {
 func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	v := newValidator(t)
-	right := decode(t, pool("{cidr: 10.244.0.0/16, vxlanMode: Always}"))
-	wrong := decode(t, pool("{cidr: 10.244.0.1/16, vxlanmode: Always}"))
+	right := decode(t, validatetest.Pool("{cidr: 10.244.0.0/16, vxlanMode: Always}"))
+	wrong := decode(t, validatetest.Pool("{cidr: 10.244.0.1/16, vxlanmode: Always}"))
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {

@@ -1,67 +1,21 @@
 package validate
 
 import (
-	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/internal/validate/validatetest"
 )
 
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	v := newValidator(t)
-	long := func(n int) string { return strings.Repeat("x", n) }
-	for _, test := range []specCase{
-		{"{name: a}", "", ""},
-		{"{name: my.pool-1.example}", "", ""},
-		{"{name: " + long(253) + "}", "", ""},
-		{"{name: " + long(254) + "}", "metadata.name", "at most 253"},
-		{"{name: My_Pool}", "metadata.name", `"My_Pool" is not a name`},
-		{"{name: -a}", "metadata.name", "is not a name"},
-		{"{name: a..b}", "metadata.name", "is not a name"},
-		{"{name: a/b}", "metadata.name", "is not a name"},
-		{"{name: ''}", "metadata.name", "is missing"},
-		{"{}", "metadata.name", "is missing"},
-		{"null", "metadata.name", "is missing"},
-		{"{generateName: a-}", "metadata.name", "is missing"},
-		{"{name: 5}", "metadata.name", "must be text"},
-		{"text", "metadata", "must be a mapping"},
-		{"[]", "metadata", "must be a mapping"},
-		{"{name: a, namespace: default}", "metadata.namespace", "belongs to no namespace"},
-
-		{"{name: a, labels: {zone: a, example.com/x_y.z: '', empty: ''}}", "", ""},
-		{"{name: a, labels: {}}", "", ""},
-		{"{name: a, labels: null}", "", ""},
-		{"{name: a, labels: {'bad key': x}}", "metadata.labels", `"bad key" is not valid`},
-		{"{name: a, labels: {a: 'bad value'}}", "metadata.labels", `"bad value" is not valid`},
-		{"{name: a, labels: {a: " + long(64) + "}}", "metadata.labels", "63"},
-		{"{name: a, labels: {" + long(64) + ": a}}", "metadata.labels", "63"},
-		{"{name: a, labels: {a: true}}", "metadata.labels", `the value of "a" must be text; put it in quotes`},
-		{"{name: a, labels: {a: 1}}", "metadata.labels", "put it in quotes"},
-		{"{name: a, labels: [a]}", "metadata.labels", "must be a mapping"},
-
-		{"{name: a, annotations: {note: 'anything at all, and more'}}", "", ""},
-		{"{name: a, annotations: {'bad key': x}}", "metadata.annotations", "is not valid"},
-		{"{name: a, annotations: {a: 5}}", "metadata.annotations", "put it in quotes"},
-		{"{name: a, annotations: {a: " + long(262144) + "}}", "metadata.annotations", "262144"},
-
-		// What a server fills in.
-		{"{name: a, uid: 3a2b, resourceVersion: '12', generation: 3, creationTimestamp: '2026-01-02T03:04:05Z', selfLink: /x}", "", ""},
-		{"{name: a, creationTimestamp: null}", "", ""},
-		{"{name: a, generateName: a-}", "", ""},
-		{"{name: a, finalizers: [example.com/x]}", "", ""},
-		{"{name: a, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: u}]}", "", ""},
-		{"{name: a, managedFields: [{manager: kubectl, operation: Update, apiVersion: projectcalico.org/v3, fieldsType: FieldsV1, fieldsV1: {'f:spec': {}}}]}", "", ""},
-		{"{name: a, ownerReferences: [{name: n}]}", "metadata.ownerReferences.name", "cannot be true or false"},
-		{"{name: a, generation: many}", "metadata.generation", "cannot be text"},
-
-		{"{name: a, lables: {a: b}}", "metadata.lables", "did you mean labels?"},
-		{"{name: a, colour: blue}", "metadata.colour", "put it under labels or annotations"},
-	} {
+	for _, test := range validatetest.Metadata() {
 		for _, head := range []string{
 			"apiVersion: projectcalico.org/v3, kind: IPPool, spec: {cidr: 10.0.0.0/16}",
 			"apiVersion: sallyport.dev/v1alpha1, kind: NATConfiguration, spec: {}",
 			"apiVersion: v1, kind: Node",
 		} {
-			run(t, "{"+head+", metadata: "+test.spec+"}", v.Create, test.field, test.message)
+			run(t, "{"+head+", metadata: "+test.Text+"}", v.Create, test.Field, test.Message)
 		}
 	}
 }

@@ -38,14 +38,6 @@ func decode(tb testing.TB, document string) map[string]any {
 	return obj
 }
 
-func pool(spec string) string {
-	return "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: " + spec + "}"
-}
-
-func configuration(spec string) string {
-	return "{apiVersion: sallyport.dev/v1alpha1, kind: NATConfiguration, metadata: {name: c}, spec: " + spec + "}"
-}
-
 // check compares faults with the field to blame; an empty field means that there is none. It also looks
 // for jargon that a user should not see.
 func check(t *testing.T, document string, faults []model.Fault, field, message string) {
