@@ -9,7 +9,7 @@ const KindIPPool = "IPPool"
 // nodes, and whether connections that leave it are translated to the node's address.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster
+// +kubebuilder:resource:scope=Cluster,shortName={ipp,ipps,pool,pools}
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="CIDR",type=string,JSONPath=`.spec.cidr`,description="The range of the pool"
 // +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`,description="Whether connections that leave every pool are translated"
