@@ -9,13 +9,16 @@ import (
 )
 
 func cleanupCommand(g *global) *cobra.Command {
-	return &cobra.Command{
+	var stay bool
+	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove everything of Sallyport's from this node's kernel",
 		Long: `Remove from the kernel what agents have put there, to the last object, and nothing else: from then on no
 outgoing connection is translated. An agent that runs is stopped first; if it is a service, disable that
 too ("systemctl disable --now sallyport"), so that it does not put everything back at the next boot.
-Manifests and the last good state stay on disk.`,
+Manifests and the last good state stay on disk.
+
+With --stay it does not end before it is told to by a signal: so a DaemonSet can run it on every node.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			stopped, err := agent.Cleanup(cmd.Context(), g.socket)
@@ -25,8 +28,13 @@ Manifests and the last good state stay on disk.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), "nothing of Sallyport's is left in the kernel")
-			return err
+			if _, err = fmt.Fprintln(cmd.OutOrStdout(), "nothing of Sallyport's is left in the kernel"); err != nil || !stay {
+				return err
+			}
+			<-cmd.Context().Done()
+			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&stay, "stay", false, "after that, wait for a signal to end")
+	return cmd
 }

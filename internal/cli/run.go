@@ -62,14 +62,19 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 	cmd.Flags().StringVar(&cfg.NodeName, "node-name", os.Getenv(nodeVariable), "name of this node (environment: "+nodeVariable+"; default: the host name)")
 	cmd.Flags().StringVar(&cfg.StateDir, "state-dir", defaultStateDir, "directory for the last good state")
 	cmd.Flags().StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9470", "host:port for /healthz, /readyz and /metrics; empty for none")
-	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
-	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	logFlags(cmd, &format, &level)
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be changed in the kernel, and end")
 	outputFlag(cmd, &output, "json")
 	must(cmd.MarkFlagDirname("state-dir"))
+	return cmd
+}
+
+// logFlags adds the flags for the log of a program that goes on.
+func logFlags(cmd *cobra.Command, format, level *string) {
+	cmd.Flags().StringVar(format, "log-format", "text", "text or json")
+	cmd.Flags().StringVar(level, "log-level", "info", "debug, info, warn or error")
 	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))
-	return cmd
 }
 
 // nodeVariable holds the name of this node, where a pod's manifest puts it.

@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nft", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
-	{"internal/agent"},
+	{"internal/agent", "internal/controller"},
 	{"internal/cli"},
 	{"cmd/sallyport", "cmd/sallyport-cni"},
 	{"internal/tools", "test"},
@@ -95,9 +95,9 @@ var rules = []rule{
 		direct: true,
 	},
 	{
-		says: "only datastore/kube and api import Kubernetes client packages",
+		says: "only datastore/kube, controller and api import Kubernetes client packages",
 		binds: func(path string) bool {
-			return isOurs(path) && !own(path, "internal/datastore/kube", "api", "test")
+			return isOurs(path) && !own(path, "internal/datastore/kube", "internal/controller", "api", "test")
 		},
 		forbids: func(_, to string) bool { return within(to, kubernetesClients...) },
 		direct:  true,
@@ -199,7 +199,7 @@ func TestImportRules(t *testing.T) {
 		{"internal/model imports log/slog", "what decides is pure"},
 		{"internal/compile imports internal/validate", "what decides is pure"},
 		{"internal/compile imports go4.org/netipx imports os", ""},
-		{"internal/datastore/dir imports k8s.io/client-go/kubernetes", "only datastore/kube"},
+		{"internal/datastore/dir imports k8s.io/client-go/kubernetes", "only datastore/kube, controller"},
 		{"internal/datastore/kube imports k8s.io/client-go/kubernetes", ""},
 		{"internal/cli imports k8s.io/apiextensions-apiserver/pkg/apis", "only validate"},
 		{"internal/driver/nft imports internal/validate imports k8s.io/apimachinery", "drivers know nothing"},

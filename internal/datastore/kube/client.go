@@ -73,13 +73,13 @@ type api struct {
 
 // connect prepares a connection; nothing is sent before the first call.
 func connect(cfg *rest.Config, agent string) (*api, error) {
-	a := &api{config: rest.CopyConfig(cfg), scheme: runtime.NewScheme(), mapper: mapper(), contact: newContact()}
+	a := &api{config: rest.CopyConfig(cfg), mapper: mapper(), contact: newContact()}
 	a.config.UserAgent = agent
 	a.config.Wrap(a.contact.wrap)
-	if err := errors.Join(corev1.AddToScheme(a.scheme), apiv3.AddToScheme(a.scheme), v1alpha1.AddToScheme(a.scheme)); err != nil {
-		return nil, fmt.Errorf("registering kinds: %w", err)
-	}
 	var err error
+	if a.scheme, err = Scheme(); err != nil {
+		return nil, err
+	}
 	if a.http, err = rest.HTTPClientFor(a.config); err != nil {
 		return nil, fmt.Errorf("preparing the connection to %s: %w", cfg.Host, err)
 	}
@@ -89,6 +89,18 @@ func connect(cfg *rest.Config, agent string) (*api, error) {
 	}
 	return a, nil
 }
+
+// Scheme knows the kinds that are read and written.
+func Scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(s), apiv3.AddToScheme(s), v1alpha1.AddToScheme(s)); err != nil {
+		return nil, fmt.Errorf("registering kinds: %w", err)
+	}
+	return s, nil
+}
+
+// MapperProvider makes a manager know where each kind is, without asking.
+func MapperProvider(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper(), nil }
 
 // mapper knows where each kind is, so that no agent ever asks.
 func mapper() meta.RESTMapper {

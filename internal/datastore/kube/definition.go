@@ -8,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
@@ -112,4 +113,18 @@ func (a *api) aggregated(ctx context.Context) (bool, error) {
 	}
 	_, found, _ := unstructured.NestedMap(s.Object, "spec", "service")
 	return found, nil
+}
+
+// Owned says whether IPPools are read where a definition of Sallyport's serves them, so that their status is for
+// Sallyport to write.
+func Owned(ctx context.Context, cfg *rest.Config, version string) (bool, error) {
+	a, err := connect(cfg, cfg.UserAgent)
+	if err != nil {
+		return false, err
+	}
+	d, err := a.locate(ctx, datastore.KindIPPool, version)
+	if err != nil {
+		return false, err
+	}
+	return d.ours != "" && d.version == apiv3.GroupVersion(), nil
 }

@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"errors"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/controller"
+	"github.com/sallyport/sallyport/internal/datastore/kube"
+)
+
+// namespaceVariable holds the namespace of this pod, where its manifest puts it.
+const namespaceVariable = "POD_NAMESPACE"
+
+func controllerCommand(_ *global) *cobra.Command {
+	o := controller.Options{Version: buildVersion()}
+	var kubeconfig, format, level string
+	cmd := &cobra.Command{
+		Use:   "controller",
+		Short: "Write the conditions of pools in a cluster",
+		Long: `Write into the API of a cluster, for each IPPool, whether it can give out addresses (Allocatable) and whether
+every ready node holds it (Programmed), from what the agents report. Of several controllers the holder of a
+Lease writes. Nothing about packets depends on it.
+
+Where the definition of IPPools is Calico's, it waits and writes nothing.`,
+		Example: "  sallyport controller --kubeconfig ~/.kube/config --lease-namespace kube-system",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if o.LeaseNamespace == "" {
+				return errors.New("--lease-namespace: say in which namespace the Lease is")
+			}
+			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
+				return err
+			}
+			if o.Config, err = kube.AgentConfig(kubeconfig); err != nil {
+				return err
+			}
+			return controller.Run(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "file that says how the API server is reached (default: as the pod that it runs in)")
+	cmd.Flags().StringVar(&o.LeaseNamespace, "lease-namespace", os.Getenv(namespaceVariable), "namespace of the Lease (environment: "+namespaceVariable+")")
+	cmd.Flags().StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:9471", "host:port for /healthz, /readyz and /metrics; empty for none")
+	logFlags(cmd, &format, &level)
+	must(cmd.MarkFlagFilename("kubeconfig"))
+	return cmd
+}

@@ -1,0 +1,248 @@
+package controller
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// joining is how long a node may be ready without an agent's word before it counts: a node that joins is no news
+// about any pool.
+const joining = time.Minute
+
+// named is how many nodes a message names.
+const named = 3
+
+// seen remembers by which resourceVersion a pool came to its generation, since a later one may be that of a change
+// of its status, which agents do not wait for.
+type seen map[types.UID]reached
+
+type reached struct {
+	generation int64
+	version    uint64
+}
+
+// note brings what is remembered up to date with the pools that there are.
+func (s seen) note(pools []apiv3.IPPool) {
+	there := make(map[types.UID]bool, len(pools))
+	for i := range pools {
+		p := &pools[i]
+		there[p.UID] = true
+		if was, ok := s[p.UID]; ok && was.generation == p.Generation {
+			continue
+		}
+		r := reached{p.Generation, number(p.ResourceVersion)}
+		// What every node held when another controller looked, every node holds.
+		if c := find(p, apiv3.IPPoolConditionProgrammed); c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
+			r.version = 0
+		}
+		s[p.UID] = r
+	}
+	for uid := range s {
+		if !there[uid] {
+			delete(s, uid)
+		}
+	}
+}
+
+// standing is how one node stands.
+type standing struct {
+	node       string
+	fault      string // why it holds no pool as it is, or ""
+	version    uint64 // how far it has followed the pools
+	exceptions map[string]string
+}
+
+// standings are those of the nodes that count, by how far they have followed, the farthest behind first.
+func standings(now time.Time, nodes []corev1.Node, statuses []v1alpha1.NodeStatus) (out []standing, recheck time.Duration) {
+	byName := make(map[string]*v1alpha1.NodeStatusStatus, len(statuses))
+	for i := range statuses {
+		byName[statuses[i].Name] = &statuses[i].Status
+	}
+	for i := range nodes {
+		n := &nodes[i]
+		since, ready := readySince(n)
+		if !ready || n.Labels[corev1.LabelOSStable] == "windows" {
+			continue
+		}
+		st := byName[n.Name]
+		if left := joining - now.Sub(since); st == nil && left > 0 {
+			if recheck == 0 || left < recheck {
+				recheck = left
+			}
+			continue
+		}
+		out = append(out, standingOf(n.Name, st))
+	}
+	slices.SortFunc(out, func(a, b standing) int {
+		switch {
+		case a.version != b.version && a.version < b.version:
+			return -1
+		case a.version != b.version:
+			return 1
+		}
+		return strings.Compare(a.node, b.node)
+	})
+	return out, recheck
+}
+
+func standingOf(node string, st *v1alpha1.NodeStatusStatus) standing {
+	s := standing{node: node}
+	switch {
+	case st == nil:
+		s.fault = "no agent has reported"
+		return s
+	case !st.Ready:
+		s.fault = "is not ready: " + st.Reason
+	case st.MoreExceptions > 0:
+		s.fault = fmt.Sprintf("cannot hold %d pools as they are", len(st.Exceptions)+int(st.MoreExceptions))
+	}
+	s.version = number(st.Observed.IPPools)
+	for _, e := range st.Exceptions {
+		if s.exceptions == nil {
+			s.exceptions = map[string]string{}
+		}
+		s.exceptions[e.Pool] = e.Reason
+	}
+	return s
+}
+
+// readySince says whether a node is ready, and since when.
+func readySince(n *corev1.Node) (time.Time, bool) {
+	for i := range n.Status.Conditions {
+		if c := &n.Status.Conditions[i]; c.Type == corev1.NodeReady {
+			return c.LastTransitionTime.Time, c.Status == corev1.ConditionTrue
+		}
+	}
+	return time.Time{}, false
+}
+
+// judge says what the conditions of each pool should be; the times of transition are left to the writer.
+func judge(pools []apiv3.IPPool, s seen, nodes []standing) [][]metav1.Condition {
+	allocatable := compile.Allocatable(models(pools))
+	faulty := slices.DeleteFunc(slices.Clone(nodes), func(n standing) bool { return n.fault == "" && len(n.exceptions) == 0 })
+	out := make([][]metav1.Condition, len(pools))
+	for i := range pools {
+		p := &pools[i]
+		if c, ok := allocatable[p.Name]; ok {
+			out[i] = append(out[i], condition(p, apiv3.IPPoolConditionAllocatable, c.Allocatable, c.Reason, c.Message))
+		}
+		out[i] = append(out[i], programmed(p, s[p.UID].version, nodes, faulty))
+	}
+	return out
+}
+
+// models are the pools as values; one that cannot be one is left out.
+func models(pools []apiv3.IPPool) []model.Pool {
+	out := make([]model.Pool, 0, len(pools))
+	for i := range pools {
+		p := &pools[i]
+		m, err := datastore.Pool(p)
+		if err != nil {
+			continue
+		}
+		m.Rank, m.Terminating = uint64(max(0, p.CreationTimestamp.Unix())), p.DeletionTimestamp != nil
+		c := find(p, apiv3.IPPoolConditionAllocatable)
+		m.WasAllocatable = c != nil && c.Status == metav1.ConditionTrue
+		out = append(out, m)
+	}
+	return out
+}
+
+// programmed says whether every node holds a pool that came to its generation by a resourceVersion.
+func programmed(p *apiv3.IPPool, version uint64, nodes, faulty []standing) metav1.Condition {
+	var failed, behind []string
+	for _, n := range faulty {
+		why := n.fault
+		if e, ok := n.exceptions[p.Name]; ok && why == "" {
+			why = e
+		}
+		if why != "" {
+			failed = append(failed, n.node+": "+why)
+		}
+	}
+	for _, n := range nodes { // the farthest behind come first
+		if n.version >= version {
+			break
+		}
+		if n.fault == "" {
+			behind = append(behind, n.node)
+		}
+	}
+	switch {
+	case len(failed) > 0:
+		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonNodesNotReady,
+			fmt.Sprintf("%d of %d ready nodes do not hold the pool: %s", len(failed), len(nodes), few(failed, "; ")))
+	case len(behind) > 0:
+		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonPending,
+			fmt.Sprintf("%d of %d ready nodes have not taken up the pool yet: %s", len(behind), len(nodes), few(behind, ", ")))
+	case len(nodes) == 0:
+		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonPending, "there is no ready node whose agent has reported")
+	default:
+		return condition(p, apiv3.IPPoolConditionProgrammed, true, apiv3.IPPoolReasonProgrammed, fmt.Sprintf("every ready node holds the pool (%d)", len(nodes)))
+	}
+}
+
+func condition(p *apiv3.IPPool, kind string, status bool, reason, message string) metav1.Condition {
+	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation}
+	if status {
+		c.Status = metav1.ConditionTrue
+	}
+	return c
+}
+
+// few joins the first few texts, and says how many more there are.
+func few(texts []string, by string) string {
+	if len(texts) > named {
+		return strings.Join(texts[:named], by) + fmt.Sprintf(" and %d more", len(texts)-named)
+	}
+	return strings.Join(texts, by)
+}
+
+// find is a condition of a pool, or nil.
+func find(p *apiv3.IPPool, kind string) *metav1.Condition {
+	if p.Status == nil {
+		return nil
+	}
+	for i := range p.Status.Conditions {
+		if p.Status.Conditions[i].Type == kind {
+			return &p.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// merge is what the conditions of a pool become, with their times of transition, and whether that is worth writing:
+// a message alone is not.
+func merge(p *apiv3.IPPool, want []metav1.Condition, now metav1.Time) (out []metav1.Condition, differs bool) {
+	for _, c := range want {
+		was := find(p, c.Type)
+		c.LastTransitionTime = now
+		if was != nil && was.Status == c.Status {
+			c.LastTransitionTime = was.LastTransitionTime
+		}
+		differs = differs || was == nil || was.Status != c.Status || was.Reason != c.Reason || was.ObservedGeneration != c.ObservedGeneration
+		out = append(out, c)
+	}
+	return out, differs
+}
+
+func number(version string) uint64 {
+	n, err := strconv.ParseUint(version, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
