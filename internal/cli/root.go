@@ -93,7 +93,7 @@ Begin with "sallyport demo", which shows it on this machine without touching it,
 	root.PersistentFlags().StringVar(&g.socket, "socket", defaultSocket, "socket of the agent")
 	must(root.MarkPersistentFlagDirname("dir"))
 	root.AddCommand(
-		runCommand(g), controllerCommand(g), applyCommand(g), getCommand(g), deleteCommand(g), validateCommand(g), explainCommand(g),
+		runCommand(g), controllerCommand(g), applyCommand(g), getCommand(g), deleteCommand(g), validateCommand(g), convertCommand(), explainCommand(g),
 		statusCommand(g), flowsCommand(g), cleanupCommand(g), demoCommand(), versionCommand(),
 	)
 	return root

@@ -23,7 +23,7 @@ type rule struct {
 var layers = [][]string{
 	{"api", "internal/model", "internal/selector"},
 	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/lab", "internal/nfnetlink"},
-	{"internal/diagnose"},
+	{"internal/diagnose", "internal/convert"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nft", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
@@ -93,6 +93,12 @@ var rules = []rule{
 			return to != "net/netip" && within(to, impure...) || isOurs(to) && !own(to, pure...)
 		},
 		direct: true,
+	},
+	{
+		says:    "what converts does no I/O",
+		binds:   func(path string) bool { return own(path, "internal/convert") },
+		forbids: func(_, to string) bool { return to != "net/netip" && within(to, impure...) },
+		direct:  true,
 	},
 	{
 		says: "only datastore/kube, controller and api import Kubernetes client packages",
@@ -199,6 +205,8 @@ func TestImportRules(t *testing.T) {
 		{"internal/model imports log/slog", "what decides is pure"},
 		{"internal/compile imports internal/validate", "what decides is pure"},
 		{"internal/compile imports go4.org/netipx imports os", ""},
+		{"internal/convert imports internal/datastore/dir", "imports point one way"},
+		{"internal/convert imports os", "what converts does no I/O"},
 		{"internal/datastore/dir imports k8s.io/client-go/kubernetes", "only datastore/kube, controller"},
 		{"internal/datastore/kube imports k8s.io/client-go/kubernetes", ""},
 		{"internal/cli imports k8s.io/apiextensions-apiserver/pkg/apis", "only validate"},

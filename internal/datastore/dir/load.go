@@ -136,17 +136,6 @@ type Manifests struct {
 }
 
 func (m *Manifests) read(path string, stdin io.Reader) error {
-	if path == "-" {
-		data, err := io.ReadAll(io.LimitReader(stdin, maxFileSize+1))
-		if err != nil {
-			return fmt.Errorf("reading standard input: %w", err)
-		}
-		if len(data) > maxFileSize {
-			return fmt.Errorf("standard input is longer than the limit of %d bytes: spread it over several files", maxFileSize)
-		}
-		m.files = append(m.files, parse("-", data))
-		return nil
-	}
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
 		c, err := readDir(path)
 		if err != nil {
@@ -156,15 +145,34 @@ func (m *Manifests) read(path string, stdin io.Reader) error {
 		m.unread = append(m.unread, c.unread...)
 		return nil
 	}
-	data, _, err := readFile(path, true)
-	if errors.Is(err, fs.ErrNotExist) && !isLink(path) {
-		return fmt.Errorf("%s does not exist: check the path", path)
-	}
+	data, err := readNamed(path, stdin)
 	if err != nil {
-		return fmt.Errorf("%s %s", path, explain(path, err))
+		return err
 	}
 	m.files = append(m.files, parse(path, data))
 	return nil
+}
+
+// readNamed reads the file that a user names, or standard input for "-".
+func readNamed(path string, stdin io.Reader) ([]byte, error) {
+	if path == "-" {
+		data, err := io.ReadAll(io.LimitReader(stdin, maxFileSize+1))
+		if err != nil {
+			return nil, fmt.Errorf("reading standard input: %w", err)
+		}
+		if len(data) > maxFileSize {
+			return nil, fmt.Errorf("standard input is longer than the limit of %d bytes: spread it over several files", maxFileSize)
+		}
+		return data, nil
+	}
+	data, _, err := readFile(path, true)
+	if errors.Is(err, fs.ErrNotExist) && !isLink(path) {
+		return nil, fmt.Errorf("%s does not exist: check the path", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s", path, explain(path, err))
+	}
+	return data, nil
 }
 
 // Objects is every object that was read, in the order of the documents.

@@ -33,19 +33,24 @@ type parsed struct {
 // parse reads the documents of a file. It does not validate.
 func parse(file string, data []byte) *parsed {
 	p := &parsed{file: file, data: data}
-	var err error
-	if p.docs, err = split(data); err != nil {
-		p.faults = []model.Fault{{File: file, Message: err.Error()}}
-		return p
-	}
-	for i := range p.docs {
-		p.document(i)
-	}
+	p.each(p.object)
 	return p
 }
 
-// document adds what the i-th document holds.
-func (p *parsed) document(i int) {
+// each hands every document to take, and those of a List one by one.
+func (p *parsed) each(take func(v any, doc, item int)) {
+	var err error
+	if p.docs, err = split(p.data); err != nil {
+		p.faults = []model.Fault{{File: p.file, Message: err.Error()}}
+		return
+	}
+	for i := range p.docs {
+		p.document(i, take)
+	}
+}
+
+// document hands what the i-th document holds to take.
+func (p *parsed) document(i int, take func(v any, doc, item int)) {
 	d := &p.docs[i]
 	text := d.text(p.data)
 	v, err := decode(text, d.json)
@@ -63,7 +68,7 @@ func (p *parsed) document(i int) {
 	tree, _ := v.(map[string]any)
 	kind, _ := tree["kind"].(string)
 	if !strings.HasSuffix(kind, "List") {
-		p.object(v, i, -1)
+		take(v, i, -1)
 		return
 	}
 	value, there := tree["items"]
@@ -72,7 +77,7 @@ func (p *parsed) document(i int) {
 		p.fault(manifest{doc: i, item: -1}, model.Fault{Kind: kind, Field: "items", Message: "must be a list of objects"})
 	}
 	for j, item := range items {
-		p.object(item, i, j)
+		take(item, i, j)
 	}
 }
 

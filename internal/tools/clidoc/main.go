@@ -52,12 +52,18 @@ func render(w io.Writer, root *cobra.Command) {
 		if c.IsAvailableCommand() && c.Name() != "help" {
 			renderCommand(w, c)
 		}
+		if c.Name() == "completion" {
+			continue // its own are all alike
+		}
+		for _, sub := range c.Commands() {
+			renderCommand(w, sub)
+		}
 	}
 }
 
 func renderCommand(w io.Writer, c *cobra.Command) {
 	fmt.Fprintf(w, "\n## %s\n\n%s.\n\n```\n%s\n```\n", c.CommandPath(), c.Short, c.UseLine())
-	if text := strings.TrimSpace(c.Long); text != "" && !c.HasSubCommands() {
+	if text := strings.TrimSpace(c.Long); text != "" && c.Name() != "completion" {
 		fmt.Fprintf(w, "\n%s\n", text)
 	}
 	if c.HasAvailableSubCommands() {
