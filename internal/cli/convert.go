@@ -37,7 +37,7 @@ are translated for the pods, and a NATConfiguration where ports differ from the 
 The input is the agent's own file, in YAML or JSON, or the ConfigMap that holds it: under the key config, as for
 ip-masq-agent, or under keys that begin with ip-masq, as for ip-masq-agent-v2. Without -f the agent's defaults are
 converted, as for one that has no configuration. Give the flags that your agent is started with.`,
-		Example: `  kubectl -n kube-system get configmap ip-masq-agent -o yaml | sallyport convert ip-masq-agent --pod-cidr 10.244.0.0/16 -f - > pools.yaml
+		Example: `  kubectl -n kube-system get configmap ip-masq-agent -o yaml | sallyport convert ip-masq-agent --pod-cidr 10.244.0.0/16 -f -
   sallyport convert ip-masq-agent --pod-cidr 10.244.0.0/16 --pod-cidr fd00:10:244::/56 --enable-ipv6 -f config
   sallyport convert ip-masq-agent --pod-cidr 10.244.0.0/16 --nomasq-all-reserved-ranges --to-ports 32768-65535`,
 		Args: cobra.NoArgs,
@@ -73,7 +73,7 @@ say of outgoing NAT as NATConfigurations: of default for all nodes, of node.NAME
 
 The input is what kubectl or calicoctl prints, or manifests, of projectcalico.org/v3 or crd.projectcalico.org/v1, in
 YAML or JSON.`,
-		Example: `  kubectl get ippools,felixconfigurations -o yaml | sallyport convert calico -f - > nat.yaml
+		Example: `  kubectl get ippools,felixconfigurations -o yaml | sallyport convert calico -f -
   sallyport convert calico -f ippools.yaml -f felix.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runConvert(cmd, files, convert.Calico) },

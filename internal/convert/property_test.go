@@ -71,6 +71,28 @@ func drawRange(t *rapid.T, label string) netip.Prefix {
 	return netip.PrefixFrom(a, bits).Masked()
 }
 
+// drawNear draws an address, mostly one in or just outside one of the ranges.
+func drawNear(t *rapid.T, ranges []netip.Prefix, label string) netip.Addr {
+	if len(ranges) == 0 || rapid.IntRange(0, 3).Draw(t, label+" anywhere") == 0 {
+		return drawAddr(t, label)
+	}
+	p := rapid.SampledFrom(ranges).Draw(t, label+" range")
+	switch a := p.Addr(); rapid.IntRange(0, 3).Draw(t, label+" where") {
+	case 0:
+		if a.Prev().IsValid() {
+			return a.Prev()
+		}
+		return a
+	case 1:
+		return a
+	default:
+		b := a.AsSlice()
+		b[len(b)-1] |= rapid.Byte().Draw(t, label+" host") & byte(0xff>>max(0, p.Bits()-(a.BitLen()-8)))
+		a, _ = netip.AddrFromSlice(b)
+		return a
+	}
+}
+
 // masqModel is the rule of ip-masq-agent, as its README has it: in the chain, RETURN for each range of the list and for
 // link-local unless it says otherwise, then MASQUERADE.
 type masqModel struct {
@@ -141,7 +163,7 @@ func TestDecidesAsIPMasqAgent(t *testing.T) {
 		}
 		plan := compile.Compile(snapshot(t, r), model.Local{Name: "me"})
 		for range 20 {
-			src, dst := drawAddr(t, "source"), drawAddr(t, "destination")
+			src, dst := drawNear(t, pods, "source"), drawNear(t, slices.Concat(m.list, pods), "destination")
 			if src.Is4() != dst.Is4() {
 				continue
 			}
@@ -203,7 +225,7 @@ func TestDecidesAsCalico(t *testing.T) {
 		}
 		s := snapshot(t, r)
 		s.Nodes = []model.Node{{Name: "me", Labels: map[string]string{"kubernetes.io/hostname": "me"}}}
-		src, dst := drawAddr(t, "source"), drawAddr(t, "destination")
+		src, dst := drawNear(t, nat, "source"), drawNear(t, every, "destination")
 		if src.Is4() != dst.Is4() {
 			t.Skip("two families")
 		}
