@@ -43,7 +43,7 @@ type Config struct {
 	Dir        string // holds the manifests; for Directory
 	Kubeconfig string // how the API server is reached; empty: as the pod that this is; for Kubernetes
 	StateDir   string // holds the last good state
-	Socket   string // path of the socket for status
+	Socket     string // path of the socket for status
 	// MetricsAddress is where /healthz, /readyz and /metrics are served, as host:port; empty: nowhere.
 	MetricsAddress string
 	Version        string
