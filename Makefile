@@ -25,6 +25,8 @@ BENCHFLAGS ?=
 # The version is part of the file's name, so that a new version is a new file.
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT         := $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+HELM_VERSION          := v4.3.1
+HELM                  := $(BIN)/helm-$(HELM_VERSION)
 
 .PHONY: help
 help: ## List the targets
@@ -41,10 +43,10 @@ demo: build ## Show a node translating real connections, in network namespaces
 	@$(BIN)/sallyport demo
 
 .PHONY: test
-test: ## Run every test under the race detector; list what was skipped
+test: $(HELM) ## Run every test under the race detector; list what was skipped
 	@hack/install-deps gcc nft iptables ipset systemd-analyze
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
-	@dir=$$($(KUBE_BINARIES)) && KUBEBUILDER_ASSETS=$$dir CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
+	@dir=$$($(KUBE_BINARIES)) && KUBEBUILDER_ASSETS=$$dir HELM=$(HELM) CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (5s)
@@ -79,6 +81,10 @@ lint: $(GOLANGCI_LINT) ## Run go vet and golangci-lint
 generate: ## Write what is generated from the API types: CRDs and deep copies
 	go generate ./...
 
+.PHONY: manifests
+manifests: $(HELM) ## Write what is generated from the CRDs and the Helm chart: deploy/kubernetes
+	hack/manifests $(HELM)
+
 .PHONY: docs
 docs: ## Write what is generated in docs/reference
 	go run ./internal/tools/apidoc -crds api/crds -out docs/reference/api.md
@@ -101,3 +107,6 @@ ci: ## Run everything that must pass before a change is merged
 
 $(GOLANGCI_LINT):
 	@hack/install-tool $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(HELM):
+	@hack/install-tool $@ helm.sh/helm/v4/cmd/helm@$(HELM_VERSION)

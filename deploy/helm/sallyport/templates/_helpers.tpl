@@ -1,0 +1,110 @@
+{{/* Names are fixed: a node has one agent, so a cluster has one release, and Helm refuses a second. */}}
+
+{{/* Labels of every object; the argument is a list of the context and the component, or "" for none. */}}
+{{- define "sallyport.labels" -}}
+{{- $top := index . 0 -}}
+app.kubernetes.io/name: sallyport
+{{- with index . 1 }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+app.kubernetes.io/part-of: sallyport
+app.kubernetes.io/version: {{ $top.Chart.AppVersion | quote }}
+{{- end }}
+
+{{/* Labels by which a workload knows its pods; the argument is the component. They can never change. */}}
+{{- define "sallyport.selector" -}}
+app.kubernetes.io/name: sallyport
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+
+{{- define "sallyport.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end -}}
+{{- end }}
+
+{{/* host:port of the metrics; the argument is a list of the context and the port. */}}
+{{- define "sallyport.metricsAddress" -}}
+{{- $host := (index . 0).Values.metrics.address -}}
+{{ if contains ":" $host }}[{{ $host }}]{{ else }}{{ $host }}{{ end }}:{{ index . 1 }}
+{{- end }}
+
+{{/* A probe by HTTP; the argument is a list of the context and the path. Without a host, the kubelet asks the pod's
+     address, which is the node's. */}}
+{{- define "sallyport.httpGet" -}}
+{{- $host := (index . 0).Values.metrics.address -}}
+httpGet:
+  path: {{ index . 1 }}
+  port: metrics
+  {{- if not (has $host (list "" "0.0.0.0" "::")) }}
+  host: {{ $host | quote }}
+  {{- end }}
+{{- end }}
+
+{{/* Where the API server is, for client-go's in-cluster configuration. */}}
+{{- define "sallyport.apiServer" -}}
+{{- if .Values.apiServer.host -}}
+- name: KUBERNETES_SERVICE_HOST
+  value: {{ .Values.apiServer.host | quote }}
+- name: KUBERNETES_SERVICE_PORT
+  value: {{ .Values.apiServer.port | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The memory limit for the Go runtime; the argument is a container's resources. */}}
+{{- define "sallyport.memoryLimit" -}}
+{{- if dig "limits" "memory" "" (. | default dict) -}}
+- name: GOMEMLIMIT
+  valueFrom:
+    resourceFieldRef:
+      resource: limits.memory
+{{- end }}
+{{- end }}
+
+{{/* Why the definition of IPPool is to be left out, or nothing. It is ours if it has our label and annotation. Where
+     Calico keeps its pools in crd.projectcalico.org alone, agents read them there, and a second kind of the same name
+     would only lead users astray. */}}
+{{- define "sallyport.ippoolsElsewhere" -}}
+{{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "ippools.projectcalico.org" -}}
+{{- $ours := and (dig "metadata" "annotations" "sallyport.dev/version" "" $crd)
+  (eq "sallyport" (dig "metadata" "labels" "app.kubernetes.io/part-of" "" $crd)) -}}
+{{- $service := dig "spec" "service" "" (lookup "apiregistration.k8s.io/v1" "APIService" "" "v3.projectcalico.org") -}}
+{{- if eq .Values.crds.ippool "never" -}}
+crds.ippool is never
+{{- else if $service -}}
+the API service v3.projectcalico.org of {{ $service.namespace }}/{{ $service.name }} serves IPPools
+{{- else if and $crd (not $ours) -}}
+the cluster has the definition ippools.projectcalico.org from somebody else
+{{- else if and (not $crd) (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "ippools.crd.projectcalico.org") -}}
+the cluster has Calico's definition ippools.crd.projectcalico.org
+{{- end }}
+{{- end }}
+
+{{/* What a container of the agent's pod may do, whether it programs the kernel or cleans up. Root, since the host's
+     directories and the names of the loaded iptables tables are root's; of root's rights it keeps one. */}}
+{{- define "sallyport.agentContainer" -}}
+securityContext:
+  runAsUser: 0
+  runAsGroup: 0
+  privileged: false
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+    add: [NET_ADMIN]
+{{- with .Values.agent.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+  - name: state
+    mountPath: /var/lib/sallyport
+  - name: run
+    mountPath: /run/sallyport
+{{- end }}
+
+{{/* A variable of an admission policy: the node whose pod the request's token was made for, or "". */}}
+{{- define "sallyport.nodeOfToken" -}}
+- name: node
+  expression: request.userInfo.?extra["authentication.kubernetes.io/node-name"][?0].orValue("")
+{{- end }}

@@ -1,0 +1,265 @@
+package deploy
+
+import (
+	"strings"
+	"testing"
+
+	celgo "github.com/google/cel-go/cel"
+	policyv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/apiserver/pkg/admission"
+	plugincel "k8s.io/apiserver/pkg/admission/plugin/cel"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/cel/environment"
+	"sigs.k8s.io/yaml"
+)
+
+// expression is one of a policy's, with the name of a variable.
+type expression struct {
+	name, text string
+	results    []*celgo.Type
+}
+
+func (e expression) GetName() string            { return e.name }
+func (e expression) GetExpression() string      { return e.text }
+func (e expression) ReturnTypes() []*celgo.Type { return e.results }
+
+// policy is a ValidatingAdmissionPolicy, compiled as the oldest API server that is supported compiles it.
+type policy struct {
+	object                      policyv1.ValidatingAdmissionPolicy
+	conditions, checks, sayings plugincel.ConditionEvaluator
+}
+
+// compilePolicy compiles the policy of a name among those that the chart makes.
+func compilePolicy(t *testing.T, all []object, name string) *policy {
+	t.Helper()
+	p := &policy{object: as[policyv1.ValidatingAdmissionPolicy](t, named(t, all, "ValidatingAdmissionPolicy", name))}
+	// What 1.31 knows, as a policy that is new to it.
+	compiler, err := plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(version.MajorMinor(1, 31)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	anything, truth, words := []*celgo.Type{celgo.AnyType, celgo.DynType}, []*celgo.Type{celgo.BoolType}, []*celgo.Type{celgo.StringType}
+	options := plugincel.OptionalVariableDeclarations{HasAuthorizer: false}
+	for _, v := range p.object.Spec.Variables {
+		r := compiler.CompileAndStoreVariable(expression{v.Name, v.Expression, anything}, options, environment.NewExpressions)
+		if r.Error != nil {
+			t.Fatalf("%s: variable %s: %v", name, v.Name, r.Error)
+		}
+	}
+	var conditions, checks, sayings []plugincel.ExpressionAccessor
+	for _, c := range p.object.Spec.MatchConditions {
+		conditions = append(conditions, expression{text: c.Expression, results: truth})
+	}
+	for _, v := range p.object.Spec.Validations {
+		checks = append(checks, expression{text: v.Expression, results: truth})
+		sayings = append(sayings, expression{text: v.MessageExpression, results: words})
+	}
+	compile := func(all []plugincel.ExpressionAccessor) plugincel.ConditionEvaluator {
+		c := compiler.CompileCondition(all, options, environment.NewExpressions)
+		for _, err := range c.CompilationErrors() {
+			t.Errorf("%s: %v", name, err)
+		}
+		return c
+	}
+	p.conditions, p.checks, p.sayings = compile(conditions), compile(checks), compile(sayings)
+	if t.Failed() {
+		t.FailNow()
+	}
+	return p
+}
+
+// request is what an account asks of the API server; the operation follows from the objects.
+type request struct {
+	account, node    string // node is "" for a token that names none
+	resource         schema.GroupVersionResource
+	object, oldValue string // YAML
+}
+
+const agentAccount = "system:serviceaccount:sallyport-system:sallyport-agent"
+
+// ask returns what the policy says against a request: "" if it lets it pass.
+func (p *policy) ask(t *testing.T, r request) string {
+	t.Helper()
+	info := &user.DefaultInfo{Name: r.account}
+	if r.node != "" {
+		info.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {r.node}}
+	}
+	object, old := manifest(t, r.object), manifest(t, r.oldValue)
+	operation, kind := admission.Update, schema.GroupVersionKind{}
+	attributes := &admission.VersionedAttributes{}
+	switch {
+	case object == nil:
+		operation, kind = admission.Delete, old.GroupVersionKind()
+		attributes.Attributes = admission.NewAttributesRecord(nil, old, kind, "", old.GetName(), r.resource, "", operation, nil, false, info)
+		attributes.VersionedOldObject.Set(old)
+	case old == nil:
+		operation, kind = admission.Create, object.GroupVersionKind()
+		attributes.Attributes = admission.NewAttributesRecord(object, nil, kind, "", object.GetName(), r.resource, "", operation, nil, false, info)
+		attributes.VersionedObject.Set(object)
+	default:
+		kind = object.GroupVersionKind()
+		attributes.Attributes = admission.NewAttributesRecord(object, old, kind, "", object.GetName(), r.resource, "", operation, nil, false, info)
+		attributes.VersionedObject.Set(object)
+		attributes.VersionedOldObject.Set(old)
+	}
+	attributes.VersionedKind = kind
+	asked := plugincel.CreateAdmissionRequest(attributes.Attributes, metav1.GroupVersionResource(r.resource), metav1.GroupVersionKind(kind))
+	evaluate := func(c plugincel.ConditionEvaluator) []plugincel.EvaluationResult {
+		results, _, err := c.ForInput(t.Context(), attributes, asked, plugincel.OptionalVariableBindings{}, nil, celconfig.RuntimeCELCostBudget)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, result := range results {
+			if result.Error != nil {
+				t.Fatalf("%s: %v", result.ExpressionAccessor.GetExpression(), result.Error)
+			}
+		}
+		return results
+	}
+	for _, c := range evaluate(p.conditions) {
+		if c.EvalResult.Value() != true {
+			return ""
+		}
+	}
+	var said []string
+	sayings := evaluate(p.sayings)
+	for i, c := range evaluate(p.checks) {
+		if c.EvalResult.Value() != true {
+			said = append(said, sayings[i].EvalResult.Value().(string))
+		}
+	}
+	return strings.Join(said, "; ")
+}
+
+func manifest(t *testing.T, text string) *unstructured.Unstructured {
+	t.Helper()
+	if text == "" {
+		return nil
+	}
+	u := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal([]byte(text), &u.Object); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// policies returns the compiled policies of a set of values, and makes sure that each is bound and fails closed.
+func policies(t *testing.T, values string, names ...string) map[string]*policy {
+	t.Helper()
+	all := render(t, valueSets[values]...)
+	compiled, bound := map[string]*policy{}, 0
+	for _, o := range all {
+		switch o.Kind {
+		case "ValidatingAdmissionPolicy":
+			compiled[o.Metadata.Name] = compilePolicy(t, all, o.Metadata.Name)
+			if f := compiled[o.Metadata.Name].object.Spec.FailurePolicy; f == nil || *f != policyv1.Fail {
+				t.Errorf("%s lets pass what it cannot judge", o)
+			}
+		case "ValidatingAdmissionPolicyBinding":
+			b := as[policyv1.ValidatingAdmissionPolicyBinding](t, o)
+			if !has(all, "ValidatingAdmissionPolicy", b.Spec.PolicyName) || len(b.Spec.ValidationActions) != 1 || b.Spec.ValidationActions[0] != policyv1.Deny {
+				t.Errorf("%s binds nothing, or denies nothing", o)
+			}
+			bound++
+		}
+	}
+	if len(compiled) != len(names) || bound != len(names) {
+		t.Fatalf("%s: %d policies and %d bindings, want %q", values, len(compiled), bound, names)
+	}
+	return compiled
+}
+
+// TestAgentWritesOwnNodeStatus has the policy judge what an agent may do to NodeStatuses.
+func TestAgentWritesOwnNodeStatus(t *testing.T) {
+	t.Parallel()
+	const a = "apiVersion: sallyport.dev/v1alpha1\nkind: NodeStatus\nmetadata: {name: a}\nstatus: {ready: false, version: '1'}\n"
+	ready := strings.Replace(a, "false", "true", 1)
+	const refused = "the agent of node b may not write the NodeStatus a, only that of its own node"
+	tests := []struct {
+		name string
+		request
+		says string
+	}{
+		{"creates its own", request{account: agentAccount, node: "a", object: a}, ""},
+		{"changes its own", request{account: agentAccount, node: "a", object: ready, oldValue: a}, ""},
+		{"creates another's", request{account: agentAccount, node: "b", object: a}, refused},
+		{"changes another's", request{account: agentAccount, node: "b", object: ready, oldValue: a}, refused},
+		{"deletes another's", request{account: agentAccount, node: "b", oldValue: a}, refused},
+		{"has a token of no node", request{account: agentAccount, object: a},
+			"the agent of no node (its token names none) may not write the NodeStatus a, only that of its own node"},
+		{"is somebody else", request{account: "system:serviceaccount:sallyport-system:sallyport-controller", node: "b", object: a}, ""},
+		{"is a person", request{account: "admin", oldValue: a}, ""},
+	}
+	p := policies(t, "default", "sallyport-agent-nodestatuses")["sallyport-agent-nodestatuses"]
+	for _, tt := range tests {
+		tt.resource = schema.GroupVersionResource{Group: "sallyport.dev", Version: "v1alpha1", Resource: "nodestatuses"}
+		if got := p.ask(t, tt.request); got != tt.says {
+			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
+		}
+	}
+}
+
+// TestAgentTakesTaint has the policy judge what an agent may do to Nodes.
+func TestAgentTakesTaint(t *testing.T) {
+	t.Parallel()
+	const node = `
+apiVersion: v1
+kind: Node
+metadata: {name: a, resourceVersion: "1", uid: u, labels: {zone: one}, managedFields: [{manager: kubelet}]}
+spec:
+  podCIDR: 10.244.1.0/24
+  taints: [{key: x, effect: NoSchedule}, {key: sallyport.dev/not-ready, effect: NoSchedule}, {key: y, effect: NoExecute, timeAdded: "2026-01-01T00:00:00Z"}]
+status: {phase: Running}
+`
+	const ours, foreign = ", {key: sallyport.dev/not-ready, effect: NoSchedule}", "{key: x, effect: NoSchedule}, "
+	with := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(node) }
+	bare := "apiVersion: v1\nkind: Node\nmetadata: {name: a}\n"
+	only := bare + "spec:\n  taints: [{key: sallyport.dev/not-ready, effect: NoSchedule}]\n"
+	const (
+		elsewhere = "the agent of node b may not UPDATE the Node a, only take the taint sallyport.dev/not-ready from its own"
+		change    = "the agent of node a may change nothing of the Node a but take the taint sallyport.dev/not-ready from it"
+		taint     = "the agent of node a may take no taint but sallyport.dev/not-ready from the Node a, and set none"
+	)
+	tests := []struct {
+		name string
+		request
+		says string
+	}{
+		{"takes the taint", request{node: "a", oldValue: node, object: with(ours, "", `"1"`, `"2"`, "kubelet", "sallyport")}, ""},
+		{"takes the only taint", request{node: "a", oldValue: only, object: bare + "spec: {}\n"}, ""},
+		{"takes the only taint, and the list", request{node: "a", oldValue: only, object: bare}, ""},
+		{"changes nothing", request{node: "a", oldValue: node, object: node}, ""},
+		{"takes another's", request{node: "b", oldValue: node, object: with(ours, "")}, elsewhere},
+		{"takes a foreign taint", request{node: "a", oldValue: node, object: with(foreign, "")}, taint},
+		{"takes all", request{node: "a", oldValue: node, object: with(foreign, "", ours, "")}, taint},
+		{"changes a taint's effect", request{node: "a", oldValue: node, object: with(ours, strings.Replace(ours, "NoSchedule", "NoExecute", 1))}, taint},
+		{"sets the taint", request{node: "a", oldValue: with(ours, ""), object: node}, taint},
+		{"sets a foreign taint", request{node: "a", oldValue: with(foreign, ""), object: node}, taint},
+		{"labels", request{node: "a", oldValue: node, object: with("zone: one", "zone: two", ours, "")}, change},
+		{"annotates", request{node: "a", oldValue: node, object: with("uid: u", "uid: u, annotations: {n: x}")}, change},
+		{"takes the labels", request{node: "a", oldValue: node, object: with(" labels: {zone: one},", "")}, change},
+		{"cordons", request{node: "a", oldValue: node, object: with("  podCIDR", "  unschedulable: true\n  podCIDR")}, change},
+		{"changes the podCIDR", request{node: "a", oldValue: node, object: with("10.244.1", "10.244.2")}, change},
+		{"takes the podCIDR", request{node: "a", oldValue: node, object: with("  podCIDR: 10.244.1.0/24\n", "")}, change},
+		{"deletes its node", request{node: "a", oldValue: node},
+			"the agent of node a may not DELETE the Node a, only take the taint sallyport.dev/not-ready from its own"},
+		{"creates a node", request{node: "a", object: node},
+			"the agent of node a may not CREATE the Node a, only take the taint sallyport.dev/not-ready from its own"},
+		{"is the kubelet", request{account: "system:node:b", oldValue: node, object: with("one", "two")}, ""},
+	}
+	p := policies(t, "startup-taint", "sallyport-agent-nodestatuses", "sallyport-agent-nodes")["sallyport-agent-nodes"]
+	for _, tt := range tests {
+		tt.resource = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
+		if tt.account == "" {
+			tt.account = agentAccount
+		}
+		if got := p.ask(t, tt.request); got != tt.says {
+			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
+		}
+	}
+}
