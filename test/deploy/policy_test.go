@@ -8,6 +8,7 @@ import (
 	policyv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/apiserver/pkg/admission"
@@ -90,24 +91,24 @@ func (p *policy) ask(t *testing.T, r request) string {
 		info.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {r.node}}
 	}
 	object, old := manifest(t, r.object), manifest(t, r.oldValue)
-	operation, kind := admission.Update, schema.GroupVersionKind{}
+	operation, named := admission.Update, object
+	var newObject, oldObject runtime.Object // nil, and not a nil pointer, where there is none
 	attributes := &admission.VersionedAttributes{}
-	switch {
-	case object == nil:
-		operation, kind = admission.Delete, old.GroupVersionKind()
-		attributes.Attributes = admission.NewAttributesRecord(nil, old, kind, "", old.GetName(), r.resource, "", operation, nil, false, info)
-		attributes.VersionedOldObject.Set(old)
-	case old == nil:
-		operation, kind = admission.Create, object.GroupVersionKind()
-		attributes.Attributes = admission.NewAttributesRecord(object, nil, kind, "", object.GetName(), r.resource, "", operation, nil, false, info)
+	if object != nil {
+		newObject = object
 		attributes.VersionedObject.Set(object)
-	default:
-		kind = object.GroupVersionKind()
-		attributes.Attributes = admission.NewAttributesRecord(object, old, kind, "", object.GetName(), r.resource, "", operation, nil, false, info)
-		attributes.VersionedObject.Set(object)
-		attributes.VersionedOldObject.Set(old)
+	} else {
+		operation, named = admission.Delete, old
 	}
+	if old != nil {
+		oldObject = old
+		attributes.VersionedOldObject.Set(old)
+	} else {
+		operation = admission.Create
+	}
+	kind := named.GroupVersionKind()
 	attributes.VersionedKind = kind
+	attributes.Attributes = admission.NewAttributesRecord(newObject, oldObject, kind, "", named.GetName(), r.resource, "", operation, nil, false, info)
 	asked := plugincel.CreateAdmissionRequest(attributes.Attributes, metav1.GroupVersionResource(r.resource), metav1.GroupVersionKind(kind))
 	evaluate := func(c plugincel.ConditionEvaluator) []plugincel.EvaluationResult {
 		results, _, err := c.ForInput(t.Context(), attributes, asked, plugincel.OptionalVariableBindings{}, nil, celconfig.RuntimeCELCostBudget)
