@@ -80,54 +80,96 @@ func cluster(t *testing.T, objects map[string]string) (kubeconfig string) {
 	return kubeconfig
 }
 
+const (
+	definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
+	apiService  = "/apis/apiregistration.k8s.io/v1/apiservices/v3.projectcalico.org"
+	poolsV3     = "ippools.projectcalico.org"
+	poolsV1     = "ippools.crd.projectcalico.org"
+	statuses    = "nodestatuses.sallyport.dev"
+)
+
+// definition is one in a cluster, with annotations as "key: value" lines; ours are as Helm has installed them.
+func definition(t *testing.T, name string, ours bool, annotations ...string) string {
+	t.Helper()
+	o := metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: "apiextensions.k8s.io/v1", Kind: "CustomResourceDefinition"}}
+	o.Name, o.Annotations = name, map[string]string{}
+	if ours {
+		o.Labels = map[string]string{"app.kubernetes.io/part-of": "sallyport", "app.kubernetes.io/managed-by": "Helm"}
+		annotations = append(annotations, "sallyport.dev/version: 0.1.0", "helm.sh/resource-policy: keep",
+			"meta.helm.sh/release-name: sallyport", "meta.helm.sh/release-namespace: sallyport-system")
+	}
+	for _, a := range annotations {
+		key, value, _ := strings.Cut(a, ": ")
+		o.Annotations[key] = value
+	}
+	return jsonOf(t, o)
+}
+
+// installed has Helm install the chart into a cluster with these objects, without doing it, and returns what it prints.
+func installed(t *testing.T, objects map[string]string) (string, error) {
+	t.Helper()
+	return helm(t, "install", "sallyport", chart, "--namespace", "sallyport-system", "--dry-run=server",
+		"--disable-openapi-validation", "--kubeconfig", cluster(t, objects))
+}
+
 // TestIPPoolDefinition installs the chart into clusters with and without IPPools of somebody else's.
 func TestIPPoolDefinition(t *testing.T) {
 	t.Parallel()
-	const (
-		crds    = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/"
-		service = "/apis/apiregistration.k8s.io/v1/apiservices/v3.projectcalico.org"
-	)
-	definition := func(name, metadata string) string {
-		return `{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": "` + name + `"` + metadata + `}}`
-	}
-	apiService := func(spec string) string {
+	service := func(spec string) string {
 		return `{"apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": "v3.projectcalico.org"}, "spec": {` + spec + `}}`
 	}
-	const ours = `, "labels": {"app.kubernetes.io/part-of": "sallyport", "app.kubernetes.io/managed-by": "Helm"},
-			"annotations": {"sallyport.dev/version": "0.1.0", "meta.helm.sh/release-name": "sallyport", "meta.helm.sh/release-namespace": "sallyport-system"}`
-	const v3, v1 = "ippools.projectcalico.org", "ippools.crd.projectcalico.org"
+	aggregated := service(`"service": {"namespace": "calico-apiserver", "name": "calico-api"}`)
+	ours, theirs := definition(t, poolsV3, true), definition(t, poolsV3, false)
 	tests := []struct {
 		name      string
 		objects   map[string]string
 		installed bool
 	}{
 		{"nothing", nil, true},
-		{"our own", map[string]string{crds + v3: definition(v3, ours), service: apiService("")}, true},
-		{"our own, beside what Calico stores", map[string]string{crds + v3: definition(v3, ours), crds + v1: definition(v1, "")}, true},
-		{"one of somebody else's", map[string]string{crds + v3: definition(v3, "")}, false},
-		{"one that was ours, and was replaced", map[string]string{crds + v3: definition(v3, `, "annotations": {"sallyport.dev/version": "0.1.0"}`)}, false},
-		{"Calico's API server", map[string]string{service: apiService(`"service": {"namespace": "calico-apiserver", "name": "calico-api"}`)}, false},
-		{"Calico's API server, before our own", map[string]string{crds + v3: definition(v3, ours),
-			service: apiService(`"service": {"namespace": "calico-apiserver", "name": "calico-api"}`)}, false},
-		{"what Calico stores", map[string]string{crds + v1: definition(v1, "")}, false},
+		{"our own", map[string]string{definitions + poolsV3: ours, apiService: service("")}, true},
+		{"our own, beside what Calico stores", map[string]string{definitions + poolsV3: ours, definitions + poolsV1: definition(t, poolsV1, false)}, true},
+		{"one of somebody else's", map[string]string{definitions + poolsV3: theirs}, false},
+		{"half ours", map[string]string{definitions + poolsV3: definition(t, poolsV3, false, "sallyport.dev/version: 0.1.0")}, false},
+		{"Calico's API server", map[string]string{apiService: aggregated}, false},
+		{"Calico's API server, before our own", map[string]string{definitions + poolsV3: ours, apiService: aggregated}, false},
+		{"what Calico stores", map[string]string{definitions + poolsV1: definition(t, poolsV1, false)}, false},
+		{"one of somebody else's, always so", map[string]string{definitions + poolsV3: theirs,
+			definitions + statuses: definition(t, statuses, true, "sallyport.dev/ippools: elsewhere")}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			out, err := helm(t, "install", "sallyport", chart, "--namespace", "sallyport-system", "--dry-run=server",
-				"--disable-openapi-validation", "--kubeconfig", cluster(t, tt.objects))
+			out, err := installed(t, tt.objects)
 			if err != nil {
 				t.Fatalf("helm install: %v\n%s", err, out)
 			}
-			if got := strings.Contains(out, "\n  name: "+v3+"\n"); got != tt.installed {
+			if got := strings.Contains(out, "\n  name: "+poolsV3+"\n"); got != tt.installed {
 				t.Errorf("the definition of IPPool is installed: %v, want %v", got, tt.installed)
 			}
 			if said := strings.Contains(out, "The definition of IPPool was not installed: "); said == tt.installed {
 				t.Errorf("the notes say that it was left out: %v\n%s", said, out[strings.LastIndex(out, "NOTES:"):])
 			}
-			if !strings.Contains(out, "\n  name: nodestatuses.sallyport.dev\n") {
+			if !strings.Contains(out, "\n  name: "+statuses+"\n") {
 				t.Error("the other definitions are missing")
 			}
 		})
+	}
+}
+
+// TestIPPoolsSurvive makes sure that the chart refuses what would have Helm delete all pools: leaving out a definition
+// that a release has brought, when the one in its place does not say "keep".
+func TestIPPoolsSurvive(t *testing.T) {
+	t.Parallel()
+	brought := definition(t, statuses, true, "sallyport.dev/ippools: here")
+	out, err := installed(t, map[string]string{definitions + poolsV3: definition(t, poolsV3, false), definitions + statuses: brought})
+	if want := "kubectl annotate crd ippools.projectcalico.org helm.sh/resource-policy=keep"; err == nil || !strings.Contains(out, want) {
+		t.Errorf("it does not end with the advice %q: %v\n%s", want, err, out)
+	}
+	kept := definition(t, poolsV3, false, "helm.sh/resource-policy: keep")
+	if out, err := installed(t, map[string]string{definitions + poolsV3: kept, definitions + statuses: brought}); err != nil {
+		t.Errorf("the advice does not help: %v\n%s", err, out)
+	}
+	if out, err := installed(t, map[string]string{definitions + poolsV3: definition(t, poolsV3, true), definitions + statuses: brought}); err != nil {
+		t.Errorf("an ordinary upgrade fails: %v\n%s", err, out)
 	}
 }

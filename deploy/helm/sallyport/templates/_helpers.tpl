@@ -80,6 +80,18 @@ the cluster has Calico's definition ippools.crd.projectcalico.org
 {{- end }}
 {{- end }}
 
+{{/* Fails where Helm would delete the definition of IPPool, and with it every pool: it deletes what the release had and has
+     no more, unless the object in the cluster says "keep", and one that somebody else has put in the place of ours need
+     not say it. That ours was there stands in our other definitions. The argument is why IPPool is left out, or "". */}}
+{{- define "sallyport.guardIPPools" -}}
+{{- $crd := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "ippools.projectcalico.org" -}}
+{{- $other := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "nodestatuses.sallyport.dev" -}}
+{{- if and . $crd (eq "here" (dig "metadata" "annotations" "sallyport.dev/ippools" "" $other))
+  (ne "keep" (dig "metadata" "annotations" "helm.sh/resource-policy" "" $crd)) -}}
+{{- fail "somebody has replaced Sallyport's definition of IPPool, and Helm would delete it with every pool. First run: kubectl annotate crd ippools.projectcalico.org helm.sh/resource-policy=keep" -}}
+{{- end -}}
+{{- end }}
+
 {{/* What a container of the agent's pod may do, whether it programs the kernel or cleans up. Root, since the host's
      directories and the names of the loaded iptables tables are root's; of root's rights it keeps one. */}}
 {{- define "sallyport.agentContainer" -}}
