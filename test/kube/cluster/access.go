@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -110,11 +111,14 @@ func (c *Cluster) Connect(t testing.TB, host *lab.Host) netip.Addr {
 	return own
 }
 
+// kubectlAtMost is how long kubectl may take.
+const kubectlAtMost = time.Minute
+
 // Kubectl runs kubectl as one who may do everything, with the given standard input, and returns its standard output.
-// What it says on standard error is in the error.
+// What it says on standard error is in the error. It is killed when the test ends, or after a minute.
 func (c *Cluster) Kubectl(t testing.TB, stdin string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), requestAtMost)
+	ctx, cancel := context.WithTimeout(t.Context(), kubectlAtMost)
 	defer cancel()
 	cmd := c.host.Command(ctx, program(kubectlProgram),
 		append([]string{"--kubeconfig=" + c.adminFile, "--server=" + apiServerURL, "--cache-dir=" + c.file("kubectl")}, args...)...)

@@ -40,6 +40,9 @@ type Options struct {
 	// ControllerManager runs kube-controller-manager, with all its controllers. Without it nothing is collected that
 	// lost its owner, no namespace ends, and no service account comes with a namespace or is asked for by a Pod.
 	ControllerManager bool
+	// CRDs does what InstallCRDs does, before the controller manager starts: that notices kinds that come later after up
+	// to half a minute.
+	CRDs bool
 	// Audit lets the API server note all requests but its own, for Cluster.Audit.
 	Audit bool
 	// APIServerArgs are further arguments of kube-apiserver.
@@ -90,6 +93,9 @@ func New(t testing.TB, o Options) *Cluster {
 	t.Cleanup(func() { c.end(t) })
 	labtest.Must(t, c.etcd.start())
 	labtest.Must(t, c.api.start())
+	if o.CRDs {
+		c.InstallCRDs(t)
+	}
 	if c.manager != nil {
 		labtest.Must(t, c.manager.start())
 	}
@@ -177,10 +183,11 @@ func (c *Cluster) StartServer(t testing.TB) {
 	labtest.Must(t, c.api.start())
 }
 
-// RestartEtcd stops etcd and starts it with the same data; it returns when an API server that runs is ready again.
+// RestartEtcd kills etcd and starts it with the same data; it returns when an API server that runs is ready again.
 func (c *Cluster) RestartEtcd(t testing.TB) {
 	t.Helper()
-	labtest.Must(t, c.etcd.stop(), c.etcd.start())
+	labtest.Must(t, c.etcd.kill())
+	labtest.Must(t, c.etcd.start())
 	if c.api.cmd != nil {
 		labtest.Must(t, c.api.await())
 	}

@@ -70,7 +70,7 @@ func TestCluster(t *testing.T) {
 // TestNodes lets programs on two nodes talk to the API server: with a certificate, and with a Pod's token.
 func TestNodes(t *testing.T) {
 	t.Parallel()
-	c := New(t, Options{Audit: true, ControllerManager: true})
+	c := New(t, Options{Audit: true, ControllerManager: true, CRDs: true})
 	id := PodIdentity{Namespace: "kube-system", ServiceAccount: "agent", Pod: "agent-x", Node: "n1"}
 	for i, kubeconfig := range []string{c.TokenKubeconfig(t, id), c.Kubeconfig(t, "system:node:n1", "system:nodes")} {
 		host := labtest.NewHost(t, "n"+strconv.Itoa(i))
@@ -92,10 +92,10 @@ func TestNodes(t *testing.T) {
 
 	// A controller is at work: what lost its owner goes.
 	uid := kubectl(t, c, "", "get", "node", "n1", "-o", "jsonpath={.metadata.uid}")
-	owned := "{apiVersion: v1, kind: ConfigMap, metadata: {name: owned, namespace: default, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: " + uid + "}]}}"
+	owned := "{apiVersion: sallyport.dev/v1alpha1, kind: NodeStatus, metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: " + uid + "}]}, status: {ready: true, version: v1}}"
 	kubectl(t, c, owned, "create", "-f", "-")
 	kubectl(t, c, "", "delete", "node", "n1")
-	kubectl(t, c, "", "wait", "--for=delete", "configmap/owned", "--timeout=20s")
+	kubectl(t, c, "", "wait", "--for=delete", "nodestatus/n1", "--timeout=50s")
 }
 
 // run runs a program on a host and returns what it prints.
