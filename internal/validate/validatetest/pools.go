@@ -145,6 +145,7 @@ func poolUses() []Case {
 		right("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer], vxlanMode: Never, ipipMode: Never}"),
 		right("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer], namespaceSelector: has(a)}"),
 		right("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer], nodeSelector: all()}"),
+		right("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer], nodeSelector: '', namespaceSelector: '', disableBGPExport: true, natOutgoing: true}"),
 		wrong("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer], nodeSelector: has(a)}", "spec.nodeSelector", "belong to no node"),
 		wrong("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer], nodeSelector: (}", "spec.nodeSelector", "belong to no node"),
 		wrong("{cidr: 10.244.0.0/16, allowedUses: [Tunnel], namespaceSelector: (}", "spec.namespaceSelector", "tunnels"),

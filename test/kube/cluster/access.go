@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +15,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
-	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
 
@@ -85,30 +82,6 @@ func (c *Cluster) writeKubeconfig(t testing.TB, user *clientcmdapi.AuthInfo) str
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	labtest.Must(t, clientcmd.WriteToFile(*config, path))
 	return path
-}
-
-// Connect links a host to the control plane, by an interface named control, and returns the host's address on that
-// link. Other hosts that are linked cannot be reached by it.
-func (c *Cluster) Connect(t testing.TB, host *lab.Host) netip.Addr {
-	t.Helper()
-	c.nodes++
-	if c.nodes > 250 {
-		t.Fatal("250 hosts are connected, and there is no address for more")
-	}
-	own := address
-	for range c.nodes {
-		own = own.Next()
-	}
-	name := "node" + strconv.Itoa(c.nodes)
-	labtest.Must(t, lab.Link(
-		lab.Port{Host: host, Name: "control", Addresses: []netip.Prefix{netip.PrefixFrom(own, 32)}},
-		lab.Port{Host: c.host, Name: name, Addresses: []netip.Prefix{netip.PrefixFrom(address, 32)}},
-	))
-	labtest.Must(t,
-		host.AddRoute(lab.Route{To: netip.PrefixFrom(address, 32), Dev: "control"}),
-		c.host.AddRoute(lab.Route{To: netip.PrefixFrom(own, 32), Dev: name}),
-	)
-	return own
 }
 
 // kubectlAtMost is how long kubectl may take.

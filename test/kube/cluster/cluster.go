@@ -61,15 +61,15 @@ type Cluster struct {
 	adminFile string            // the admin's kubeconfig, for kubectl
 
 	etcd, api, manager *server // manager is nil where there is none
-	nodes              int     // how many were connected
 	audit              bool
+	links              map[*lab.Host]link // to the hosts that were connected
 }
 
 // New starts a control plane that the end of the test ends. It is ready when New returns, which takes some seconds.
 // Where the test has failed, its log has what the servers said.
 func New(t testing.TB, o Options) *Cluster {
 	t.Helper()
-	c := &Cluster{host: labtest.NewHost(t, "control plane"), dir: t.TempDir(), audit: o.Audit}
+	c := &Cluster{host: labtest.NewHost(t, "control plane"), dir: t.TempDir(), audit: o.Audit, links: map[*lab.Host]link{}}
 	var err error
 	c.authority, err = newAuthority()
 	labtest.Must(t, err)
@@ -130,10 +130,10 @@ func (c *Cluster) file(name string) string { return filepath.Join(c.dir, name) }
 // etcdArgs are the arguments of etcd. Nobody needs its data after a crash of the machine, so it waits for no disk.
 func (c *Cluster) etcdArgs() []string {
 	return []string{
-		"--data-dir=" + c.file("etcd"), "--unsafe-no-fsync", "--log-level=warn",
+		"--name=test", "--data-dir=" + c.file("etcd"), "--unsafe-no-fsync", "--log-level=warn",
 		"--listen-client-urls=" + etcdURL, "--advertise-client-urls=" + etcdURL,
 		"--listen-peer-urls=" + etcdPeerURL, "--initial-advertise-peer-urls=" + etcdPeerURL,
-		"--initial-cluster=default=" + etcdPeerURL,
+		"--initial-cluster=test=" + etcdPeerURL,
 		"--heartbeat-interval=20", "--election-timeout=100", // it is alone and elects itself
 	}
 }

@@ -75,10 +75,21 @@ func TestNodes(t *testing.T) {
 	for i, kubeconfig := range []string{c.TokenKubeconfig(t, id), c.Kubeconfig(t, "system:node:n1", "system:nodes")} {
 		host := labtest.NewHost(t, "n"+strconv.Itoa(i))
 		c.Connect(t, host)
-		whoami := run(t, host, program(kubectlProgram), "--kubeconfig="+kubeconfig, "--cache-dir="+t.TempDir(), "auth", "whoami", "-o", "json")
+		whoami := func(timeout string) (string, error) {
+			return run(t, host, program(kubectlProgram), "--kubeconfig="+kubeconfig, "--cache-dir="+t.TempDir(),
+				"--request-timeout="+timeout, "auth", "whoami", "-o", "json")
+		}
 		want := []string{`"username": "system:serviceaccount:kube-system:agent"`, `"username": "system:node:n1"`}[i]
-		if !strings.Contains(whoami, want) {
-			t.Errorf("host %d is to the API server:\n%s", i, whoami)
+		if out, err := whoami("30s"); err != nil || !strings.Contains(out, want) {
+			t.Errorf("host %d is to the API server:\n%s(%v)", i, out, err)
+		}
+		c.Disconnect(t, host)
+		if out, err := whoami("500ms"); err == nil {
+			t.Errorf("host %d is cut off, and is answered %s", i, out)
+		}
+		c.Reconnect(t, host)
+		if out, err := whoami("30s"); err != nil || !strings.Contains(out, want) {
+			t.Errorf("host %d is connected again, and is to the API server:\n%s(%v)", i, out, err)
 		}
 	}
 	if !slices.ContainsFunc(c.Audit(t), func(e Event) bool {
@@ -99,18 +110,16 @@ func TestNodes(t *testing.T) {
 }
 
 // run runs a program on a host and returns what it prints.
-func run(t *testing.T, host *lab.Host, name string, args ...string) string {
+func run(t *testing.T, host *lab.Host, name string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := host.Command(ctx, name, args...)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	labtest.Must(t, host.Start(cmd))
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, args, err, &out)
-	}
-	return out.String()
+	err := cmd.Wait()
+	return out.String(), err
 }
 
 // TestOpenWatch stops an API server that is being watched: it must not wait for the watch to end.
