@@ -1,9 +1,20 @@
 package kube
 
 import (
+	"os"
 	"testing"
 
+	"github.com/sallyport/sallyport/internal/cli"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
-func TestMain(m *testing.M) { cluster.Main(m) }
+// programEnv makes this test binary be the program itself, so that the agent under test is built as the tests are:
+// with the race detector, where they are run with it.
+const programEnv = "SALLYPORT_KUBE_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programEnv) != "" {
+		os.Exit(cli.Main())
+	}
+	cluster.Main(m)
+}
