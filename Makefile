@@ -32,11 +32,33 @@ HELM                  := $(BIN)/helm-$(HELM_VERSION)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
+# How what users get is built: statically, and with the same bytes wherever that is done.
+GO_BUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+	-ldflags "-s -w -X github.com/sallyport/sallyport/internal/cli.version=$(VERSION)"
+
 .PHONY: build
 build: ## Build bin/sallyport, a static binary
-	CGO_ENABLED=0 go build -trimpath -buildvcs=false \
-		-ldflags "-s -w -X github.com/sallyport/sallyport/internal/cli.version=$(VERSION)" \
-		-o $(BIN)/sallyport ./cmd/sallyport
+	$(GO_BUILD) -o $(BIN)/sallyport ./cmd/sallyport
+
+# Of the commit that is built. Where there is no git, say them, or at least the time.
+REVISION          ?= $(shell git rev-parse HEAD 2>/dev/null)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+IMAGE_ARCHS       := amd64 arm64
+
+.PHONY: image
+image: ## Build the container image for amd64 and arm64, into bin/image and bin/sallyport-image-*
+	for arch in $(IMAGE_ARCHS); do GOOS=linux GOARCH=$$arch $(GO_BUILD) -o $(BIN)/linux-$$arch/sallyport ./cmd/sallyport; done
+	@go run -C internal/tools/image . build -out $(BIN)/image -archives $(BIN)/sallyport-image- \
+		-version '$(VERSION)' -revision '$(REVISION)' -created '$(SOURCE_DATE_EPOCH)' \
+		$(IMAGE_ARCHS:%=$(BIN)/linux-%/sallyport)
+
+.PHONY: image-test
+image-test: image ## Look into the image, build it again elsewhere and compare, and push it to a registry in the test
+	SALLYPORT_BIN=$(BIN) go test -C internal/tools/image -count=1 ./...
+
+.PHONY: image-push
+image-push: ## Push bin/image to IMAGE=registry/name:tag
+	@go run -C internal/tools/image . push -layout $(BIN)/image '$(IMAGE)'
 
 .PHONY: demo
 demo: build ## Show a node translating real connections, in network namespaces
@@ -72,10 +94,14 @@ bench: build ## Measure what forwarding, changes and the agent cost, into bin/be
 	@hack/install-deps nft iptables ipset
 	go run ./test/bench $(BENCHFLAGS)
 
+# Modules of their own, which ./... does not reach.
+MODULES := internal/tools/image
+
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Run go vet and golangci-lint
 	go vet ./...
 	$(GOLANGCI_LINT) run
+	for module in $(MODULES); do go vet -C $$module ./...; (cd $$module; $(GOLANGCI_LINT) run); done
 
 .PHONY: generate
 generate: ## Write what is generated from the API types: CRDs and deep copies
