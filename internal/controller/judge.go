@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -153,9 +154,6 @@ func models(pools []apiv3.IPPool) []model.Pool {
 		if err != nil {
 			continue
 		}
-		m.Rank, m.Terminating = uint64(max(0, p.CreationTimestamp.Unix())), p.DeletionTimestamp != nil
-		c := find(p, apiv3.IPPoolConditionAllocatable)
-		m.WasAllocatable = c != nil && c.Status == metav1.ConditionTrue
 		out = append(out, m)
 	}
 	return out
@@ -216,12 +214,7 @@ func find(p *apiv3.IPPool, kind string) *metav1.Condition {
 	if p.Status == nil {
 		return nil
 	}
-	for i := range p.Status.Conditions {
-		if p.Status.Conditions[i].Type == kind {
-			return &p.Status.Conditions[i]
-		}
-	}
-	return nil
+	return meta.FindStatusCondition(p.Status.Conditions, kind)
 }
 
 // merge is what the conditions of a pool become, with their times of transition, and whether that is worth writing:

@@ -6,10 +6,14 @@
 package datastore
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
@@ -25,7 +29,43 @@ const (
 // everything is the selector that chooses everything.
 const everything = "all()"
 
-// Pool converts an IPPool. Rank and WasAllocatable are left to the store.
+// Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a model.Pool,
+// model.NATConfiguration or model.Node.
+func Value(kind string, data []byte) (any, error) {
+	switch kind {
+	case KindIPPool:
+		return decoded(data, Pool)
+	case KindNATConfiguration:
+		return decoded(data, NATConfiguration)
+	case KindNode:
+		n, err := Node(data)
+		if err != nil {
+			return nil, err
+		}
+		return n, nil
+	}
+	return nil, fmt.Errorf("the kind %s is not known", kind)
+}
+
+func decoded[In, Out any](data []byte, convert func(*In) (Out, error)) (any, error) {
+	var in In
+	err := json.Unmarshal(data, &in)
+	var wrong *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &wrong):
+		return nil, fmt.Errorf("%s: is a %s, which this version does not understand", wrong.Field, wrong.Value)
+	case err != nil:
+		return nil, err
+	}
+	out, err := convert(&in)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// Pool converts an IPPool. What only a server writes, when it was created and whether it was allocatable, is taken
+// from there; a store that has no server fills it in itself.
 func Pool(in *apiv3.IPPool) (model.Pool, error) {
 	cidr, err := netip.ParsePrefix(in.Spec.CIDR)
 	if err != nil {
@@ -48,6 +88,11 @@ func Pool(in *apiv3.IPPool) (model.Pool, error) {
 		BlockSize:         in.Spec.BlockSize,
 		NodeSelector:      or(in.Spec.NodeSelector, everything),
 		NamespaceSelector: or(in.Spec.NamespaceSelector, everything),
+		Rank:              uint64(max(0, in.CreationTimestamp.Unix())),
+		Terminating:       in.DeletionTimestamp != nil,
+	}
+	if in.Status != nil {
+		out.WasAllocatable = meta.IsStatusConditionTrue(in.Status.Conditions, apiv3.IPPoolConditionAllocatable)
 	}
 	if cidr.Addr().Is4In6() || !out.CIDR.IsValid() {
 		return model.Pool{}, fmt.Errorf("spec.cidr: %q is not a range of IPv4 or IPv6", in.Spec.CIDR)

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -125,56 +124,14 @@ func decode(k datastore.Key, b []byte) (*entry, error) {
 
 // valueOf makes the value of an object.
 func valueOf(kind string, b []byte) (any, error) {
-	switch kind {
-	case datastore.KindIPPool:
-		return poolOf(b)
-	case datastore.KindNATConfiguration:
-		var in v1alpha1.NATConfiguration
-		if err := json.Unmarshal(b, &in); err != nil {
-			return nil, fault(err)
-		}
-		out, err := datastore.NATConfiguration(&in)
-		if err != nil {
-			return nil, err
-		}
+	v, err := datastore.Value(kind, b)
+	if c, ok := v.(model.NATConfiguration); ok {
 		// A pool whose selector cannot be read is translated all the same; of these settings nobody knows whose they are.
-		if _, err := selector.Parse(out.NodeSelector); err != nil {
+		if _, err := selector.Parse(c.NodeSelector); err != nil {
 			return nil, fmt.Errorf("spec.nodeSelector: is not a selector: %w", err)
 		}
-		return out, nil
-	case datastore.KindNode:
-		return datastore.Node(b)
 	}
-	return nil, fmt.Errorf("the kind %s is not known", kind)
-}
-
-func poolOf(b []byte) (any, error) {
-	var in apiv3.IPPool
-	if err := json.Unmarshal(b, &in); err != nil {
-		return nil, fault(err)
-	}
-	out, err := datastore.Pool(&in)
-	if err != nil {
-		return nil, err
-	}
-	out.Rank = uint64(max(0, in.CreationTimestamp.Unix()))
-	out.Terminating = in.DeletionTimestamp != nil
-	if in.Status != nil {
-		for i := range in.Status.Conditions {
-			c := &in.Status.Conditions[i]
-			out.WasAllocatable = out.WasAllocatable || c.Type == apiv3.IPPoolConditionAllocatable && c.Status == metav1.ConditionTrue
-		}
-	}
-	return out, nil
-}
-
-// fault puts an error of the decoder into words.
-func fault(err error) error {
-	var wrong *json.UnmarshalTypeError
-	if errors.As(err, &wrong) {
-		return fmt.Errorf("%s: is a %s, which this version does not understand", wrong.Field, wrong.Value)
-	}
-	return err
+	return v, err
 }
 
 // same says whether two values mean the same to a node.

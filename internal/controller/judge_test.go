@@ -1,0 +1,188 @@
+package controller
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
+)
+
+var now = time.Unix(1_000_000, 0)
+
+func testPool(name, cidr string, version uint64) apiv3.IPPool {
+	return apiv3.IPPool{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Generation: 2, ResourceVersion: strconv.FormatUint(version, 10), CreationTimestamp: metav1.Time{Time: now}},
+		Spec: apiv3.IPPoolSpec{CIDR: cidr}}
+}
+
+func testNode(name string, ready bool, since time.Duration) corev1.Node {
+	status := corev1.ConditionFalse
+	if ready {
+		status = corev1.ConditionTrue
+	}
+	return corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Conditions: []corev1.NodeCondition{
+		{Type: corev1.NodeReady, Status: status, LastTransitionTime: metav1.Time{Time: now.Add(-since)}}}}}
+}
+
+func testStatus(name string, ready bool, version uint64, exceptions ...string) v1alpha1.NodeStatus {
+	s := v1alpha1.NodeStatus{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1alpha1.NodeStatusStatus{Ready: ready, Observed: v1alpha1.Observed{IPPools: strconv.FormatUint(version, 10)}}}
+	if !ready {
+		s.Status.Reason = "the kernel said no"
+	}
+	for _, e := range exceptions {
+		s.Status.Exceptions = append(s.Status.Exceptions, v1alpha1.PoolException{Pool: e, Reason: "not understood"})
+	}
+	return s
+}
+
+func TestProgrammed(t *testing.T) {
+	t.Parallel()
+	windows := testNode("w", true, time.Hour)
+	windows.Labels = map[string]string{corev1.LabelOSStable: "windows"}
+	both := []corev1.Node{testNode("n1", true, time.Hour), testNode("n2", true, time.Hour)}
+	for _, test := range []struct {
+		name     string
+		nodes    []corev1.Node
+		statuses []v1alpha1.NodeStatus
+		reason   string
+		says     string
+	}{
+		{"every node is as far", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
+		{"one is behind", both, []v1alpha1.NodeStatus{testStatus("n1", true, 99), testStatus("n2", true, 250)}, apiv3.IPPoolReasonPending, "1 of 2 ready nodes have not taken up the pool yet: n1"},
+		{"one is not ready", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", false, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is not ready: the kernel said no"},
+		{"one cannot hold it", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100, "p"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n1: not understood"},
+		{"one cannot hold another", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100, "q"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, ""},
+		{"one has no agent", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonNodesNotReady, "n2: no agent has reported"},
+		{"one has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"there is none", nil, nil, apiv3.IPPoolReasonPending, "no ready node"},
+	} {
+		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
+		s := seen{}
+		s.note(pools)
+		stand, _ := standings(now, test.nodes, test.statuses)
+		conditions := judge(pools, s, stand)[0]
+		if len(conditions) != 2 {
+			t.Fatalf("%s: %d conditions", test.name, len(conditions))
+		}
+		c := conditions[1]
+		if c.Type != apiv3.IPPoolConditionProgrammed || c.Reason != test.reason || !strings.Contains(c.Message, test.says) || c.ObservedGeneration != 2 ||
+			(c.Status == metav1.ConditionTrue) != (test.reason == apiv3.IPPoolReasonProgrammed) {
+			t.Errorf("%s: %+v", test.name, c)
+		}
+	}
+}
+
+// TestStatusOfPoolsIsNotWaitedFor: the resourceVersion of a pool grows with its status, which agents do not report
+// at once.
+func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
+	nodes, statuses := []corev1.Node{testNode("n1", true, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}
+	s := seen{}
+	programmed := func() metav1.ConditionStatus {
+		s.note(pools)
+		stand, _ := standings(now, nodes, statuses)
+		c := judge(pools, s, stand)[0]
+		merged, _ := merge(&pools[0], c, metav1.Time{Time: now})
+		pools[0].Status = &apiv3.IPPoolStatus{Conditions: merged}
+		return merged[1].Status
+	}
+	if programmed() != metav1.ConditionTrue {
+		t.Fatal("the pool is not programmed")
+	}
+	pools[0].ResourceVersion = "150" // as of the write
+	if programmed() != metav1.ConditionTrue {
+		t.Error("what the controller wrote itself is waited for")
+	}
+	s = seen{} // another controller takes over
+	if programmed() != metav1.ConditionTrue {
+		t.Error("what an earlier controller wrote is waited for")
+	}
+	pools[0].Generation, pools[0].ResourceVersion = 3, "160"
+	if programmed() != metav1.ConditionFalse {
+		t.Error("a new generation is not waited for")
+	}
+	s = seen{}
+	if programmed() != metav1.ConditionFalse {
+		t.Error("after a take-over a new generation is not waited for")
+	}
+	statuses[0] = testStatus("n1", true, 160)
+	if programmed() != metav1.ConditionTrue {
+		t.Error("the new generation is not found")
+	}
+}
+
+func TestMergeWritesNoMessageAlone(t *testing.T) {
+	t.Parallel()
+	p := testPool("p", "10.0.0.0/16", 1)
+	want := []metav1.Condition{{Type: "Programmed", Status: metav1.ConditionFalse, Reason: "Pending", Message: "n1", ObservedGeneration: 2}}
+	first, differs := merge(&p, want, metav1.Time{Time: now})
+	if !differs || !first[0].LastTransitionTime.Time.Equal(now) {
+		t.Fatalf("the first: %v %+v", differs, first)
+	}
+	p.Status = &apiv3.IPPoolStatus{Conditions: first}
+	want[0].Message = "n2"
+	if _, differs := merge(&p, want, metav1.Time{Time: now.Add(time.Hour)}); differs {
+		t.Error("a message alone is written")
+	}
+	want[0].Reason = "NodesNotReady"
+	next, differs := merge(&p, want, metav1.Time{Time: now.Add(time.Hour)})
+	if !differs || !next[0].LastTransitionTime.Time.Equal(now) {
+		t.Errorf("another reason: %v %+v; the status did not change", differs, next)
+	}
+	want[0].Status = metav1.ConditionTrue
+	if next, differs := merge(&p, want, metav1.Time{Time: now.Add(time.Hour)}); !differs || next[0].LastTransitionTime.Time.Equal(now) {
+		t.Errorf("another status: %v %+v", differs, next)
+	}
+}
+
+// TestProgrammedMeansHeld compares the condition with what it should mean, for clusters drawn at random.
+func TestProgrammedMeansHeld(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var nodes []corev1.Node
+		var statuses []v1alpha1.NodeStatus
+		held, count := true, 0
+		version := uint64(rapid.IntRange(1, 5).Draw(t, "version"))
+		for i := range rapid.IntRange(0, 6).Draw(t, "nodes") {
+			name := fmt.Sprintf("n%d", i)
+			up, settled, reports := rapid.Bool().Draw(t, "up"), rapid.Bool().Draw(t, "settled"), rapid.Bool().Draw(t, "reports")
+			at, ready, excepts := uint64(rapid.IntRange(1, 5).Draw(t, "at")), rapid.Bool().Draw(t, "ready"), rapid.Bool().Draw(t, "excepts")
+			since := time.Second
+			if settled {
+				since = time.Hour
+			}
+			nodes = append(nodes, testNode(name, up, since))
+			if reports {
+				var exceptions []string
+				if excepts {
+					exceptions = []string{"p"}
+				}
+				statuses = append(statuses, testStatus(name, ready, at, exceptions...))
+			}
+			if !up || !reports && !settled {
+				continue
+			}
+			count++
+			held = held && reports && ready && !excepts && at >= version
+		}
+		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", version)}
+		s := seen{}
+		s.note(pools)
+		stand, _ := standings(now, nodes, statuses)
+		c := judge(pools, s, stand)[0][1]
+		if want := held && count > 0; (c.Status == metav1.ConditionTrue) != want {
+			t.Fatalf("%+v, want %t", c, want)
+		}
+	})
+}

@@ -1,0 +1,75 @@
+package lastgood
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/skew"
+)
+
+type entry struct {
+	key   datastore.Key
+	value string
+}
+
+func open(dir, version string) (*Saver, []entry, bool, error) {
+	return Open(Options{Dir: dir, Name: "test.db", Version: version, Log: slog.New(slog.DiscardHandler)},
+		func(k datastore.Key, b []byte) (entry, error) { return entry{k, string(b)}, nil })
+}
+
+// keep writes a state as a version of the program does.
+func keep(t *testing.T, dir, version string, all map[datastore.Key][]byte) {
+	t.Helper()
+	s, _, _, err := open(dir, version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Add(maps.All(all), maps.All(all))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it saves what is left
+	s.Run(ctx)
+	if err := errors.Join(s.Failure(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStateSurvives(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	key := datastore.Key{Kind: "IPPool", Name: "a/b"}
+	keep(t, dir, "1.2.0", map[datastore.Key][]byte{key: []byte("x")})
+	s, got, ok, err := open(dir, "1.3.0")
+	if err != nil || !ok || len(got) != 1 || got[0] != (entry{key, "x"}) {
+		t.Fatalf("%v %v %v", got, ok, err)
+	}
+	if _, _, _, err := open(dir, "1.3.0"); !errors.Is(err, ErrLocked) {
+		t.Errorf("a second one: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestVersionsTooFarApart: a program that does not know the state must not guess, and must not lose it.
+func TestVersionsTooFarApart(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	keep(t, dir, "1.5.0", map[datastore.Key][]byte{{Kind: "IPPool", Name: "a"}: []byte("x")})
+	for _, version := range []string{"1.3.9", "1.7.0", "2.5.0"} {
+		_, _, _, err := open(dir, version)
+		var far *skew.Error
+		if !errors.As(err, &far) || far.Theirs != "1.5.0" || far.Mine != version {
+			t.Errorf("version %s: %v", version, err)
+		}
+	}
+	if s, got, ok, err := open(dir, "1.4.0"); err != nil || !ok || len(got) != 1 {
+		t.Errorf("afterwards: %v %v %v", got, ok, err)
+	} else if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
