@@ -81,7 +81,9 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 	if ctx.Err() != nil {
 		return now
 	}
-	r.complain("saying in the API how this node stands failed; it will be tried again", err)
+	if r.news(err) {
+		r.agent.log.Warn("saying in the API how this node stands failed; it will be tried again", "error", err)
+	}
 	r.pacing.wrote(time.Now(), want, err)
 	return earlier(next, r.pacing.plan(time.Now(), want))
 }
@@ -95,22 +97,23 @@ func (r *reporter) untaint(ctx context.Context, now time.Time, self datastore.Se
 	}
 	r.untaintAt = now.Add(around(10 * time.Second)) // what was removed may be heard of later
 	err := r.cluster.Untaint(ctx, self.Taints)
-	r.complain("removing the start-up taint failed; it will be tried again", err)
+	if r.news(err) {
+		r.agent.log.Warn("removing the start-up taint failed; it will be tried again", "error", err)
+	}
 	if err == nil {
 		r.agent.log.Info("the rules stand: the start-up taint of this node was removed")
 	}
 }
 
-// complain logs an error that is not the last one.
-func (r *reporter) complain(what string, err error) {
+// news says whether an error is one that was not logged just before.
+func (r *reporter) news(err error) bool {
 	said := ""
 	if err != nil {
-		said = what + err.Error()
+		said = err.Error()
 	}
-	if said != r.complaint && err != nil {
-		r.agent.log.Warn(what, "error", err)
-	}
+	fresh := said != r.complaint && err != nil
 	r.complaint = said
+	return fresh
 }
 
 // wanted is what the API should say of this node.

@@ -1,9 +1,10 @@
 package agent
 
 import (
-	"math/rand/v2"
 	"reflect"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 )
@@ -104,12 +105,7 @@ func later(a, b string) bool {
 }
 
 // chance is a time up to d.
-func chance(d time.Duration) time.Duration {
-	if d <= 0 {
-		return 0
-	}
-	return rand.N(d)
-}
+func chance(d time.Duration) time.Duration { return wait.Jitter(d, 1) - d }
 
 // around is d, give or take a half.
 func around(d time.Duration) time.Duration { return d/2 + chance(d) }

@@ -72,10 +72,7 @@ func Run(ctx context.Context, o Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, o.MetricsAddress) })
 	g.Go(func() error {
-		if err := await(ctx, cfg, &o); err != nil {
-			return err
-		}
-		if ctx.Err() != nil {
+		if !await(ctx, cfg, &o) {
 			return nil
 		}
 		return lead(ctx, cfg, &o)
@@ -83,25 +80,26 @@ func Run(ctx context.Context, o Options) error {
 	return g.Wait()
 }
 
-// await returns when the definition of IPPools is ours, or the context has ended.
-func await(ctx context.Context, cfg *rest.Config, o *Options) error {
+// await waits until the definition of IPPools is ours, and says whether it is; the context may have ended before.
+func await(ctx context.Context, cfg *rest.Config, o *Options) bool {
 	said := ""
-	for ctx.Err() == nil {
+	for {
 		ours, err := kube.Owned(ctx, cfg, o.Version)
+		if err == nil && ours {
+			return true
+		}
 		say := "the definition of IPPools is somebody else's: nothing is written about pools"
 		if err != nil {
 			say = err.Error()
-		}
-		if err == nil && ours {
-			return nil
 		}
 		if say != said && ctx.Err() == nil {
 			said = say
 			o.Log.Info("waiting", "reason", say)
 		}
-		sleep(ctx, askEvery/6)
+		if !sleep(ctx, askEvery/6) {
+			return false
+		}
 	}
-	return nil
 }
 
 // lead takes part in electing a leader, and writes while it is the one.
@@ -138,23 +136,23 @@ func lead(ctx context.Context, cfg *rest.Config, o *Options) error {
 
 // guard ends the leader when the definition of IPPools is not ours any more.
 func guard(ctx context.Context, cfg *rest.Config, o *Options) error {
-	for {
-		sleep(ctx, askEvery)
-		if ctx.Err() != nil {
-			return nil
-		}
+	for sleep(ctx, askEvery) {
 		if ours, err := kube.Owned(ctx, cfg, o.Version); err == nil && !ours {
 			return errNotOurs
 		}
 	}
+	return nil
 }
 
-func sleep(ctx context.Context, d time.Duration) {
+// sleep waits, and says whether the context goes on.
+func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
+		return false
 	case <-t.C:
+		return true
 	}
 }
 

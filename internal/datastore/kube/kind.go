@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/skew"
@@ -111,7 +111,7 @@ func (s *Store) learn(ctx context.Context, l located, now time.Time) error {
 		return s.found(ctx, l, now)
 	}
 	k.pause = min(max(2*k.pause, askMin), askMax)
-	k.askAt = now.Add(k.pause/2 + rand.N(k.pause))
+	k.askAt = now.Add(wait.Jitter(k.pause/2, 2))
 	return nil
 }
 

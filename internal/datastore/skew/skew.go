@@ -23,10 +23,8 @@ func (e *Error) Error() string {
 func Check(what, theirs, mine string) error {
 	a, err1 := version.ParseSemantic(theirs)
 	b, err2 := version.ParseSemantic(mine)
-	if err1 != nil || err2 != nil {
-		return nil
-	}
-	if a.Major() != b.Major() || a.Minor() > b.Minor()+1 || b.Minor() > a.Minor()+1 {
+	known := err1 == nil && err2 == nil
+	if known && (a.Major() != b.Major() || a.Minor() > b.Minor()+1 || b.Minor() > a.Minor()+1) {
 		return &Error{What: what, Theirs: theirs, Mine: mine}
 	}
 	return nil
