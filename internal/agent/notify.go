@@ -67,7 +67,7 @@ func (a *Agent) statusLine() string {
 		line = fmt.Sprintf("ready; pools in force: %d", len(held.Snapshot.Pools))
 	}
 	if len(held.Faults) > 0 {
-		line += fmt.Sprintf("; faults in the manifests hold changes back (%d): %s", len(held.Faults), held.Faults[0])
+		line += fmt.Sprintf("; faults hold changes back (%d): %s", len(held.Faults), held.Faults[0])
 	}
 	return strings.Join(strings.Fields(line), " ")
 }

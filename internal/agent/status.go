@@ -85,7 +85,11 @@ func ready(loop reconcile.State, held datastore.State) (bool, string) {
 	if loop.Version < held.Version {
 		return false, "the agent has read newer resources and is about to apply them"
 	}
-	return loop.Ready()
+	ok, reason := loop.Ready()
+	if !ok && held.Snapshot == nil && len(held.Faults) > 0 {
+		reason += ": " + held.Faults[0].String()
+	}
+	return ok, reason
 }
 
 func natStatus(n *compile.NAT) *NATStatus {
