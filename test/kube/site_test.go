@@ -202,19 +202,24 @@ func (n *node) sallyport(args ...string) (string, error) {
 // seen opens a new connection from the node's pod and says who the server outside saw.
 func (n *node) seen(family int) netip.Addr {
 	n.site.t.Helper()
-	server := n.site.servers[family]
+	return n.site.sender(n.pod, n.site.servers[family])
+}
+
+// sender opens a new connection from a host to a server and says who the server saw.
+func (s *site) sender(from *lab.Host, server net.PacketConn) netip.Addr {
+	s.t.Helper()
 	for start := time.Now(); ; {
-		conn, err := n.pod.Dial(context.Background(), "udp", server.LocalAddr().String())
-		labtest.Must(n.site.t, err)
+		conn, err := from.Dial(context.Background(), "udp", server.LocalAddr().String())
+		labtest.Must(s.t, err)
 		_, err = conn.Write([]byte("who am I?"))
-		labtest.Must(n.site.t, err, server.SetReadDeadline(time.Now().Add(patience/60)))
-		_, from, err := server.ReadFrom(make([]byte, 100))
-		labtest.Must(n.site.t, conn.Close())
+		labtest.Must(s.t, err, server.SetReadDeadline(time.Now().Add(patience/60)))
+		_, sender, err := server.ReadFrom(make([]byte, 100))
+		labtest.Must(s.t, conn.Close())
 		if err == nil {
-			return netip.MustParseAddrPort(from.String()).Addr()
+			return netip.MustParseAddrPort(sender.String()).Addr()
 		}
 		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) > patience {
-			n.site.t.Fatal(err)
+			s.t.Fatalf("%s to %s: %v", from.Name(), server.LocalAddr(), err)
 		}
 	}
 }
