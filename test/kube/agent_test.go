@@ -1,38 +1,90 @@
 package kube
 
 import (
+	"context"
+	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/sallyport/sallyport/internal/datastore/kube"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
-// TestAgent does with a pool what people do, and looks at packets.
+// TestAgent does with pools what people do, and looks at packets: once a pool is Programmed, they obey it.
 func TestAgent(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(t, cluster.Options{CRDs: true})
 	s := newSite(t, c, 1)
 	n := s.nodes[0]
 	n.start()
+	s.own()
+	n.control()
+	programmed := func(when string) {
+		t.Helper()
+		if out := s.kubectl("", "wait", "ippool/pods-v4", "ippool/pods-v6", "--for=condition=Programmed", "--timeout=30s"); strings.Count(out, "condition met") != 2 {
+			t.Errorf("%s: wait says %s", when, out)
+		}
+	}
 	n.expect("without pools", n.inner)
-	s.apply(pools(true))
-	n.expectSoon("with pools", n.own)
+
+	s.kubectl(pools(true), "apply", "-f", "-")
+	programmed("applied")
+	n.expect("applied", n.own)
+	if row := strings.Fields(s.kubectl("", "get", "ippool", "pods-v4", "--no-headers")); len(row) != 6 || strings.Join(row[:5], " ") != "pods-v4 10.0.0.0/16 true True True" {
+		t.Errorf("get prints %v", row)
+	}
+	if out := s.kubectl("", "explain", "ippool.spec.natOutgoing"); !strings.Contains(out, "natOutgoing <boolean>") {
+		t.Errorf("explain prints %s", out)
+	}
 	s.kubectl("", "patch", "ippool", "pods-v4", "pods-v6", "--type=merge", "-p", `{"spec":{"natOutgoing":false}}`)
-	n.expectSoon("without natOutgoing", n.inner)
+	programmed("patched")
+	n.expect("patched", n.inner)
 	s.kubectl(pools(true), "apply", "--server-side", "--force-conflicts", "-f", "-")
-	n.expectSoon("applied by the server", n.own)
-	out, err := n.sallyport("explain", "--datastore", "kubernetes", "--kubeconfig", n.kubeconfig, n.inner[0].String(), "198.51.100.1")
-	if err != nil || !strings.Contains(out, "The kernel of this node holds the same") {
-		t.Errorf("explain: %v\n%s", err, out)
-	}
-	out, err = n.sallyport("get", "pools", "--datastore", "kubernetes", "--kubeconfig", n.kubeconfig)
-	if err != nil || !strings.Contains(out, "pods-v4") {
-		t.Errorf("get: %v\n%s", err, out)
-	}
+	programmed("applied by the server")
+	n.expect("applied by the server", n.own)
+	s.kubectl("", "patch", "ippool", "pods-v4", "--type=json", "-p", `[{"op":"replace","path":"/spec/natOutgoing","value":false}]`)
+	programmed("one patched")
+	n.expect("one patched", [2]netip.Addr{n.inner[0], n.own[1]})
+	s.kubectl("", "patch", "ippool", "pods-v4", "--type=json", "-p", `[{"op":"replace","path":"/spec/natOutgoing","value":true}]`)
+	programmed("and back")
+
+	n.says("explain", "The kernel of this node holds the same", n.inner[0].String(), "198.51.100.1")
+	n.says("get", "pods-v4", "pools")
 	eventually(t, "the node's status is written", func() (bool, string) {
 		out := s.kubectl("", "get", "nodestatus", "n1", "-o", "yaml")
 		return strings.Contains(out, "ready: true") && strings.Contains(out, "ipPools:"), out
 	})
 	s.kubectl("", "delete", "ippool", "pods-v4", "pods-v6")
 	n.expectSoon("after pools were deleted", n.inner)
+}
+
+// own makes the definitions those of Sallyport, as its chart does.
+func (s *site) own() {
+	s.t.Helper()
+	s.kubectl("", "annotate", "crd", "ippools.projectcalico.org", "natconfigurations.sallyport.dev", "nodestatuses.sallyport.dev", kube.VersionAnnotation+"=test")
+}
+
+// control runs a controller on the node, until the end of the test.
+func (n *node) control() {
+	n.site.t.Helper()
+	controller := n.command(context.Background(), "controller", "--kubeconfig", n.kubeconfig, "--lease-namespace", "default", "--metrics-address", "")
+	controller.Stderr = n.log
+	labtest.Must(n.site.t, n.host.Start(controller))
+	n.site.t.Cleanup(func() {
+		labtest.Must(n.site.t, controller.Process.Signal(syscall.SIGTERM))
+		if err := controller.Wait(); err != nil {
+			n.site.t.Errorf("after SIGTERM the controller ended with: %v", err)
+		}
+	})
+}
+
+// says runs a command that asks the API, which must print some words.
+func (n *node) says(command, words string, args ...string) {
+	n.site.t.Helper()
+	out, err := n.sallyport(append([]string{command, "--datastore", "kubernetes", "--kubeconfig", n.kubeconfig}, args...)...)
+	if err != nil || !strings.Contains(out, words) {
+		n.site.t.Errorf("%s: %v\n%s", command, err, out)
+	}
 }
