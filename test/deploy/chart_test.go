@@ -11,93 +11,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/test/chart"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata/chart")
 
-const chart = root + "/deploy/helm/sallyport"
-
-// helmPath finds Helm, which the Makefile builds: in the variable HELM, or where the Makefile puts it.
-func helmPath(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv("HELM")
-	if path == "" {
-		m := regexp.MustCompile(`(?m)^HELM_VERSION\s*:=\s*(\S+)$`).FindStringSubmatch(read(t, "Makefile"))
-		if m == nil {
-			t.Fatal("the Makefile names no HELM_VERSION")
-		}
-		path = filepath.Join(root, "bin", "helm-"+m[1])
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: run make manifests, which builds it", err)
-	}
-	return path
-}
-
-// helm runs Helm with none of its user's settings, and returns its standard output.
-func helm(t *testing.T, args ...string) (string, error) {
-	t.Helper()
-	home := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), helmPath(t), args...)
-	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "KUBECONFIG=" + filepath.Join(home, "none")}
-	var out, errs bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Run()
-	if err != nil {
-		return errs.String(), err
-	}
-	return out.String(), nil
-}
-
-// object is a manifest that the chart made.
-type object struct {
-	APIVersion string `json:"apiVersion"`
-	Kind       string `json:"kind"`
-	Metadata   struct {
-		Name        string            `json:"name"`
-		Namespace   string            `json:"namespace"`
-		Labels      map[string]string `json:"labels"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	text string
-}
-
-func (o object) String() string { return o.Kind + " " + o.Metadata.Name }
-
-// render returns what the chart makes of values, given as arguments of Helm.
-func render(t *testing.T, values ...string) []object {
-	t.Helper()
-	out, err := helm(t, append([]string{"template", "sallyport", chart, "--namespace", "sallyport-system"}, values...)...)
-	if err != nil {
-		t.Fatalf("helm template %s: %v\n%s", strings.Join(values, " "), err, out)
-	}
-	return objects(t, out)
-}
-
-// objects splits a stream of manifests.
-func objects(t *testing.T, stream string) []object {
-	t.Helper()
-	var all []object
-	for text := range strings.SplitSeq("\n"+stream, "\n---\n") {
-		text = regexp.MustCompile(`(?m)^#.*\n?`).ReplaceAllString(text, "")
-		if strings.TrimSpace(text) == "" {
-			continue
-		}
-		o := object{text: strings.TrimSpace(text) + "\n"}
-		if err := yaml.Unmarshal([]byte(text), &o); err != nil {
-			t.Fatalf("%v in\n%s", err, text)
-		}
-		all = append(all, o)
-	}
-	if len(all) == 0 {
-		t.Fatal("no object was rendered")
-	}
-	return all
-}
-
 // named returns the object of a kind and a name, or fails.
-func named(t *testing.T, all []object, kind, name string) object {
+func named(t *testing.T, all []chart.Object, kind, name string) chart.Object {
 	t.Helper()
 	for _, o := range all {
 		if o.Kind == kind && o.Metadata.Name == name {
@@ -105,11 +26,11 @@ func named(t *testing.T, all []object, kind, name string) object {
 		}
 	}
 	t.Fatalf("there is no %s %s", kind, name)
-	return object{}
+	return chart.Object{}
 }
 
 // has says whether there is an object of a kind and a name.
-func has(all []object, kind, name string) bool {
+func has(all []chart.Object, kind, name string) bool {
 	for _, o := range all {
 		if o.Kind == kind && o.Metadata.Name == name {
 			return true
@@ -138,7 +59,7 @@ var valueSets = map[string][]string{
 func TestChartLint(t *testing.T) {
 	t.Parallel()
 	for name, values := range valueSets {
-		if out, err := helm(t, append([]string{"lint", "--strict", "--quiet", chart}, values...)...); err != nil || strings.Contains(out, "WARNING") {
+		if out, err := chart.Helm(t, append([]string{"lint", "--strict", "--quiet", chart.Dir(t)}, values...)...); err != nil || strings.Contains(out, "WARNING") {
 			t.Errorf("%s: helm lint: %v\n%s", name, err, out)
 		}
 	}
@@ -148,11 +69,11 @@ func TestChartLint(t *testing.T) {
 // deploy/kubernetes/sallyport.yaml, which shows the defaults in full.
 func TestChartValues(t *testing.T) {
 	t.Parallel()
-	defaults := render(t)
+	defaults := chart.Render(t)
 	for name, values := range valueSets {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			got := "helm template " + strings.Join(values, " ") + "\n" + difference(t, defaults, render(t, values...))
+			got := "helm template " + strings.Join(values, " ") + "\n" + difference(t, defaults, chart.Render(t, values...))
 			golden := filepath.Join("testdata/chart", name+".diff")
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
@@ -172,7 +93,7 @@ func TestChartValues(t *testing.T) {
 
 // difference says which objects are gone, and shows how the others differ, without line numbers, which would
 // change with every other change.
-func difference(t *testing.T, before, after []object) string {
+func difference(t *testing.T, before, after []chart.Object) string {
 	t.Helper()
 	var all strings.Builder
 	for _, o := range before {
@@ -183,13 +104,13 @@ func difference(t *testing.T, before, after []object) string {
 	for _, o := range after {
 		var old string
 		if has(before, o.Kind, o.Metadata.Name) {
-			old = named(t, before, o.Kind, o.Metadata.Name).text
+			old = named(t, before, o.Kind, o.Metadata.Name).Text
 		}
-		if old == o.text {
+		if old == o.Text {
 			continue
 		}
 		dir := t.TempDir()
-		for name, text := range map[string]string{"before": old, "after": o.text} {
+		for name, text := range map[string]string{"before": old, "after": o.Text} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -211,18 +132,18 @@ func TestManifestsFresh(t *testing.T) {
 		"deploy/kubernetes/sallyport.yaml": nil,
 		"deploy/kubernetes/uninstall.yaml": {"--set", "uninstall=true", "--show-only", "templates/daemonset.yaml"},
 	} {
-		var got []object
-		for _, o := range objects(t, read(t, file)) {
+		var got []chart.Object
+		for _, o := range chart.Objects(t, read(t, file)) {
 			if o.Kind != "Namespace" {
 				got = append(got, o)
 			}
 		}
-		text := func(o object) string { return o.text }
-		if d := cmp.Diff(render(t, args...), got, cmp.Transformer("text", text)); d != "" {
+		text := func(o chart.Object) string { return o.Text }
+		if d := cmp.Diff(chart.Render(t, args...), got, cmp.Transformer("text", text)); d != "" {
 			t.Errorf("%s is stale: run make manifests\n%s", file, d)
 		}
 	}
-	namespace := named(t, objects(t, read(t, "deploy/kubernetes/sallyport.yaml")), "Namespace", "sallyport-system")
+	namespace := named(t, chart.Objects(t, read(t, "deploy/kubernetes/sallyport.yaml")), "Namespace", "sallyport-system")
 	if namespace.Metadata.Labels["pod-security.kubernetes.io/enforce"] != "privileged" {
 		t.Error("the namespace does not let the agent's pods in")
 	}
@@ -255,7 +176,7 @@ func TestValuesRefused(t *testing.T) {
 		{"metrics=null", "metrics"},
 	}
 	for _, tt := range tests {
-		out, err := helm(t, "template", chart, "--set", tt.set)
+		out, err := chart.Helm(t, "template", chart.Dir(t), "--set", tt.set)
 		if err == nil || !strings.Contains(out, tt.names) {
 			t.Errorf("%s: the error does not name %s: %v\n%s", tt.set, tt.names, err, out)
 		}

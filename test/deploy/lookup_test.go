@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sallyport/sallyport/test/chart"
 )
 
 // clusterKinds are the kinds that a cluster has, as far as the chart goes, by their group and version.
@@ -108,7 +110,7 @@ func definition(t *testing.T, name string, ours bool, annotations ...string) str
 // installed has Helm install the chart into a cluster with these objects, without doing it, and returns what it prints.
 func installed(t *testing.T, objects map[string]string) (string, error) {
 	t.Helper()
-	return helm(t, "install", "sallyport", chart, "--namespace", "sallyport-system", "--dry-run=server",
+	return chart.Helm(t, "install", "sallyport", chart.Dir(t), "--namespace", "sallyport-system", "--dry-run=server",
 		"--disable-openapi-validation", "--kubeconfig", cluster(t, objects))
 }
 

@@ -15,6 +15,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/test/chart"
 )
 
 // kinds are the types of what the chart may make.
@@ -35,10 +37,10 @@ func kinds() map[string]any {
 }
 
 // as parses an object as its type. A field that the type does not have is an error.
-func as[T any](t *testing.T, o object) T {
+func as[T any](t *testing.T, o chart.Object) T {
 	t.Helper()
 	var v T
-	if err := yaml.UnmarshalStrict([]byte(o.text), &v); err != nil {
+	if err := yaml.UnmarshalStrict([]byte(o.Text), &v); err != nil {
 		t.Fatalf("%s: %v", o, err)
 	}
 	return v
@@ -48,13 +50,13 @@ func as[T any](t *testing.T, o object) T {
 func TestObjectsParse(t *testing.T) {
 	t.Parallel()
 	for name, values := range valueSets {
-		for _, o := range render(t, values...) {
+		for _, o := range chart.Render(t, values...) {
 			v, known := kinds()[o.APIVersion+" "+o.Kind]
 			if !known {
 				t.Errorf("%s: %s %s is of no known type", name, o.APIVersion, o)
 				continue
 			}
-			if err := yaml.UnmarshalStrict([]byte(o.text), v); err != nil {
+			if err := yaml.UnmarshalStrict([]byte(o.Text), v); err != nil {
 				t.Errorf("%s: %s: %v", name, o, err)
 			}
 			if o.Metadata.Labels["app.kubernetes.io/part-of"] != "sallyport" {
@@ -71,8 +73,8 @@ func TestDefinitions(t *testing.T) {
 	if err != nil || len(files) < 3 {
 		t.Fatalf("%d definitions were found: %v", len(files), err)
 	}
-	var installed []object
-	for _, o := range render(t) {
+	var installed []chart.Object
+	for _, o := range chart.Render(t) {
 		if o.Kind == "CustomResourceDefinition" {
 			installed = append(installed, o)
 		}
@@ -85,7 +87,7 @@ func TestDefinitions(t *testing.T) {
 		if copied := read(t, "deploy/helm/sallyport/files/crds/"+filepath.Base(file)); copied != text {
 			t.Errorf("the chart's copy of %s is stale: run make manifests", filepath.Base(file))
 		}
-		want := as[apiextensionsv1.CustomResourceDefinition](t, object{text: text})
+		want := as[apiextensionsv1.CustomResourceDefinition](t, chart.Object{Text: text})
 		o := named(t, installed, "CustomResourceDefinition", want.Name)
 		got := as[apiextensionsv1.CustomResourceDefinition](t, o)
 		if got.Annotations["helm.sh/resource-policy"] != "keep" || got.Annotations["sallyport.dev/version"] == "" {
@@ -98,7 +100,7 @@ func TestDefinitions(t *testing.T) {
 			t.Errorf("%s is not what was generated:\n%s", o, d)
 		}
 	}
-	without := render(t, "--set", "crds.ippool=never")
+	without := chart.Render(t, "--set", "crds.ippool=never")
 	if has(without, "CustomResourceDefinition", "ippools.projectcalico.org") || !has(without, "CustomResourceDefinition", "nodestatuses.sallyport.dev") {
 		t.Error("crds.ippool=never does not leave out the definition of IPPool, and it alone")
 	}
@@ -108,7 +110,7 @@ func TestDefinitions(t *testing.T) {
 func podSpecs(t *testing.T, values []string) map[string]corev1.PodSpec {
 	t.Helper()
 	specs := map[string]corev1.PodSpec{}
-	for _, o := range render(t, values...) {
+	for _, o := range chart.Render(t, values...) {
 		switch o.Kind {
 		case "DaemonSet":
 			specs[o.Metadata.Name] = as[appsv1.DaemonSet](t, o).Spec.Template.Spec
@@ -174,6 +176,9 @@ func checkContainer(t *testing.T, where string, pod corev1.PodSpec, c corev1.Con
 	if !agent && (!*pod.SecurityContext.RunAsNonRoot || *pod.SecurityContext.RunAsUser == 0) {
 		t.Errorf("%s: runs as root", where)
 	}
+	if len(c.Command) != 0 {
+		t.Errorf("%s: runs something else than the image's entry point: %q", where, c.Command)
+	}
 	if len(c.EnvFrom) != 0 {
 		t.Errorf("%s: takes its environment from elsewhere", where)
 	}
@@ -206,7 +211,7 @@ func TestProbes(t *testing.T) {
 					t.Errorf("%s: %s is asked for %s by %+v, want the host %q", tt.values, owner, path, p, tt.host)
 				}
 			}
-			at := c.Command[slices.Index(c.Command, "--metrics-address")+1]
+			at := c.Args[slices.Index(c.Args, "--metrics-address")+1]
 			if port := ":" + json.Number(jsonOf(t, c.Ports[0].ContainerPort)).String(); !strings.HasSuffix(at, port) {
 				t.Errorf("%s: %s serves at %s and is asked at %s", tt.values, owner, at, port)
 			}
@@ -225,7 +230,7 @@ func jsonOf(t *testing.T, v any) string {
 
 // permissions are what an account may do: lines of "group/resource verb", and where only some objects are meant
 // their names behind it.
-func permissions(t *testing.T, all []object, account string) []string {
+func permissions(t *testing.T, all []chart.Object, account string) []string {
 	t.Helper()
 	granted := map[string]bool{}
 	for _, o := range all {
@@ -255,26 +260,27 @@ func permissions(t *testing.T, all []object, account string) []string {
 // TestPermissions lists what the accounts may do, so that nobody grants more in passing.
 func TestPermissions(t *testing.T) {
 	t.Parallel()
-	looks := []string{
+	both := []string{
 		"apiservices.apiregistration.k8s.io get of v3.projectcalico.org",
-		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org, natconfigurations.sallyport.dev",
-		"ippools.crd.projectcalico.org list", "ippools.crd.projectcalico.org watch",
 		"ippools.projectcalico.org list", "ippools.projectcalico.org watch",
 		"nodes list", "nodes watch",
 	}
-	agent := slices.Concat(looks, []string{
+	agent := slices.Concat(both, []string{
+		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org, natconfigurations.sallyport.dev",
+		"ippools.crd.projectcalico.org list", "ippools.crd.projectcalico.org watch",
 		"natconfigurations.sallyport.dev list", "natconfigurations.sallyport.dev watch",
-		"nodestatuses.sallyport.dev create", "nodestatuses.sallyport.dev get", "nodestatuses.sallyport.dev patch",
+		"nodestatuses.sallyport.dev create", "nodestatuses.sallyport.dev patch",
 	})
-	controller := slices.Concat(looks, []string{
-		"events create", "events patch", "events.events.k8s.io create", "events.events.k8s.io patch",
+	controller := slices.Concat(both, []string{
+		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org",
+		"events create", "events.events.k8s.io create",
 		"ippools/status.projectcalico.org patch",
 		"leases.coordination.k8s.io create",
 		"leases.coordination.k8s.io get of sallyport-controller", "leases.coordination.k8s.io update of sallyport-controller",
 		"nodestatuses.sallyport.dev list", "nodestatuses.sallyport.dev watch",
 	})
 	for name, values := range valueSets {
-		all := render(t, values...)
+		all := chart.Render(t, values...)
 		want := map[string][]string{"sallyport-agent": slices.Clone(agent), "sallyport-controller": slices.Clone(controller)}
 		switch name {
 		case "startup-taint":
@@ -300,7 +306,7 @@ func TestPermissions(t *testing.T) {
 // TestBindings makes sure that every role is bound to the account of its name, in the release's namespace.
 func TestBindings(t *testing.T) {
 	t.Parallel()
-	all := render(t)
+	all := chart.Render(t)
 	bound := 0
 	for _, o := range all {
 		if o.Kind != "ClusterRoleBinding" && o.Kind != "RoleBinding" {
@@ -321,20 +327,20 @@ func TestBindings(t *testing.T) {
 // TestUninstall makes sure that a node counts as clean when cleanup has ended, and not before.
 func TestUninstall(t *testing.T) {
 	t.Parallel()
-	all := render(t, valueSets["uninstall"]...)
+	all := chart.Render(t, valueSets["uninstall"]...)
 	if has(all, "Deployment", "sallyport-controller") {
 		t.Error("the controller runs while the nodes are cleaned")
 	}
-	agent := as[appsv1.DaemonSet](t, named(t, render(t), "DaemonSet", "sallyport-agent"))
+	agent := as[appsv1.DaemonSet](t, named(t, chart.Render(t), "DaemonSet", "sallyport-agent"))
 	cleanup := as[appsv1.DaemonSet](t, named(t, all, "DaemonSet", "sallyport-agent"))
 	if d := cmp.Diff(agent.Spec.Selector, cleanup.Spec.Selector); d != "" {
 		t.Errorf("the selector changes, which Kubernetes refuses:\n%s", d)
 	}
 	pod := cleanup.Spec.Template.Spec
-	if got, want := pod.InitContainers[0].Command, []string{"sallyport", "cleanup"}; !slices.Equal(got, want) {
+	if got, want := pod.InitContainers[0].Args, []string{"cleanup"}; !slices.Equal(got, want) {
 		t.Errorf("the init container runs %q", got)
 	}
-	if got, want := pod.Containers[0].Command, []string{"sallyport", "cleanup", "--stay"}; !slices.Equal(got, want) {
+	if got, want := pod.Containers[0].Args, []string{"cleanup", "--stay"}; !slices.Equal(got, want) {
 		t.Errorf("the container runs %q", got)
 	}
 	if pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {

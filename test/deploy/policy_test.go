@@ -17,6 +17,8 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/test/chart"
 )
 
 // expression is one of a policy's, with the name of a variable.
@@ -36,7 +38,7 @@ type policy struct {
 }
 
 // compilePolicy compiles the policy of a name among those that the chart makes.
-func compilePolicy(t *testing.T, all []object, name string) *policy {
+func compilePolicy(t *testing.T, all []chart.Object, name string) *policy {
 	t.Helper()
 	p := &policy{object: as[policyv1.ValidatingAdmissionPolicy](t, named(t, all, "ValidatingAdmissionPolicy", name))}
 	// What 1.31 knows, as a policy that is new to it.
@@ -152,7 +154,7 @@ func manifest(t *testing.T, text string) *unstructured.Unstructured {
 // policies returns the compiled policies of a set of values, and makes sure that each is bound and fails closed.
 func policies(t *testing.T, values string, names ...string) map[string]*policy {
 	t.Helper()
-	all := render(t, valueSets[values]...)
+	all := chart.Render(t, valueSets[values]...)
 	compiled, bound := map[string]*policy{}, 0
 	for _, o := range all {
 		switch o.Kind {
