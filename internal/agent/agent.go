@@ -61,18 +61,19 @@ const (
 
 // Agent is one running agent.
 type Agent struct {
-	cfg       Config
-	log       *slog.Logger
-	nft       *nft.Driver
-	table     *conntrack.Table
-	flows     *conntrack.Driver
-	store     datastore.Store
-	loop      *reconcile.Loop
-	resources resources
-	diagnosis diagnosis
-	counting  *counting
-	stop      context.CancelFunc        // ends run, as a signal does
-	turned    atomic.Pointer[time.Time] // when the reconcile loop last came round; nil before
+	cfg        Config
+	log        *slog.Logger
+	nft        *nft.Driver
+	table      *conntrack.Table
+	flows      *conntrack.Driver
+	store      datastore.Store
+	loop       *reconcile.Loop
+	resources  resources
+	diagnosis  diagnosis
+	complaints complaints
+	counting   *counting
+	stop       context.CancelFunc        // ends run, as a signal does
+	turned     atomic.Pointer[time.Time] // when the reconcile loop last came round; nil before
 }
 
 // Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not

@@ -2,12 +2,16 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // cluster is where an agent says how its node stands.
@@ -26,8 +30,12 @@ const (
 	maxVersion     = 128
 )
 
-// countEvery is the time between two looks at how many nodes there are.
-const countEvery = time.Hour
+// countEvery is the time between two looks at how many nodes there are, and retryEvery, give or take a half, that
+// until one that failed, or the removal of the taint, is tried again.
+const (
+	countEvery = time.Hour
+	retryEvery = 10 * time.Second
+)
 
 // reporter writes how the node stands into the API.
 type reporter struct {
@@ -36,9 +44,56 @@ type reporter struct {
 	pacing  pacing
 
 	unready   time.Time // since when the node is; zero: it is not
-	counted   time.Time
+	countAt   time.Time
 	untaintAt time.Time
-	complaint string // the last that was logged
+}
+
+// complaints are what the agent fails to do in the API, for status. The zero value has none.
+type complaints struct {
+	mu   sync.Mutex
+	open map[string]complaint // by what fails
+}
+
+type complaint struct {
+	since time.Time
+	why   string
+}
+
+// The things that may fail.
+const (
+	failsStatus = "saying in the API how this node stands failed; it will be tried again"
+	failsTaint  = "removing the start-up taint failed; it will be tried again"
+)
+
+// note notes how something went, and says whether an error is another than before.
+func (c *complaints) note(what string, err error) (news bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		delete(c.open, what)
+		return false
+	}
+	was, again := c.open[what]
+	now := complaint{time.Now(), err.Error()}
+	if again {
+		now.since = was.since
+	}
+	if c.open == nil {
+		c.open = map[string]complaint{}
+	}
+	c.open[what] = now
+	return was.why != now.why
+}
+
+// warnings are the complaints as status has them.
+func (c *complaints) warnings() []model.Fault {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var out []model.Fault
+	for _, what := range slices.Sorted(maps.Keys(c.open)) {
+		out = append(out, model.Fault{Message: fmt.Sprintf("%s, since %s: %s", what, c.open[what].since.UTC().Format(time.RFC3339), c.open[what].why)})
+	}
+	return out
 }
 
 // reportCluster reports until the context ends. What it cannot write stays to be written; nothing else depends on it.
@@ -69,21 +124,18 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 		next = r.unready.Add(unreadyAfter)
 	}
 	due := r.pacing.plan(now, want)
+	next = earlier(next, r.count(ctx, now))
+	if len(held.Self.Taints) > 0 && r.untaintAt.After(now) {
+		next = earlier(next, r.untaintAt)
+	}
 	if now.Before(due) {
 		return earlier(next, due)
-	}
-	if now.Sub(r.counted) > countEvery {
-		if n, err := r.cluster.Nodes(ctx); err == nil {
-			r.pacing.nodes, r.counted = n, now
-		}
 	}
 	err := r.cluster.Report(ctx, want.owner, want.status)
 	if ctx.Err() != nil {
 		return now
 	}
-	if r.news(err) {
-		r.agent.log.Warn("saying in the API how this node stands failed; it will be tried again", "error", err)
-	}
+	r.complain(failsStatus, err)
 	r.pacing.wrote(time.Now(), want, err)
 	return earlier(next, r.pacing.plan(time.Now(), want))
 }
@@ -92,28 +144,41 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 func (r *reporter) untaint(ctx context.Context, now time.Time, self datastore.Self) {
 	s, _ := r.agent.loop.State()
 	ready, _ := s.Ready()
+	if len(self.Taints) == 0 {
+		r.complain(failsTaint, nil)
+	}
 	if !ready || len(self.Taints) == 0 || now.Before(r.untaintAt) {
 		return
 	}
-	r.untaintAt = now.Add(around(10 * time.Second)) // what was removed may be heard of later
+	r.untaintAt = now.Add(around(retryEvery)) // what was removed may be heard of later
 	err := r.cluster.Untaint(ctx, self.Taints)
-	if r.news(err) {
-		r.agent.log.Warn("removing the start-up taint failed; it will be tried again", "error", err)
+	if ctx.Err() != nil {
+		return
 	}
+	r.complain(failsTaint, err)
 	if err == nil {
 		r.agent.log.Info("the rules stand: the start-up taint of this node was removed")
 	}
 }
 
-// news says whether an error is one that was not logged just before.
-func (r *reporter) news(err error) bool {
-	said := ""
-	if err != nil {
-		said = err.Error()
+// count looks how many nodes there are when that is due, and says when it is due again. Why it fails, the datastore
+// says.
+func (r *reporter) count(ctx context.Context, now time.Time) time.Time {
+	if now.Before(r.countAt) {
+		return r.countAt
 	}
-	fresh := said != r.complaint && err != nil
-	r.complaint = said
-	return fresh
+	r.countAt = now.Add(around(retryEvery))
+	if n, err := r.cluster.Nodes(ctx); err == nil {
+		r.pacing.nodes, r.countAt = n, now.Add(countEvery)
+	}
+	return r.countAt
+}
+
+// complain notes how something went, and logs an error that is not the last one.
+func (r *reporter) complain(what string, err error) {
+	if r.agent.complaints.note(what, err) {
+		r.agent.log.Warn("the API could not be told something; it will be tried again", "what", what, "error", err)
+	}
 }
 
 // wanted is what the API should say of this node.

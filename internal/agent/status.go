@@ -59,6 +59,7 @@ func (a *Agent) addContact(s *Status) {
 	}
 	s.API = &APIStatus{Server: c.Where, Heard: c.Heard, Lost: c.Lost, Error: c.Error}
 	s.Warnings = append(s.Warnings, c.Problems...)
+	s.Warnings = append(s.Warnings, a.complaints.warnings()...)
 	if c.Lost.IsZero() || time.Since(c.Lost) < lostAfter {
 		return
 	}

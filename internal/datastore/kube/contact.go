@@ -2,13 +2,16 @@ package kube
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
-	"path"
+	"regexp"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,17 +30,53 @@ type contact struct {
 	heard   time.Time // the last byte that came
 	lost    time.Time // when the calls began to fail; zero: the last one did not
 	why     string
-	answers map[string]answer // by the plural of what was listed or watched
+	answers map[request]answer
 }
 
-// answer is how the last list or watch of a resource was answered.
+// request is a list or a watch of a resource, such as nodes or ippools.projectcalico.org.
+type request struct{ resource, verb string }
+
+const (
+	verbList  = "list"
+	verbWatch = "watch"
+)
+
+// requestOf says what a call lists or watches; ok is false for a call that does neither.
+func requestOf(req *http.Request) (r request, ok bool) {
+	parts := strings.Split(strings.Trim(req.URL.Path, "/"), "/")
+	switch {
+	case req.Method != http.MethodGet:
+		return r, false
+	case len(parts) == 3 && parts[0] == "api": // api/v1/nodes
+		r.resource = parts[2]
+	case len(parts) == 4 && parts[0] == "apis": // apis/projectcalico.org/v3/ippools
+		r.resource = resourceName(parts[3], parts[1])
+	default:
+		return r, false
+	}
+	r.verb = verbList
+	if watch, err := strconv.ParseBool(req.URL.Query().Get("watch")); err == nil && watch {
+		r.verb = verbWatch
+	}
+	return r, true
+}
+
+// resourceName is how RBAC's messages and kubectl name a resource.
+func resourceName(plural, group string) string {
+	if group == "" {
+		return plural
+	}
+	return plural + "." + group
+}
+
+// answer is how the last such request was answered.
 type answer struct {
 	code    int
 	message string    // of a refusal
 	since   time.Time // when it was first answered so
 }
 
-func newContact() *contact { return &contact{answers: map[string]answer{}} }
+func newContact() *contact { return &contact{answers: map[request]answer{}} }
 
 // wrap makes a transport note how its calls go.
 func (c *contact) wrap(next http.RoundTripper) http.RoundTripper { return &listener{next, c} }
@@ -61,7 +100,9 @@ func (l *listener) RoundTrip(req *http.Request) (*http.Response, error) {
 		message = refusal(resp)
 	}
 	l.contact.hear()
-	l.contact.answer(path.Base(req.URL.Path), resp.StatusCode, message)
+	if r, ok := requestOf(req); ok {
+		l.contact.answer(r, resp.StatusCode, message)
+	}
 	resp.Body = &body{resp.Body, l.contact}
 	return resp, nil
 }
@@ -109,58 +150,75 @@ func (c *contact) fail(err error) {
 	c.why = err.Error()
 }
 
-func (c *contact) answer(resource string, code int, message string) {
-	if !slices.Contains([]string{pathPools, pathNAT, pathNodes}, resource) {
-		return
-	}
+func (c *contact) answer(r request, code int, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := answer{code: code, message: message, since: time.Now()}
-	if was, ok := c.answers[resource]; ok && was.code == code {
+	if was, ok := c.answers[r]; ok && was.code == code {
 		a.since = was.since
 	}
-	c.answers[resource] = a
+	c.answers[r] = a
+	if r.verb == verbWatch && code < http.StatusBadRequest {
+		delete(c.answers, request{r.resource, verbList}) // a watch that brings all there is needs no list
+	}
 }
 
-// code is how the last list or watch of a resource was answered; 0: not yet.
-func (c *contact) code(resource string) int {
+// missing says whether the server does not know a resource, as the last list or watch of it was answered.
+func (c *contact) missing(resource string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.answers[resource].code
+	return c.answers[request{resource, verbList}].code == http.StatusNotFound || c.answers[request{resource, verbWatch}].code == http.StatusNotFound
 }
 
 // forget has a resource be one of which nothing was asked yet.
 func (c *contact) forget(resource string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.answers, resource)
+	delete(c.answers, request{resource, verbList})
+	delete(c.answers, request{resource, verbWatch})
 }
 
 // forgive is how long a resource may be refused before that is a problem: a server that starts says all sorts of
 // things.
 const forgive = 3 * time.Second
 
-// problems says which resources the server refuses to list or watch.
+// problems says what the server refuses to list or watch.
 func (c *contact) problems(now time.Time) []model.Fault {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out []model.Fault
-	for _, resource := range slices.Sorted(maps.Keys(c.answers)) {
-		a := c.answers[resource]
+	order := func(a, b request) int {
+		return cmp.Or(cmp.Compare(a.resource, b.resource), cmp.Compare(a.verb, b.verb))
+	}
+	for _, r := range slices.SortedFunc(maps.Keys(c.answers), order) {
+		a := c.answers[r]
 		if a.code < http.StatusBadRequest || now.Sub(a.since) < forgive {
 			continue
 		}
 		what := "their last good view stays in force"
 		switch a.code {
 		case http.StatusForbidden:
-			what += "; give the agent's service account the right to list and watch them"
+			what += remedy(a.message)
 		case http.StatusUnauthorized:
 			what += "; the agent's credentials are not accepted: look at its service account's token, or its kubeconfig"
 		case http.StatusNotFound:
 			what += "; install their CustomResourceDefinition again"
 		}
-		out = append(out, model.Fault{Message: fmt.Sprintf("the API server has refused to list or watch %s since %s (%d: %s): %s", resource,
+		out = append(out, model.Fault{Message: fmt.Sprintf("the API server has refused to %s %s since %s (%d: %s): %s", r.verb, r.resource,
 			a.since.UTC().Format(time.RFC3339), a.code, a.message, what)})
 	}
 	return out
+}
+
+// denied is how RBAC says that a role lacks something.
+var denied = regexp.MustCompile(`cannot (\w+) resource "([^"]+)"(?: in API group "([^"]*)")?`)
+
+// remedy is what helps against a refusal, to be put behind what is the matter; empty where the message is none of
+// RBAC's, such as that of an admission policy, which says itself what it wants.
+func remedy(message string) string {
+	m := denied.FindStringSubmatch(message)
+	if m == nil {
+		return ""
+	}
+	return fmt.Sprintf("; let a role of the agent's service account grant %s on %s", m[1], resourceName(m[2], m[3]))
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
@@ -40,6 +39,9 @@ type kind struct {
 
 func newKind(name, path string) *kind { return &kind{view: newView(name), path: path} }
 
+// resource is what is watched.
+func (k *kind) resource() string { return resourceName(k.path, k.version.Group) }
+
 // take takes what was heard.
 func (k *kind) take() changes {
 	if k.watch == nil {
@@ -55,7 +57,7 @@ func (k *kind) take() changes {
 // asks says whether the definition is to be looked at now: there is no watch, or it is answered by 404, or objects
 // are gone.
 func (k *kind) asks(now time.Time, c *contact) bool {
-	unclear := k.watch == nil || len(k.gone) > 0 || c.code(k.path) == http.StatusNotFound
+	unclear := k.watch == nil || len(k.gone) > 0 || c.missing(k.resource())
 	return unclear && !k.asking && !now.Before(k.askAt)
 }
 
@@ -103,7 +105,7 @@ func (s *Store) learn(ctx context.Context, l located, now time.Time) error {
 	k.missing, k.refused = isMissing(l.err), errors.As(l.err, &far)
 	switch {
 	case l.err != nil:
-		k.trouble = l.err.Error() + ": the last good view stays in force"
+		k.trouble = l.err.Error() + ": the last good view stays in force" + remedy(l.err.Error())
 	case l.deleting:
 		k.trouble = fmt.Sprintf("the CustomResourceDefinition of %s is being deleted, and all %ss with it: the last good view stays in force", k.kind, k.kind)
 	default:
@@ -135,13 +137,13 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 		}
 	}
 	s.apply(c)
-	if k.watch != nil && k.version == l.version && s.api.contact.code(k.path) != http.StatusNotFound {
+	if k.watch != nil && k.version == l.version && !s.api.contact.missing(k.resource()) {
 		return nil
 	}
 	if k.watch != nil { // its own next try may be half a minute away
 		k.watch.end()
 	}
-	s.api.contact.forget(k.path)
+	s.api.contact.forget(k.resource())
 	k.version = l.version
 	var err error
 	k.watch, err = s.api.start(ctx, k.kind, l.version, "", s.signal)

@@ -42,7 +42,7 @@ func (s *Store) Report(ctx context.Context, nodeUID string, status v1alpha1.Node
 	}
 	err = s.api.client.Patch(ctx, o, client.RawPatch(types.ApplyPatchType, b), client.FieldOwner(fieldOwner), client.ForceOwnership)
 	if err != nil {
-		return fmt.Errorf("writing NodeStatus %q: %w", s.node, err)
+		return fmt.Errorf("writing NodeStatus %q: %w%s", s.node, err, remedy(err.Error()))
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ func (s *Store) Untaint(ctx context.Context, at []int) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("removing the taint %s of node %s: %w", StartupTaint, s.node, err)
+		return fmt.Errorf("removing the taint %s of node %s: %w%s", StartupTaint, s.node, err, remedy(err.Error()))
 	}
 	return nil
 }
