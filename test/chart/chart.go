@@ -54,7 +54,7 @@ func Program(t testing.TB) string {
 		}
 		path = filepath.Join(Root(t), "bin", "helm-"+string(m[1]))
 	}
-	if _, err := os.Stat(path); err != nil {
+	if _, err := exec.LookPath(path); err != nil {
 		t.Fatalf("%v: run make manifests, which builds it", err)
 	}
 	return path
