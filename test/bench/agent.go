@@ -7,35 +7,47 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/agent"
+	"github.com/sallyport/sallyport/internal/lab"
 )
 
 // agentProcess is the real agent in the node.
 type agentProcess struct {
 	cmd    *exec.Cmd
+	node   *lab.Host
 	client *agent.Client
 	log    *os.File
 }
 
+// probes is where an agent of a cluster answers its kubelet.
+const probes = "127.0.0.1:9470"
+
 // startAgent starts the agent on a directory of manifests; state is its state directory.
 func startAgent(ctx context.Context, o options, n *network, manifests, state string) (*agentProcess, error) {
-	log, err := os.CreateTemp(filepath.Dir(manifests), "agent-*.log")
+	return runAgent(ctx, o, n, state, "--dir", manifests, "--node-name", "node", "--metrics-address", "")
+}
+
+// startClusterAgent starts the agent of the first Node of a cluster.
+func startClusterAgent(ctx context.Context, o options, n *network, kubeconfig, state string) (*agentProcess, error) {
+	return runAgent(ctx, o, n, state, "--datastore", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", nodeName(0), "--metrics-address", probes)
+}
+
+func runAgent(ctx context.Context, o options, n *network, state string, args ...string) (*agentProcess, error) {
+	log, err := os.CreateTemp(filepath.Dir(state), "agent-*.log")
 	if err != nil {
 		return nil, err
 	}
 	socket := filepath.Join(state, "agent.sock")
-	cmd := n.node.Command(ctx, o.program, "run", "--dir", manifests, "--state-dir", state, "--socket", socket, "--node-name", "node", "--metrics-address", "")
+	cmd := n.node.Command(ctx, o.program, append([]string{"run", "--state-dir", state, "--socket", socket}, args...)...)
 	cmd.Stderr = log
 	cmd.Env = append(os.Environ(), o.env...)
 	if err := n.node.Start(cmd); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	return &agentProcess{cmd, agent.NewClient(socket), log}, nil
+	return &agentProcess{cmd, n.node, agent.NewClient(socket), log}, nil
 }
 
 // ready waits until the kernel holds the plan.
@@ -48,8 +60,32 @@ func (a *agentProcess) ready(ctx context.Context) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
+	return a.late()
+}
+
+func (a *agentProcess) late() error {
 	text, _ := os.ReadFile(a.log.Name())
 	return fmt.Errorf("the agent was not ready within a minute; its log:\n%s", text)
+}
+
+// probed waits until the agent tells its kubelet that it is ready.
+func (a *agentProcess) probed(ctx context.Context) error {
+	client := a.node.HTTPClient()
+	defer client.CloseIdleConnections()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := get(ctx, client, "http://"+probes+"/readyz"); err == nil {
+			return nil
+		}
+	}
+	return a.late()
+}
+
+// scrape reads the agent's metrics, as a monitoring system does.
+func (a *agentProcess) scrape(ctx context.Context) error {
+	client := a.node.HTTPClient()
+	defer client.CloseIdleConnections()
+	_, err := get(ctx, client, "http://"+probes+"/metrics")
+	return err
 }
 
 func (a *agentProcess) stop() error {
@@ -58,37 +94,10 @@ func (a *agentProcess) stop() error {
 }
 
 // resident is the memory of the agent in MiB.
-func (a *agentProcess) resident() (float64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, errors.New("no VmRSS in /proc/PID/status")
-}
+func (a *agentProcess) resident() (float64, error) { return memory(a.cmd.Process.Pid, "VmRSS") }
+
+// peak is the most memory that the agent has had, in MiB.
+func (a *agentProcess) peak() (float64, error) { return memory(a.cmd.Process.Pid, "VmHWM") }
 
 // cpu is what the agent's threads have used so far.
-func (a *agentProcess) cpu() (time.Duration, error) {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", a.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	var sum time.Duration
-	for _, t := range tasks {
-		b, err := os.ReadFile(t)
-		if err != nil {
-			continue // the thread has just ended
-		}
-		ns, err := strconv.ParseInt(strings.Fields(string(b))[0], 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		sum += time.Duration(ns)
-	}
-	return sum, nil
-}
+func (a *agentProcess) cpu() (time.Duration, error) { return cpuOf(a.cmd.Process.Pid) }

@@ -14,7 +14,7 @@ import (
 func describeMachine(ctx context.Context, o options, iptables string) machine {
 	m := machine{
 		When: time.Now().UTC().Format("2006-01-02 15:04 MST"), CPUs: runtime.NumCPU(), Iptables: iptables,
-		Rounds: o.trafficRounds, SlotMS: o.slot.Milliseconds(),
+		Rounds: o.trafficRounds, SlotMS: o.slot.Milliseconds(), Load: []string{load()},
 	}
 	if b, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		m.Kernel = strings.TrimSpace(string(b))
@@ -33,4 +33,14 @@ func describeMachine(ctx context.Context, o options, iptables string) machine {
 		m.Program, _, _ = strings.Cut(string(b), "\n")
 	}
 	return m
+}
+
+// load is the load average over a minute; empty where it cannot be read.
+func load() string {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return ""
+	}
+	average, _, _ := strings.Cut(string(b), " ")
+	return average
 }

@@ -14,10 +14,12 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/lab"
+	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
 func main() {
@@ -39,6 +41,8 @@ type options struct {
 	flips    int // changes whose first packet is awaited
 	pools    int // of a large node
 	prefixes int // of a large table
+	nodes    int // of a large cluster
+	changes  int // of a pool of it
 	settle   time.Duration
 	idle     time.Duration // over which an idle agent's CPU is counted
 }
@@ -47,9 +51,9 @@ type options struct {
 // measurement gives a number, which then says little.
 var (
 	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
-		pools: 10_000, prefixes: 100_000, settle: 5 * time.Second, idle: time.Minute}
+		pools: 10_000, prefixes: 100_000, nodes: 5000, changes: 50, settle: 5 * time.Second, idle: time.Minute}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
-		pools: 100, prefixes: 1000, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}
+		pools: 100, prefixes: 1000, nodes: 50, changes: 2, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}
 )
 
 func run() error {
@@ -59,16 +63,24 @@ func run() error {
 	out := flag.String("json", "bin/bench.json", "file for the results; empty for none")
 	fast := flag.Bool("quick", false, "only see that everything can be measured; the figures say little")
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
-	only := flag.Bool("traffic-only", false, "compare traffic, and nothing else")
+	only := flag.String("only", "", "measure one part alone: traffic, agent (on a directory of manifests) or cluster")
 	flag.Parse()
 	o := thorough
 	o.trafficRounds = *rounds
 	if *fast {
 		o = quick
 	}
+	if !slices.Contains([]string{"", partTraffic, partAgent, partCluster}, *only) {
+		return fmt.Errorf("-only %s: is not %s, %s or %s", *only, partTraffic, partAgent, partCluster)
+	}
 	var err error
 	if o.program, err = filepath.Abs(*program); err != nil {
 		return err
+	}
+	if *only == "" || *only == partCluster {
+		if err := cluster.FindBinaries(); err != nil {
+			return err
+		}
 	}
 	inside, status, err := lab.Isolate(ctx)
 	if err != nil {
@@ -96,24 +108,49 @@ func run() error {
 	return err
 }
 
-// measureAll measures everything. With an error, the report has what was measured before.
-func measureAll(ctx context.Context, o options, tmp string, trafficOnly bool) (*report, error) {
+// The parts of the benchmark.
+const (
+	partTraffic = "traffic"
+	partAgent   = "agent"
+	partCluster = "cluster"
+)
+
+// measureAll measures everything, or one part of it. With an error, the report has what was measured before.
+func measureAll(ctx context.Context, o options, tmp, only string) (*report, error) {
 	kind, version, err := whichIptables(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r := &report{Machine: describeMachine(ctx, o, version), Variants: variants()}
-	if r.Traffic, err = measureTraffic(ctx, o, tmp, kind); err != nil || trafficOnly {
-		return r, err
-	}
-	for _, measure := range []func(context.Context, options, string) ([]result, error){
-		measureChange, measureFootprint, measureManyPools, measureDriver, measureRepair,
+	for _, part := range []struct {
+		name    string
+		measure func() error
+	}{
+		{partTraffic, func() (err error) { r.Traffic, err = measureTraffic(ctx, o, tmp, kind); return err }},
+		{partAgent, func() error {
+			return each(ctx, o, tmp, &r.Agent, measureChange, measureFootprint, measureManyPools, measureDriver, measureRepair)
+		}},
+		{partCluster, func() error { return each(ctx, o, tmp, &r.Cluster, measureLarge) }},
 	} {
-		rs, err := measure(ctx, o, tmp)
-		r.Agent = append(r.Agent, rs...)
-		if err != nil {
+		if only != "" && only != part.name {
+			continue
+		}
+		if err := part.measure(); err != nil {
 			return r, err
 		}
 	}
+	r.Machine.Load = append(r.Machine.Load, load())
 	return r, nil
+}
+
+// each adds what measurements give.
+func each(ctx context.Context, o options, tmp string, to *[]result, measure ...func(context.Context, options, string) ([]result, error)) error {
+	for _, m := range measure {
+		rs, err := m(ctx, o, tmp)
+		*to = append(*to, rs...)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -6,11 +6,13 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/cli"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
 // programEnv makes this test binary be the program itself.
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(programEnv) != "" {
 		os.Exit(cli.Main())
 	}
-	labtest.Main(m)
+	cluster.Main(m)
 }
 
 // TestQuick measures everything once: every variant does what it says, and every quantity is a number. How
@@ -30,7 +32,7 @@ func TestQuick(t *testing.T) {
 	o := quick
 	// A program with the race detector would stay a second after its end.
 	o.program, o.env = "/proc/self/exe", []string{programEnv + "=1", "GORACE=atexit_sleep_ms=0"}
-	r, err := measureAll(t.Context(), o, t.TempDir(), false)
+	r, err := measureAll(t.Context(), o, t.TempDir(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +49,7 @@ func TestQuick(t *testing.T) {
 			t.Errorf("%s, %s: %v is no measurement", c.Quantity, c.Variant, v)
 		}
 	}
-	for _, a := range r.Agent {
+	for _, a := range slices.Concat(r.Agent, r.Cluster) {
 		if a.Answer == "" && a.Samples == 0 {
 			t.Errorf("%s: nothing was measured", a.What)
 		}
@@ -73,7 +75,7 @@ func checkOutput(t *testing.T, r *report) {
 	labtest.Must(t, err)
 	var again report
 	labtest.Must(t, json.Unmarshal(b, &again))
-	if len(again.Traffic) != len(r.Traffic) || len(again.Agent) != len(r.Agent) {
+	if len(again.Traffic) != len(r.Traffic) || len(again.Agent) != len(r.Agent) || len(again.Cluster) != len(r.Cluster) {
 		t.Errorf("the file has %d and %d lines, want %d and %d", len(again.Traffic), len(again.Agent), len(r.Traffic), len(r.Agent))
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 )
@@ -35,7 +34,7 @@ func manifests(tmp string, pools int) (dir, state string, err error) {
 func writePool(dir string, i int, natOutgoing bool) error {
 	cidr := nth(i)
 	if i == 0 {
-		cidr = netip.PrefixFrom(podAddr, 24).Masked()
+		cidr = podRange
 	}
 	return writeManifest(dir, i, cidr.String(), fmt.Sprintf("natOutgoing: %t", natOutgoing))
 }

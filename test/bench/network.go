@@ -17,6 +17,7 @@ import (
 // The network: pod — node — outside.
 var (
 	podAddr     = netip.MustParseAddr("10.244.0.2")
+	podRange    = netip.PrefixFrom(podAddr, 24).Masked()
 	nodeAddr    = netip.MustParseAddr("198.51.100.1")
 	outsideAddr = netip.MustParseAddr("198.51.100.2")
 	exemptAddr  = netip.MustParseAddr("172.16.126.2") // of outside too; in the last of the exempt ranges

@@ -20,6 +20,7 @@ type report struct {
 	Variants []variant  `json:"variants"`
 	Traffic  []compared `json:"traffic"`
 	Agent    []result   `json:"agent"`
+	Cluster  []result   `json:"cluster"`
 }
 
 // result is one line about the agent.
@@ -65,7 +66,9 @@ func (r result) against(ours, theirs []time.Duration) result {
 func (r *report) print(to io.Writer) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, r.Machine)
-	r.printRatios(w)
+	if len(r.Traffic) > 0 {
+		r.printRatios(w)
+	}
 	last := ""
 	for _, c := range r.Traffic {
 		if c.Quantity != last {
@@ -76,10 +79,17 @@ func (r *report) print(to io.Writer) error {
 		fmt.Fprintf(w, "%s\t%s\t%s – %s\t%.3f\t%.3f – %.3f\t%.3f – %.3f\n", c.Variant, number(v.Median), number(v.Min), number(v.Max),
 			ratio.Median, ratio.Lower, ratio.Upper, ratio.Min, ratio.Max)
 	}
-	if len(r.Agent) > 0 {
-		fmt.Fprintln(w, "\nTHE AGENT\tP50\tP99\tMIN\tMAX\tUNIT\tSAMPLES\tOURS / THIS")
+	printResults(w, "the agent", r.Agent)
+	printResults(w, "the agent in a cluster", r.Cluster)
+	return w.Flush()
+}
+
+// printResults writes lines of one part.
+func printResults(w io.Writer, part string, rs []result) {
+	if len(rs) > 0 {
+		fmt.Fprintf(w, "\n%s\tP50\tP99\tMIN\tMAX\tUNIT\tSAMPLES\tOURS / THIS\n", strings.ToUpper(part))
 	}
-	for _, a := range r.Agent {
+	for _, a := range rs {
 		if a.Answer != "" {
 			fmt.Fprintf(w, "%s\t-\t-\t-\t-\t\t\t%s\n", a.What, a.Answer)
 			continue
@@ -90,7 +100,6 @@ func (r *report) print(to io.Writer) error {
 		}
 		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%s\t%d\t%s\n", a.What, a.P50, a.P99, a.Min, a.Max, a.Unit, a.Samples, ratio)
 	}
-	return w.Flush()
 }
 
 // printRatios writes the medians of the ratios, a line for each quantity.
@@ -141,9 +150,11 @@ type machine struct {
 	Program  string `json:"program"`
 	Rounds   int    `json:"trafficRounds"`
 	SlotMS   int64  `json:"slotMilliseconds"`
+	// Load are the load averages over a minute before and after; what is measured makes load itself.
+	Load []string `json:"load"`
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%s, Linux %s, %d CPUs (%s), %s, %s, %d rounds of %d ms", m.When, m.Kernel, m.CPUs,
-		cmp.Or(m.CPU, "unknown"), m.Iptables, m.Program, m.Rounds, m.SlotMS)
+	return fmt.Sprintf("%s, Linux %s, %d CPUs (%s), %s, %s, %d rounds of %d ms, load %s", m.When, m.Kernel, m.CPUs,
+		cmp.Or(m.CPU, "unknown"), m.Iptables, m.Program, m.Rounds, m.SlotMS, strings.Join(m.Load, " to "))
 }

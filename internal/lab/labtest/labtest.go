@@ -54,7 +54,7 @@ func fuzzing(args []string) bool {
 }
 
 // Need skips a test, with the reason, where there is no lab.
-func Need(t testing.TB) {
+func Need(t TB) {
 	t.Helper()
 	if missing := os.Getenv(missingEnv); missing != "" {
 		t.Skip("kernel feature missing: " + missing)
@@ -65,7 +65,7 @@ func Need(t testing.TB) {
 }
 
 // NewHost makes a host that is closed when the test ends.
-func NewHost(t testing.TB, name string) *lab.Host {
+func NewHost(t TB, name string) *lab.Host {
 	t.Helper()
 	Need(t)
 	h, err := lab.NewHost(name)
@@ -81,7 +81,7 @@ func NewHost(t testing.TB, name string) *lab.Host {
 }
 
 // Must ends the test where one of the steps that built its lab has failed.
-func Must(t testing.TB, steps ...error) {
+func Must(t TB, steps ...error) {
 	t.Helper()
 	if err := errors.Join(steps...); err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 
 	"k8s.io/client-go/dynamic"
@@ -54,7 +53,7 @@ func (c *Cluster) config(keys pair) *rest.Config {
 func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.admin) }
 
 // ConfigOf is Config for a user who has the rights that the cluster's roles give.
-func (c *Cluster) ConfigOf(t testing.TB, user string, groups ...string) *rest.Config {
+func (c *Cluster) ConfigOf(t labtest.TB, user string, groups ...string) *rest.Config {
 	t.Helper()
 	keys, err := c.authority.client(user, groups)
 	labtest.Must(t, err)
@@ -63,14 +62,14 @@ func (c *Cluster) ConfigOf(t testing.TB, user string, groups ...string) *rest.Co
 
 // Kubeconfig writes a file by which programs on connected hosts talk to the API server, as a user who has the rights
 // that the cluster's roles give, and returns its path.
-func (c *Cluster) Kubeconfig(t testing.TB, user string, groups ...string) string {
+func (c *Cluster) Kubeconfig(t labtest.TB, user string, groups ...string) string {
 	t.Helper()
 	keys, err := c.authority.client(user, groups)
 	labtest.Must(t, err)
 	return c.writeKubeconfig(t, &clientcmdapi.AuthInfo{ClientCertificateData: keys.cert, ClientKeyData: keys.key})
 }
 
-func (c *Cluster) writeKubeconfig(t testing.TB, user *clientcmdapi.AuthInfo) string {
+func (c *Cluster) writeKubeconfig(t labtest.TB, user *clientcmdapi.AuthInfo) string {
 	t.Helper()
 	config := clientcmdapi.NewConfig()
 	config.Clusters["test"] = &clientcmdapi.Cluster{
@@ -89,7 +88,7 @@ const kubectlAtMost = time.Minute
 
 // Kubectl runs kubectl as one who may do everything, with the given standard input, and returns its standard output.
 // What it says on standard error is in the error. It is killed when the test ends, or after a minute.
-func (c *Cluster) Kubectl(t testing.TB, stdin string, args ...string) (string, error) {
+func (c *Cluster) Kubectl(t labtest.TB, stdin string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), kubectlAtMost)
 	defer cancel()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
-	"testing"
 
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
@@ -45,7 +44,7 @@ func (c *Cluster) writeAuditPolicy() error {
 
 // Audit returns the requests that the API server has answered, in the order of their answers, of all users but itself.
 // The cluster must have been made with Options.Audit.
-func (c *Cluster) Audit(t testing.TB) []Event {
+func (c *Cluster) Audit(t labtest.TB) []Event {
 	t.Helper()
 	if !c.audit {
 		t.Fatal("the cluster was made without Options.Audit")

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"k8s.io/client-go/dynamic"
@@ -67,7 +66,7 @@ type Cluster struct {
 
 // New starts a control plane that the end of the test ends. It is ready when New returns, which takes some seconds.
 // Where the test has failed, its log has what the servers said.
-func New(t testing.TB, o Options) *Cluster {
+func New(t labtest.TB, o Options) *Cluster {
 	t.Helper()
 	c := &Cluster{host: labtest.NewHost(t, "control plane"), dir: t.TempDir(), audit: o.Audit, links: map[*lab.Host]link{}}
 	var err error
@@ -111,7 +110,7 @@ func (c *Cluster) servers() []*server {
 }
 
 // end kills the servers: nobody needs their data any more.
-func (c *Cluster) end(t testing.TB) {
+func (c *Cluster) end(t labtest.TB) {
 	c.client.CloseIdleConnections()
 	for _, s := range c.servers() {
 		if err := s.kill(); err != nil {
@@ -172,19 +171,19 @@ func (c *Cluster) controllerManagerArgs(kubeconfig string) []string {
 }
 
 // StopServer takes the API server away, and returns when it is gone. The data stay.
-func (c *Cluster) StopServer(t testing.TB) {
+func (c *Cluster) StopServer(t labtest.TB) {
 	t.Helper()
 	labtest.Must(t, c.api.stop())
 }
 
 // StartServer brings the API server back at its address, and returns when it is ready.
-func (c *Cluster) StartServer(t testing.TB) {
+func (c *Cluster) StartServer(t labtest.TB) {
 	t.Helper()
 	labtest.Must(t, c.api.start())
 }
 
 // RestartEtcd kills etcd and starts it with the same data; it returns when an API server that runs is ready again.
-func (c *Cluster) RestartEtcd(t testing.TB) {
+func (c *Cluster) RestartEtcd(t labtest.TB) {
 	t.Helper()
 	labtest.Must(t, c.etcd.kill())
 	labtest.Must(t, c.etcd.start())

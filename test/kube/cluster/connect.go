@@ -3,7 +3,6 @@ package cluster
 import (
 	"net/netip"
 	"strconv"
-	"testing"
 
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -20,7 +19,7 @@ const mostLinks = 250
 
 // Connect links a host to the control plane, by an interface named control, and returns the host's address on that
 // link. Other hosts that are linked cannot be reached by it.
-func (c *Cluster) Connect(t testing.TB, host *lab.Host) netip.Addr {
+func (c *Cluster) Connect(t labtest.TB, host *lab.Host) netip.Addr {
 	t.Helper()
 	n := len(c.links) + 1
 	if n > mostLinks {
@@ -44,13 +43,13 @@ func (c *Cluster) Connect(t testing.TB, host *lab.Host) netip.Addr {
 }
 
 // Disconnect cuts a connected host off: what it sends is lost without a word, as where a cable is pulled.
-func (c *Cluster) Disconnect(t testing.TB, host *lab.Host) {
+func (c *Cluster) Disconnect(t labtest.TB, host *lab.Host) {
 	t.Helper()
 	labtest.Must(t, c.host.SetDown(c.links[host].name))
 }
 
 // Reconnect mends what Disconnect has cut.
-func (c *Cluster) Reconnect(t testing.TB, host *lab.Host) {
+func (c *Cluster) Reconnect(t labtest.TB, host *lab.Host) {
 	t.Helper()
 	l := c.links[host]
 	labtest.Must(t, c.host.SetUp(l.name))

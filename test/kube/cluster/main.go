@@ -33,16 +33,16 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // Run is Main for a TestMain that has something to do before or after: see labtest.Run.
 func Run(m *testing.M) int {
 	listing := slices.ContainsFunc(os.Args[1:], func(a string) bool { return strings.HasPrefix(a, "-test.list=") })
-	if err := findBinaries(); err != nil && !listing {
+	if err := FindBinaries(); err != nil && !listing {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return labtest.Run(m)
 }
 
-// findBinaries makes sure that the variable names a directory that holds the programs; where it is not set, that is
+// FindBinaries makes sure that the variable names a directory that holds the programs; where it is not set, that is
 // the cache of hack/kube-binaries.
-func findBinaries() error {
+func FindBinaries() error {
 	dir := os.Getenv(binariesEnv)
 	if dir == "" {
 		var err error

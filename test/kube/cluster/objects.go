@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"testing"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,7 +19,7 @@ import (
 )
 
 // InstallCRDs creates Sallyport's own CustomResourceDefinitions, and returns when their kinds are served.
-func (c *Cluster) InstallCRDs(t testing.TB) {
+func (c *Cluster) InstallCRDs(t labtest.TB) {
 	t.Helper()
 	names, err := fs.Glob(crds.Files(), "*.yaml")
 	labtest.Must(t, err)
@@ -48,7 +47,7 @@ var (
 )
 
 // awaitServed waits until the API server has said that it serves a definition's kind, and does.
-func (c *Cluster) awaitServed(t testing.TB, crd *unstructured.Unstructured) error {
+func (c *Cluster) awaitServed(t labtest.TB, crd *unstructured.Unstructured) error {
 	spec := crd.Object["spec"].(map[string]any)
 	group, plural := spec["group"].(string), spec["names"].(map[string]any)["plural"].(string)
 	var failed []error
@@ -80,7 +79,7 @@ func established(crd *unstructured.Unstructured) bool {
 }
 
 // poll asks until the answer is yes.
-func poll(t testing.TB, what string, done func(context.Context) (bool, error)) error {
+func poll(t labtest.TB, what string, done func(context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(t.Context(), requestAtMost)
 	defer cancel()
 	for {
@@ -100,7 +99,7 @@ func poll(t testing.TB, what string, done func(context.Context) (bool, error)) e
 }
 
 // create creates an object, and is content where it exists.
-func (c *Cluster) create(t testing.TB, resource schema.GroupVersionResource, obj *unstructured.Unstructured) error {
+func (c *Cluster) create(t labtest.TB, resource schema.GroupVersionResource, obj *unstructured.Unstructured) error {
 	ctx, cancel := context.WithTimeout(t.Context(), requestAtMost)
 	defer cancel()
 	_, err := c.objects.Resource(resource).Namespace(obj.GetNamespace()).Create(ctx, obj, metav1.CreateOptions{})
@@ -117,7 +116,7 @@ type PodIdentity struct{ Namespace, ServiceAccount, Pod, Node string }
 // gives it to the Pod: to the API server the user is system:serviceaccount:NAMESPACE:SERVICEACCOUNT, with the name of
 // the node in the extra authentication.kubernetes.io/node-name. The namespace, the service account, the Node and the
 // Pod are created where they do not exist. The token is valid for an hour, and while the Pod exists.
-func (c *Cluster) TokenKubeconfig(t testing.TB, id PodIdentity) string {
+func (c *Cluster) TokenKubeconfig(t labtest.TB, id PodIdentity) string {
 	t.Helper()
 	object := func(kind, namespace, name string, spec map[string]any) *unstructured.Unstructured {
 		obj := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": kind}}
