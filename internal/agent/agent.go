@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
+	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nft"
@@ -61,19 +61,18 @@ const (
 
 // Agent is one running agent.
 type Agent struct {
-	cfg        Config
-	log        *slog.Logger
-	nft        *nft.Driver
-	table      *conntrack.Table
-	flows      *conntrack.Driver
-	store      datastore.Store
-	loop       *reconcile.Loop
-	resources  resources
-	diagnosis  diagnosis
-	complaints complaints
-	counting   *counting
-	stop       context.CancelFunc        // ends run, as a signal does
-	turned     atomic.Pointer[time.Time] // when the reconcile loop last came round; nil before
+	*Core
+	cfg       Config
+	log       *slog.Logger
+	nft       *nft.Driver
+	table     *conntrack.Table
+	flows     *conntrack.Driver
+	store     datastore.Store
+	loop      *reconcile.Loop
+	diagnosis diagnosis
+	counting  *counting
+	stop      context.CancelFunc        // ends run, as a signal does
+	turned    atomic.Pointer[time.Time] // when the reconcile loop last came round; nil before
 }
 
 // Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not
@@ -104,15 +103,17 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	flows := conntrack.New(table, cfg.Log)
-	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store, resources: resources{next: make(chan struct{})}}
+	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store}
 	a.counting = newCounting(a.readCounts)
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
+	a.Core = &Core{Store: store, Loop: a.loop, Version: cfg.Version, Log: cfg.Log,
+		Problems: func() []diagnose.Problem { return a.diagnosis.get().report.Problems }}
 
 	ctx, a.stop = context.WithCancel(ctx)
 	defer a.stop()
 
 	cfg.Log.Info("starting", "node", cfg.NodeName, "datastore", cfg.Datastore, "reads", store.Contact().Where, "version", cfg.Version)
-	err = a.run(ctx, store, socket)
+	err = a.run(ctx, socket)
 	cfg.Log.Info("stopped; the rules in the kernel stay")
 	return errors.Join(err, store.Close())
 }
@@ -149,7 +150,7 @@ func check(ctx context.Context, driver *nft.Driver, table *conntrack.Table, log 
 	return nil
 }
 
-func (a *Agent) run(ctx context.Context, store datastore.Store, socket net.Listener) error {
+func (a *Agent) run(ctx context.Context, socket net.Listener) error {
 	var probes net.Listener
 	if a.cfg.MetricsAddress != "" {
 		var err error
@@ -174,15 +175,7 @@ func (a *Agent) run(ctx context.Context, store datastore.Store, socket net.Liste
 	g.Go(func() error { a.heartbeat(ctx, manager); return nil })
 	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error { a.counting.run(ctx); return nil })
-	if c, ok := store.(cluster); ok {
-		g.Go(func() error { a.reportCluster(ctx, c); return nil })
-	}
-	g.Go(func() error {
-		return store.Run(ctx, func(s datastore.State) {
-			a.resources.set(s)
-			a.loop.SetSnapshot(s.Snapshot, s.Version)
-		})
-	})
+	g.Go(func() error { return a.Core.Run(ctx) })
 	return g.Wait()
 }
 
@@ -208,33 +201,6 @@ func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
 		d.flows.Found(p.Found(r.Sources, r.Exempt, r.Covers(p.NAT.OutInterfaces)))
 	}
 	return err
-}
-
-// resources holds what the datastore published last.
-type resources struct {
-	mu    sync.Mutex
-	state datastore.State
-	next  chan struct{} // closed and replaced by set
-}
-
-func (r *resources) set(s datastore.State) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.state = s
-	close(r.next)
-	r.next = make(chan struct{})
-}
-
-func (r *resources) get() datastore.State {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.state
-}
-
-func (r *resources) changed() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.next
 }
 
 // listenSocket makes the agent's socket, which root and its group alone may use. A socket that a dead

@@ -39,7 +39,7 @@ const (
 
 // reporter writes how the node stands into the API.
 type reporter struct {
-	agent   *Agent
+	core    *Core
 	cluster cluster
 	pacing  pacing
 
@@ -97,11 +97,11 @@ func (c *complaints) warnings() []model.Fault {
 }
 
 // reportCluster reports until the context ends. What it cannot write stays to be written; nothing else depends on it.
-func (a *Agent) reportCluster(ctx context.Context, c cluster) {
-	r := &reporter{agent: a, cluster: c, pacing: pacing{nodes: 1}}
+func (c *Core) reportCluster(ctx context.Context, to cluster) {
+	r := &reporter{core: c, cluster: to, pacing: pacing{nodes: 1}}
 	for ctx.Err() == nil {
-		_, changed := a.loop.State()
-		read := a.resources.changed()
+		_, changed := c.Loop.State()
+		read := c.resources.changed()
 		next := r.step(ctx, time.Now())
 		t := time.NewTimer(time.Until(next))
 		select {
@@ -116,7 +116,7 @@ func (a *Agent) reportCluster(ctx context.Context, c cluster) {
 
 // step does what is due, and says when there is more to do without any news.
 func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
-	held := r.agent.resources.get()
+	held := r.core.resources.get()
 	r.untaint(ctx, now, held.Self)
 	want := r.wanted(now, held)
 	next := now.Add(countEvery)
@@ -142,7 +142,7 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 
 // untaint removes the start-up taint once the node is ready.
 func (r *reporter) untaint(ctx context.Context, now time.Time, self datastore.Self) {
-	s, _ := r.agent.loop.State()
+	s, _ := r.core.Loop.State()
 	ready, _ := s.Ready()
 	if len(self.Taints) == 0 {
 		r.complain(failsTaint, nil)
@@ -157,7 +157,7 @@ func (r *reporter) untaint(ctx context.Context, now time.Time, self datastore.Se
 	}
 	r.complain(failsTaint, err)
 	if err == nil {
-		r.agent.log.Info("the rules stand: the start-up taint of this node was removed")
+		r.core.Log.Info("the rules stand: the start-up taint of this node was removed")
 	}
 }
 
@@ -176,21 +176,21 @@ func (r *reporter) count(ctx context.Context, now time.Time) time.Time {
 
 // complain notes how something went, and logs an error that is not the last one.
 func (r *reporter) complain(what string, err error) {
-	if r.agent.complaints.note(what, err) {
-		r.agent.log.Warn("the API could not be told something; it will be tried again", "what", what, "error", err)
+	if r.core.complaints.note(what, err) {
+		r.core.Log.Warn("the API could not be told something; it will be tried again", "what", what, "error", err)
 	}
 }
 
 // wanted is what the API should say of this node.
 func (r *reporter) wanted(now time.Time, held datastore.State) *written {
-	loop, _ := r.agent.loop.State()
+	loop, _ := r.core.Loop.State()
 	settled, reason := ready(loop, held)
 	if settled {
 		r.unready = time.Time{}
 	} else if r.unready.IsZero() {
 		r.unready = now
 	}
-	w := &written{owner: held.Self.UID, status: v1alpha1.NodeStatusStatus{Ready: settled, Version: clip(r.agent.cfg.Version, maxVersion), Reason: clip(reason, maxReason)}}
+	w := &written{owner: held.Self.UID, status: v1alpha1.NodeStatusStatus{Ready: settled, Version: clip(r.core.Version, maxVersion), Reason: clip(reason, maxReason)}}
 	last := r.pacing.last
 	if !settled && now.Sub(r.unready) < unreadyAfter && last != nil { // for a moment, maybe: nothing is to be said of it
 		status := last.status
@@ -244,8 +244,10 @@ func (r *reporter) warnings(held datastore.State) []string {
 			out = append(out, s)
 		}
 	}
-	for _, p := range r.agent.diagnosis.get().report.Problems {
-		add(string(p.Kind) + ": " + p.Object)
+	if r.core.Problems != nil {
+		for _, p := range r.core.Problems() {
+			add(string(p.Kind) + ": " + p.Object)
+		}
 	}
 	for _, f := range held.Faults {
 		add(f.String())

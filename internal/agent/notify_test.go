@@ -60,7 +60,7 @@ func (l *listener) hear() []string {
 // supervised runs an agent's loop over a driver, with what tells a supervisor of it.
 func supervised(t *testing.T, d *hangingDriver, l *listener) (*Agent, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.Context())
-	a := &Agent{resources: resources{next: make(chan struct{})},
+	a := &Agent{Core: &Core{},
 		loop: reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{d}, Log: slog.New(slog.DiscardHandler)})}
 	to := supervisor{watchdog: 30 * time.Second, tell: l.tell}
 	go a.loop.Run(ctx)
