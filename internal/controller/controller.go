@@ -195,12 +195,16 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	if err := errors.Join(w.client.List(ctx, &pools), w.client.List(ctx, &nodes), w.client.List(ctx, &statuses)); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing: %w", err)
 	}
-	w.seen.note(pools.Items)
+	w.seen.note(began, pools.Items)
 	stand, recheck := standings(began, nodes.Items, statuses.Items)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
 	for i, want := range judge(pools.Items, w.seen, stand) {
 		p := &pools.Items[i]
+		if left := w.seen.settles(began, p, len(stand)); left > 0 && pending(want) {
+			want = hold(p, want)
+			recheck = sooner(recheck, left)
+		}
 		next, differs := merge(p, want, metav1.Time{Time: began.Truncate(time.Second)})
 		if !differs {
 			continue
@@ -210,6 +214,14 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	err := g.Wait()
 	sleep(ctx, max(pause, pauseShare*time.Since(began)))
 	return reconcile.Result{RequeueAfter: recheck}, err
+}
+
+// sooner is the shorter of two times to wait, of which 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 {
+		return b
+	}
+	return min(a, b)
 }
 
 // write writes the conditions of one pool, and says what an operator should hear of.

@@ -33,10 +33,18 @@ type seen map[types.UID]reached
 type reached struct {
 	generation int64
 	version    uint64
+	since      time.Time // when it was first seen; zero: before this controller began
 }
 
+// Nodes have settling, and settlingPerNode for each of them, to take up a pool before it is said that they have not: so
+// a change that comes to all in time is one write, and who is named then is really behind.
+const (
+	settling        = 2 * time.Second
+	settlingPerNode = 10 * time.Millisecond
+)
+
 // note brings what is remembered up to date with the pools that there are.
-func (s seen) note(pools []apiv3.IPPool) {
+func (s seen) note(now time.Time, pools []apiv3.IPPool) {
 	there := make(map[types.UID]bool, len(pools))
 	for i := range pools {
 		p := &pools[i]
@@ -44,7 +52,7 @@ func (s seen) note(pools []apiv3.IPPool) {
 		if was, ok := s[p.UID]; ok && was.generation == p.Generation {
 			continue
 		}
-		r := reached{p.Generation, number(p.ResourceVersion)}
+		r := reached{p.Generation, number(p.ResourceVersion), now}
 		// What every node held when another controller looked, every node holds.
 		if c := find(p, apiv3.IPPoolConditionProgrammed); c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
 			r.version = 0
@@ -215,6 +223,26 @@ func find(p *apiv3.IPPool, kind string) *metav1.Condition {
 		return nil
 	}
 	return meta.FindStatusCondition(p.Status.Conditions, kind)
+}
+
+// settles says for how long nothing is to be said yet about a pool that nodes have not taken up; 0: it is.
+func (s seen) settles(now time.Time, p *apiv3.IPPool, nodes int) time.Duration {
+	return s[p.UID].since.Add(settling + time.Duration(nodes)*settlingPerNode).Sub(now)
+}
+
+// hold leaves the condition Programmed as it was, or out.
+func hold(p *apiv3.IPPool, want []metav1.Condition) []metav1.Condition {
+	out := slices.DeleteFunc(slices.Clone(want), func(c metav1.Condition) bool { return c.Type == apiv3.IPPoolConditionProgrammed })
+	if was := find(p, apiv3.IPPoolConditionProgrammed); was != nil {
+		out = append(out, *was)
+	}
+	return out
+}
+
+// pending says whether conditions say that nodes have not taken up a pool.
+func pending(want []metav1.Condition) bool {
+	c := meta.FindStatusCondition(want, apiv3.IPPoolConditionProgrammed)
+	return c != nil && c.Reason == apiv3.IPPoolReasonPending
 }
 
 // merge is what the conditions of a pool become, with their times of transition, and whether that is worth writing:

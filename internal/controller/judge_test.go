@@ -68,7 +68,7 @@ func TestProgrammed(t *testing.T) {
 	} {
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
 		s := seen{}
-		s.note(pools)
+		s.note(now, pools)
 		stand, _ := standings(now, test.nodes, test.statuses)
 		conditions := judge(pools, s, stand)[0]
 		if len(conditions) != 2 {
@@ -90,7 +90,7 @@ func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
 	nodes, statuses := []corev1.Node{testNode("n1", true, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}
 	s := seen{}
 	programmed := func() metav1.ConditionStatus {
-		s.note(pools)
+		s.note(now, pools)
 		stand, _ := standings(now, nodes, statuses)
 		c := judge(pools, s, stand)[0]
 		merged, _ := merge(&pools[0], c, metav1.Time{Time: now})
@@ -178,11 +178,32 @@ func TestProgrammedMeansHeld(t *testing.T) {
 		}
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", version)}
 		s := seen{}
-		s.note(pools)
+		s.note(now, pools)
 		stand, _ := standings(now, nodes, statuses)
 		c := judge(pools, s, stand)[0][1]
 		if want := held && count > 0; (c.Status == metav1.ConditionTrue) != want {
 			t.Fatalf("%+v, want %t", c, want)
 		}
 	})
+}
+
+// TestPendingIsNotSaidAtOnce: a change that comes to all nodes in time is one write.
+func TestPendingIsNotSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	p := testPool("p", "10.0.0.0/16", 100)
+	s := seen{}
+	s.note(now, []apiv3.IPPool{p})
+	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 1)})
+	want := judge([]apiv3.IPPool{p}, s, stand)[0]
+	if !pending(want) || s.settles(now, &p, 1) <= 0 || s.settles(now.Add(settling+settlingPerNode), &p, 1) > 0 {
+		t.Fatalf("%+v settles in %s", want, s.settles(now, &p, 1))
+	}
+	if held := hold(&p, want); len(held) != 1 || held[0].Type != apiv3.IPPoolConditionAllocatable {
+		t.Errorf("of a new pool it is said %+v", held)
+	}
+	p.Status = &apiv3.IPPoolStatus{Conditions: []metav1.Condition{{Type: apiv3.IPPoolConditionProgrammed, Status: metav1.ConditionTrue, Reason: apiv3.IPPoolReasonProgrammed, ObservedGeneration: 1}}}
+	held := hold(&p, want)
+	if len(held) != 2 || held[1].Status != metav1.ConditionTrue || held[1].ObservedGeneration != 1 {
+		t.Errorf("of a pool that was changed it is said %+v", held)
+	}
 }
