@@ -3,12 +3,17 @@ package agent
 import (
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // broken has one metric that can be read and one that cannot.
@@ -33,5 +38,29 @@ func TestWhatCannotBeCountedHidesNothingElse(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "the kernel gives no counters") {
 		t.Errorf("the log does not say what is missing: %q", log.String())
+	}
+}
+
+func TestMetricsOfContact(t *testing.T) {
+	t.Parallel()
+	heard := time.UnixMilli(1_000_000_500)
+	for _, test := range []struct {
+		name string
+		c    datastore.Contact
+		want map[string]float64
+	}{
+		{"not heard of yet", datastore.Contact{}, map[string]float64{"api_up": 0, "api_refused_resources": 0}},
+		{"answers", datastore.Contact{Heard: heard}, map[string]float64{"api_up": 1, "api_refused_resources": 0, "api_last_heard_timestamp_seconds": 1_000_000.5}},
+		{"lost", datastore.Contact{Heard: heard, Lost: heard}, map[string]float64{"api_up": 0, "api_refused_resources": 0, "api_last_heard_timestamp_seconds": 1_000_000.5}},
+		{"refuses", datastore.Contact{Heard: heard, Problems: make([]model.Fault, 2)}, map[string]float64{"api_up": 1, "api_refused_resources": 2, "api_last_heard_timestamp_seconds": 1_000_000.5}},
+	} {
+		got := map[string]float64{}
+		collectContact(test.c, func(d *prometheus.Desc, _ prometheus.ValueType, v float64, _ ...string) {
+			name := strings.Split(d.String(), `"`)[1]
+			got[strings.TrimPrefix(name, "sallyport_")] = v
+		})
+		if !maps.Equal(got, test.want) {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
 	}
 }

@@ -104,6 +104,20 @@ func natStatus(n *compile.NAT) *NATStatus {
 		Ports: n.Ports.String(), UDPPorts: n.UDPPorts.String(), PortAllocation: n.Allocation}
 }
 
+// collectContact makes the metrics of how an API server answers.
+func collectContact(c datastore.Contact, send func(d *prometheus.Desc, t prometheus.ValueType, v float64, labels ...string)) {
+	up := 0.0
+	if !c.Heard.IsZero() && c.Lost.IsZero() {
+		up = 1
+	}
+	send(desc("api_up", "1 while the API server answers; 0 while it does not, or was not heard of yet."), prometheus.GaugeValue, up)
+	send(desc("api_refused_resources", "Kinds of resources that the API server refuses to list or watch."), prometheus.GaugeValue, float64(len(c.Problems)))
+	if !c.Heard.IsZero() {
+		send(desc("api_last_heard_timestamp_seconds", "When the API server was last heard of, about once a minute where nothing changes."), prometheus.GaugeValue,
+			float64(c.Heard.UnixMilli())/1000)
+	}
+}
+
 // collector gives Prometheus what status says, read when it is asked for.
 type collector struct{ agent *Agent }
 
@@ -128,11 +142,14 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	truth := map[bool]float64{true: 1}
 	send(desc("ready", "1 when the kernel was read back and equals the plan."), prometheus.GaugeValue, truth[s.Ready])
-	send(desc("resource_faults", "Faults in the manifests; while there is one, the last good state stays in force."), prometheus.GaugeValue, float64(len(s.Faults)))
+	send(desc("resource_faults", "Faults in the manifests, or in what the API serves; while there is one, the last good state stays in force."), prometheus.GaugeValue, float64(len(s.Faults)))
 	resources := desc("resources", "Resources in force, by kind.", "kind")
 	send(resources, prometheus.GaugeValue, float64(s.Resources.Pools), "IPPool")
 	send(resources, prometheus.GaugeValue, float64(s.Resources.NATConfigurations), "NATConfiguration")
 	send(resources, prometheus.GaugeValue, float64(s.Resources.Nodes), "Node")
+	if s.API != nil {
+		collectContact(c.agent.store.Contact(), send)
+	}
 	if s.NAT != nil {
 		send(desc("source_ranges", "Disjoint ranges of addresses whose connections are translated."), prometheus.GaugeValue, float64(s.NAT.SourceRanges))
 		send(desc("exempt_ranges", "Ranges of destinations that are not translated."), prometheus.GaugeValue, float64(s.NAT.ExemptRanges))
