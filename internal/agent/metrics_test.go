@@ -49,10 +49,10 @@ func TestMetricsOfContact(t *testing.T) {
 		c    datastore.Contact
 		want map[string]float64
 	}{
-		{"not heard of yet", datastore.Contact{}, map[string]float64{"api_up": 0, "api_refused_resources": 0}},
-		{"answers", datastore.Contact{Heard: heard}, map[string]float64{"api_up": 1, "api_refused_resources": 0, "api_last_heard_timestamp_seconds": 1_000_000.5}},
-		{"lost", datastore.Contact{Heard: heard, Lost: heard}, map[string]float64{"api_up": 0, "api_refused_resources": 0, "api_last_heard_timestamp_seconds": 1_000_000.5}},
-		{"refuses", datastore.Contact{Heard: heard, Problems: make([]model.Fault, 2)}, map[string]float64{"api_up": 1, "api_refused_resources": 2, "api_last_heard_timestamp_seconds": 1_000_000.5}},
+		{"not heard of yet", datastore.Contact{}, map[string]float64{"api_up": 0, "api_refused_requests": 0}},
+		{"answers", datastore.Contact{Heard: heard}, map[string]float64{"api_up": 1, "api_refused_requests": 0, "api_last_heard_timestamp_seconds": 1_000_000.5}},
+		{"lost", datastore.Contact{Heard: heard, Lost: heard}, map[string]float64{"api_up": 0, "api_refused_requests": 0, "api_last_heard_timestamp_seconds": 1_000_000.5}},
+		{"refuses", datastore.Contact{Heard: heard, Problems: make([]model.Fault, 2)}, map[string]float64{"api_up": 1, "api_refused_requests": 2, "api_last_heard_timestamp_seconds": 1_000_000.5}},
 	} {
 		got := map[string]float64{}
 		collectContact(test.c, func(d *prometheus.Desc, _ prometheus.ValueType, v float64, _ ...string) {

@@ -111,7 +111,7 @@ func collectContact(c datastore.Contact, send func(d *prometheus.Desc, t prometh
 		up = 1
 	}
 	send(desc("api_up", "1 while the API server answers; 0 while it does not, or was not heard of yet."), prometheus.GaugeValue, up)
-	send(desc("api_refused_resources", "Kinds of resources that the API server refuses to list or watch."), prometheus.GaugeValue, float64(len(c.Problems)))
+	send(desc("api_refused_requests", "Lists and watches of resources that the API server refuses."), prometheus.GaugeValue, float64(len(c.Problems)))
 	if !c.Heard.IsZero() {
 		send(desc("api_last_heard_timestamp_seconds", "When the API server was last heard of, about once a minute where nothing changes."), prometheus.GaugeValue,
 			float64(c.Heard.UnixMilli())/1000)
