@@ -18,7 +18,7 @@ const (
 	followPerNode   = 100 * time.Millisecond
 	refreshAfter    = time.Hour
 	retryMin        = time.Second
-	retryMax        = 5 * time.Minute
+	retryMax        = 30 * time.Second // or what the cluster's size asks for: an API server that is back is not to wait for long
 	// unreadyAfter is how long a node must be unready before it says so: each change makes it so for a moment.
 	unreadyAfter = 3 * time.Second
 )
@@ -92,7 +92,7 @@ func (p *pacing) urgency(want *written) urgency {
 // wrote notes how a write went.
 func (p *pacing) wrote(now time.Time, w *written, err error) {
 	if err != nil {
-		p.pause = min(max(2*p.pause, retryMin), retryMax)
+		p.pause = min(max(2*p.pause, retryMin), max(retryMax, time.Duration(p.nodes)*time.Second/writesPerSecond))
 		p.due = now.Add(around(p.pause))
 		return
 	}
