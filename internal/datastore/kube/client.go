@@ -3,7 +3,9 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -71,11 +73,20 @@ type api struct {
 	contact *contact
 }
 
+// dialPatience is how long a server may take to accept a connection: it is tried again soon.
+const dialPatience = 5 * time.Second
+
+// keepAlive notices within half a minute that a server has gone without a word, as where a cable was pulled.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
+
 // connect prepares a connection; nothing is sent before the first call.
 func connect(cfg *rest.Config, agent string) (*api, error) {
 	a := &api{config: rest.CopyConfig(cfg), mapper: mapper(), contact: newContact()}
 	a.config.UserAgent = agent
 	a.config.Wrap(a.contact.wrap)
+	if a.config.Dial == nil {
+		a.config.Dial = (&net.Dialer{Timeout: dialPatience, KeepAliveConfig: keepAlive}).DialContext
+	}
 	var err error
 	if a.scheme, err = Scheme(); err != nil {
 		return nil, err

@@ -13,9 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -26,6 +28,11 @@ const maxAnswer = 1 << 14
 // contact notes how an API server answers. Every watch brings a bookmark about once a minute, so that one that is
 // reached is heard of at least so often.
 type contact struct {
+	patient bool   // lists and watches are tried until a server answers; never changed once used
+	changed func() // called when a resource is answered otherwise than before; it does not wait; never changed once used
+
+	nodes atomic.Int64 // about how many there are; 0: not known
+
 	mu      sync.Mutex
 	heard   time.Time // the last byte that came
 	lost    time.Time // when the calls began to fail; zero: the last one did not
@@ -88,11 +95,8 @@ type listener struct {
 
 // RoundTrip makes a call.
 func (l *listener) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := l.next.RoundTrip(req)
+	resp, err := l.try(req)
 	if err != nil {
-		if req.Context().Err() == nil {
-			l.contact.fail(err)
-		}
 		return resp, err
 	}
 	message := ""
@@ -105,6 +109,44 @@ func (l *listener) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	resp.Body = &body{resp.Body, l.contact}
 	return resp, nil
+}
+
+// How long after a list or watch did not reach a server it is tried again, doubling from tryMin to tryMax, give or take a
+// half. Where there are many nodes it becomes tryPerNode for each of them, and at most what informers wait themselves, so
+// that a server which is back is not asked by all at once.
+const (
+	tryMin     = 500 * time.Millisecond
+	tryMax     = 5 * time.Second
+	tryPerNode = 10 * time.Millisecond
+	tryAtMost  = time.Minute
+)
+
+// slowest is the longest pause between two tries, before chance.
+func (c *contact) slowest() time.Duration {
+	return min(max(tryMax, time.Duration(c.nodes.Load())*tryPerNode), tryAtMost)
+}
+
+// try makes a call, and where it is patient, makes one for what is watched until a server answers: what calls would wait
+// up to a minute before it tries again. A server that answers says itself when it has too much to do, so that nothing
+// is asked more often of one that is there.
+func (l *listener) try(req *http.Request) (*http.Response, error) {
+	for pause := tryMin; ; pause = min(2*pause, l.contact.slowest()) {
+		resp, err := l.next.RoundTrip(req)
+		if err == nil || req.Context().Err() != nil {
+			return resp, err
+		}
+		l.contact.fail(err)
+		if _, listed := requestOf(req); !l.contact.patient || !listed {
+			return resp, err
+		}
+		timer := time.NewTimer(wait.Jitter(pause/2, 2))
+		select {
+		case <-timer.C:
+		case <-req.Context().Done():
+			timer.Stop()
+			return nil, req.Context().Err()
+		}
+	}
 }
 
 // refusal reads why a call was refused, and puts the body back.
@@ -154,8 +196,11 @@ func (c *contact) answer(r request, code int, message string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	a := answer{code: code, message: message, since: time.Now()}
-	if was, ok := c.answers[r]; ok && was.code == code {
+	was, ok := c.answers[r]
+	if ok && was.code == code {
 		a.since = was.since
+	} else if c.changed != nil {
+		c.changed()
 	}
 	c.answers[r] = a
 	if r.verb == verbWatch && code < http.StatusBadRequest {

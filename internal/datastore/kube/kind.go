@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -30,7 +30,7 @@ type kind struct {
 	version schema.GroupVersion
 
 	asking  bool
-	askAt   time.Time
+	askAt   time.Time     // not before; zero: at any time
 	pause   time.Duration // after a failure
 	trouble string        // why it is not watched, or what is gone is not dropped; empty: all is well
 	missing bool          // there is no definition
@@ -57,13 +57,16 @@ func (k *kind) take() changes {
 // asks says whether the definition is to be looked at now: there is no watch, or it is answered by 404, or objects
 // are gone.
 func (k *kind) asks(now time.Time, c *contact) bool {
-	unclear := k.watch == nil || len(k.gone) > 0 || c.missing(k.resource())
-	return unclear && !k.asking && !now.Before(k.askAt)
+	if k.asking || now.Before(k.askAt) {
+		return false
+	}
+	k.askAt = time.Time{}
+	return k.watch == nil || len(k.gone) > 0 || c.missing(k.resource())
 }
 
 // due is when asks or expire has something to do, at the latest at.
 func (k *kind) due(at time.Time) time.Time {
-	if !k.asking && k.pause > 0 && k.askAt.Before(at) {
+	if !k.asking && !k.askAt.IsZero() && k.askAt.Before(at) {
 		at = k.askAt
 	}
 	for _, until := range k.lost {
@@ -77,7 +80,7 @@ func (k *kind) due(at time.Time) time.Time {
 // located is what was found out about the definition of a kind.
 type located struct {
 	kind *kind
-	gone []string // what was gone when it was asked for
+	gone map[string]uint64 // what was gone when it was asked for
 	*definition
 	err error
 }
@@ -85,7 +88,7 @@ type located struct {
 // ask looks for a kind's definition, in the background.
 func (s *Store) ask(ctx context.Context, k *kind, background *sync.WaitGroup) {
 	k.asking = true
-	gone := sets.KeySet(k.gone).UnsortedList()
+	gone := maps.Clone(k.gone)
 	background.Go(func() {
 		d, err := s.api.locate(ctx, k.kind, s.version)
 		select {
@@ -145,6 +148,7 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 	}
 	s.api.contact.forget(k.resource())
 	k.version = l.version
+	k.askAt = now.Add(askMin) // a definition that has just come may not be served yet
 	var err error
 	k.watch, err = s.api.start(ctx, k.kind, l.version, "", s.signal)
 	s.log.Info("watching", "kind", k.kind, "of", l.version.String())

@@ -60,6 +60,7 @@ func (s *Store) Nodes(ctx context.Context) (int, error) {
 	if list.RemainingItemCount != nil {
 		n += int(*list.RemainingItemCount)
 	}
+	s.api.contact.nodes.Store(int64(n))
 	return n, nil
 }
 

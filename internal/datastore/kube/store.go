@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -67,6 +69,8 @@ func Open(o Options) (*Store, error) {
 	s := &Store{api: a, node: o.Node, version: o.Version, log: o.Log, saver: saver, wake: make(chan struct{}, 1), looks: make(chan chan struct{}), located: make(chan located),
 		pools: newKind(datastore.KindIPPool, pathPools), nat: newKind(datastore.KindNATConfiguration, pathNAT),
 		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
+	a.contact.patient, a.contact.changed = true, s.signal
+	ctrllog.SetLogger(logr.FromSlogHandler(o.Log.Handler())) // the library has one for all
 	if ok {
 		s.adopt(saved)
 	}
@@ -240,7 +244,7 @@ func (s *Store) watchOthers(ctx context.Context) (err error) {
 
 func (s *Store) forgetOthers() {
 	for name := range s.others.force {
-		s.others.gone[name] = struct{}{}
+		s.others.goes(name)
 	}
 	s.apply(s.others.confirmAll())
 	s.others.fresh = false

@@ -22,8 +22,8 @@ const lostGrace = 10 * time.Minute
 type view struct {
 	kind  string
 	force map[string]*entry
-	bad   map[string]*entry   // that the API has and that cannot be used; force may have an older one
-	gone  map[string]struct{} // in force, and not in the API: nobody knows yet whether they were deleted
+	bad   map[string]*entry // that the API has and that cannot be used; force may have an older one
+	gone  map[string]uint64 // in force, and not in the API: nobody knows yet whether they were deleted; and their number
 	lost  map[string]time.Time
 	uid   string // of the definition by which they were read; empty: not known, or there is none
 
@@ -31,13 +31,14 @@ type view struct {
 	// since. Zero: it was not.
 	replaced time.Time
 
+	went     uint64   // how often something has gone: what comes back and goes again has another number
 	sorted   []*entry // force by name; nil: to be made
 	followed datastore.Followed
 	fresh    bool // the API was read once
 }
 
 func newView(kind string) *view {
-	return &view{kind: kind, force: map[string]*entry{}, bad: map[string]*entry{}, gone: map[string]struct{}{}, lost: map[string]time.Time{}}
+	return &view{kind: kind, force: map[string]*entry{}, bad: map[string]*entry{}, gone: map[string]uint64{}, lost: map[string]time.Time{}}
 }
 
 // changes are the keys of what is to be saved, and whether a node goes by something else now.
@@ -84,7 +85,7 @@ func (v *view) one(c *changes, name string, e *entry) {
 	if e == nil {
 		delete(v.bad, name)
 		if was != nil && v.lost[name].IsZero() {
-			v.gone[name] = struct{}{}
+			v.goes(name)
 		}
 		return
 	}
@@ -124,11 +125,20 @@ func movesConditions(a, b any) bool {
 		p.NodeSelector != q.NodeSelector || p.NamespaceSelector != q.NamespaceSelector
 }
 
-// confirm says that objects which are gone were deleted as such: their definition is there, and was before.
-func (v *view) confirm(names []string) changes {
+// goes notes that an object is not in the API any more.
+func (v *view) goes(name string) {
+	if v.gone[name] == 0 {
+		v.went++
+		v.gone[name] = v.went
+	}
+}
+
+// confirm says that objects which were gone when their definition was asked for were deleted as such: it is there, and
+// was before. What has come back since and gone again may have gone otherwise.
+func (v *view) confirm(gone map[string]uint64) changes {
 	var c changes
-	for _, name := range names {
-		if _, ok := v.gone[name]; ok {
+	for name, number := range gone {
+		if v.gone[name] == number {
 			v.drop(&c, name)
 		}
 	}
@@ -137,7 +147,7 @@ func (v *view) confirm(names []string) changes {
 
 // confirmAll drops all that is gone.
 func (v *view) confirmAll() changes {
-	return v.confirm(slices.Collect(maps.Keys(v.gone)))
+	return v.confirm(maps.Clone(v.gone))
 }
 
 // lose says that a definition was made anew: what is gone went with the old one, and so did what the first news of
