@@ -33,7 +33,8 @@ var everywhere = [2]netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustP
 //
 // Each node is linked to the control plane as well. The way back to a pod leads over its node.
 type site struct {
-	t       *testing.T
+	t       *testing.T // or a part of it, while that runs
+	whole   *testing.T
 	c       *cluster.Cluster
 	outside *lab.Host
 	nodes   []*node
@@ -64,7 +65,7 @@ func podAddr(i int) [2]netip.Addr {
 
 func newSite(t *testing.T, c *cluster.Cluster, size int) *site {
 	t.Helper()
-	s := &site{t: t, c: c, outside: labtest.NewHost(t, "outside")}
+	s := &site{t: t, whole: t, c: c, outside: labtest.NewHost(t, "outside")}
 	labtest.Must(t, s.outside.AddAddress("lo", netip.MustParsePrefix("198.51.100.1/32")), s.outside.AddAddress("lo", netip.MustParsePrefix("2001:db8:f1::1/128")))
 	for family, a := range []string{"198.51.100.1:9", "[2001:db8:f1::1]:9"} {
 		var err error
@@ -125,9 +126,14 @@ func (s *site) newNode(i int) *node {
 func (s *site) declare(n *node) {
 	s.t.Helper()
 	s.apply(fmt.Sprintf("apiVersion: v1\nkind: Node\nmetadata:\n  name: %s\n  labels: {kubernetes.io/hostname: %s, kubernetes.io/os: linux}\n", n.name, n.name))
-	s.kubectl("", "patch", "node", n.name, "--subresource=status", "--type=merge", "-p", fmt.Sprintf(
-		`{"status":{"addresses":[{"type":"InternalIP","address":%q},{"type":"InternalIP","address":%q}],"conditions":[{"type":"Ready","status":"True","reason":"Test","message":"","lastHeartbeatTime":"2026-01-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`,
-		n.own[0], n.own[1]))
+	s.ready(n.name, n.own[0].String(), n.own[1].String())
+}
+
+// ready says of a Node that it is ready, and which addresses it has.
+func (s *site) ready(node, v4, v6 string) {
+	s.t.Helper()
+	s.kubectl("", "patch", "node", node, "--subresource=status", "--type=merge", "-p", fmt.Sprintf(
+		`{"status":{"addresses":[{"type":"InternalIP","address":%q},{"type":"InternalIP","address":%q}],"conditions":[{"type":"Ready","status":"True","reason":"Test","message":"","lastHeartbeatTime":"2026-01-01T00:00:00Z","lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`, v4, v6))
 }
 
 // kubectl runs kubectl and returns what it prints.

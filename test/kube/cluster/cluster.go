@@ -44,8 +44,8 @@ type Options struct {
 	CRDs bool
 	// Audit lets the API server note all requests but its own, for Cluster.Audit.
 	Audit bool
-	// APIServerArgs are further arguments of kube-apiserver.
-	APIServerArgs []string
+	// APIServerArgs are further arguments of kube-apiserver, and ControllerManagerArgs those of kube-controller-manager.
+	APIServerArgs, ControllerManagerArgs []string
 }
 
 // Cluster is a control plane. Config, Kubectl and what only asks may be called at any time; the methods that start,
@@ -87,7 +87,7 @@ func New(t labtest.TB, o Options) *Cluster {
 		kubeconfig := c.Kubeconfig(t, "system:kube-controller-manager")
 		c.manager = newServer(c.host, c.dir, controllerManagerProgram, func(ctx context.Context) error {
 			return serves(ctx, c.client, controllerManagerURL+"/healthz")
-		}, c.controllerManagerArgs(kubeconfig)...)
+		}, append(c.controllerManagerArgs(kubeconfig), o.ControllerManagerArgs...)...)
 	}
 	t.Cleanup(func() { c.end(t) })
 	labtest.Must(t, c.etcd.start())
