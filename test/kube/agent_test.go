@@ -1,14 +1,10 @@
 package kube
 
 import (
-	"context"
 	"net/netip"
 	"strings"
-	"syscall"
 	"testing"
 
-	"github.com/sallyport/sallyport/internal/datastore/kube"
-	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -20,7 +16,7 @@ func TestAgent(t *testing.T) {
 	n := s.nodes[0]
 	n.start()
 	s.own()
-	n.control()
+	n.control(t)
 	programmed := func(when string) {
 		t.Helper()
 		if out := s.kubectl("", "wait", "ippool/pods-v4", "ippool/pods-v6", "--for=condition=Programmed", "--timeout=30s"); strings.Count(out, "condition met") != 2 {
@@ -58,26 +54,6 @@ func TestAgent(t *testing.T) {
 	})
 	s.kubectl("", "delete", "ippool", "pods-v4", "pods-v6")
 	n.expectSoon("after pools were deleted", n.inner)
-}
-
-// own makes the definitions those of Sallyport, as its chart does.
-func (s *site) own() {
-	s.t.Helper()
-	s.kubectl("", "annotate", "crd", "ippools.projectcalico.org", "natconfigurations.sallyport.dev", "nodestatuses.sallyport.dev", kube.VersionAnnotation+"=test")
-}
-
-// control runs a controller on the node, until the end of the test.
-func (n *node) control() {
-	n.site.t.Helper()
-	controller := n.command(context.Background(), "controller", "--kubeconfig", n.kubeconfig, "--lease-namespace", "default", "--metrics-address", "")
-	controller.Stderr = n.log
-	labtest.Must(n.site.t, n.host.Start(controller))
-	n.site.t.Cleanup(func() {
-		labtest.Must(n.site.t, controller.Process.Signal(syscall.SIGTERM))
-		if err := controller.Wait(); err != nil {
-			n.site.t.Errorf("after SIGTERM the controller ended with: %v", err)
-		}
-	})
 }
 
 // says runs a command that asks the API, which must print some words.

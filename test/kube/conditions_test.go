@@ -63,9 +63,12 @@ func (n *node) control(t *testing.T) *exec.Cmd {
 	cmd.Stderr = n.log
 	labtest.Must(t, n.host.Start(cmd))
 	n.site.whole.Cleanup(func() {
-		if cmd.ProcessState == nil {
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait() // it was killed
+		if cmd.ProcessState != nil {
+			return
+		}
+		labtest.Must(n.site.whole, cmd.Process.Signal(syscall.SIGTERM))
+		if err := cmd.Wait(); err != nil {
+			n.site.whole.Errorf("after SIGTERM the controller ended with: %v", err)
 		}
 	})
 	return cmd

@@ -43,8 +43,8 @@ func TestLatency(t *testing.T) {
 	p.measure(t, "kubectl apply", 20, func(nat bool) { s.apply(pools(nat)) })
 }
 
-// prober opens new connections of a pod all the time, and notes when the server outside sees whom.
-type prober struct {
+// stopwatch opens new connections of a pod all the time, and notes when the server outside sees whom.
+type stopwatch struct {
 	node *node
 	sent atomic.Uint64 // the number of the last connection
 	want atomic.Pointer[sight]
@@ -57,16 +57,16 @@ type sight struct {
 	after uint64 // the number of a connection; earlier ones may have been overtaken
 }
 
-// Of the prober: the time between two connections, and how many have the same source port.
+// Of the stopwatch: the time between two connections, and how many have the same source port.
 const (
-	probeEvery   = 200 * time.Microsecond
-	probePerPort = 10_000
+	stopwatchEvery = 200 * time.Microsecond
+	probePerPort   = 10_000
 )
 
-// probe starts a prober, which the end of the test ends.
-func (n *node) probe(t *testing.T) *prober {
+// probe starts a stopwatch, which the end of the test ends.
+func (n *node) probe(t *testing.T) *stopwatch {
 	t.Helper()
-	p := &prober{node: n, seen: make(chan time.Time, 1)}
+	p := &stopwatch{node: n, seen: make(chan time.Time, 1)}
 	// Nobody answers: what the kernel knows of a connection is of no use after its only packet.
 	labtest.Must(t, n.host.Sysctl("netfilter/nf_conntrack_udp_timeout", "1"))
 	server, err := n.site.outside.ListenPacket("ip4:udp", "198.51.100.1") // all ports
@@ -86,8 +86,8 @@ func (n *node) probe(t *testing.T) *prober {
 }
 
 // send sends the first packets of connections until the context ends.
-func (p *prober) send(ctx context.Context) error {
-	tick := time.NewTicker(probeEvery)
+func (p *stopwatch) send(ctx context.Context) error {
+	tick := time.NewTicker(stopwatchEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		from, err := p.node.pod.ListenPacket("udp4", ":0")
@@ -109,7 +109,7 @@ func (p *prober) send(ctx context.Context) error {
 }
 
 // receive notes when the sender that is waited for was seen first, until the server is closed.
-func (p *prober) receive(server net.PacketConn) {
+func (p *stopwatch) receive(server net.PacketConn) {
 	const header = 8 // of UDP, in bytes
 	for b := make([]byte, 100); ; {
 		n, from, err := server.ReadFrom(b)
@@ -128,7 +128,7 @@ func (p *prober) receive(server net.PacketConn) {
 
 // measure makes changes, of which the first says false, and logs how long they took from their return on; what is seen
 // before took no time.
-func (p *prober) measure(t *testing.T, what string, times int, change func(natOutgoing bool)) {
+func (p *stopwatch) measure(t *testing.T, what string, times int, change func(natOutgoing bool)) {
 	t.Helper()
 	var took []time.Duration
 	for i := range times {

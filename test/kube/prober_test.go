@@ -15,8 +15,8 @@ import (
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
 
-// probeEvery is the time between two new flows of a node; its destinations and families take turns.
-const probeEvery = 10 * time.Millisecond
+// flowEvery is the time between two new flows of a node; its destinations and families take turns.
+const flowEvery = 10 * time.Millisecond
 
 // The source ports of probes. Each has a flow of its own for longer than the kernel remembers one that was not answered.
 const (
@@ -101,7 +101,7 @@ func (p *prober) own(f flow) netip.Addr   { return p.site.nodes[f.node].own[f.fa
 
 // send opens flows from a node's pod, in whose namespace it runs.
 func (p *prober) send(ctx context.Context, node int) error {
-	tick := time.NewTicker(probeEvery)
+	tick := time.NewTicker(flowEvery)
 	defer tick.Stop()
 	for i := 0; ; i++ {
 		select {

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	apiv3 "github.com/sallyport/sallyport/api/v3"
 )
 
 // answers is a server that gives one answer after another, the last one for ever; 0: none.
@@ -140,7 +142,7 @@ func TestContactProblems(t *testing.T) {
 	}{
 		{200, time.Minute, ""},
 		{403, time.Second, ""},
-		{403, time.Minute, "(403: because): their last good view stays in force; give the agent's service account the right"},
+		{403, time.Minute, "(403: because): their last good view stays in force"},
 		{401, time.Minute, "(401: because): their last good view stays in force; the agent's credentials are not accepted"},
 		{404, time.Minute, "(404: because): their last good view stays in force; install their CustomResourceDefinition again"},
 		{500, time.Minute, "(500: because): their last good view stays in force"},
@@ -162,11 +164,12 @@ func TestContactProblems(t *testing.T) {
 			if (test.want == "") != (said == "") || !strings.Contains(said, test.want) {
 				t.Errorf("of %d after %s is said %q, want %q", test.code, test.after, said, test.want)
 			}
-			if changes != 1 || c.code(pathPools) != test.code {
-				t.Errorf("of %d, %d changes were told and the code is %d", test.code, changes, c.code(pathPools))
+			pools := resourceName(pathPools, apiv3.Group)
+			if changes != 1 || c.missing(pools) != (test.code == http.StatusNotFound) {
+				t.Errorf("of %d, %d changes were told, and missing: %t", test.code, changes, c.missing(pools))
 			}
-			c.forget(pathPools)
-			if c.code(pathPools) != 0 || len(c.problems(time.Now())) != 0 {
+			c.forget(pools)
+			if c.missing(pools) || len(c.problems(time.Now())) != 0 {
 				t.Error("what was forgotten is still known")
 			}
 		})
