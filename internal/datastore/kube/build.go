@@ -123,14 +123,15 @@ func (s *Store) find(key datastore.Key) *entry {
 func (s *Store) definitions() []*entry {
 	var out []*entry
 	for _, k := range s.kinds() {
-		if k.uid == "" {
+		uid := types.UID(k.keptUID())
+		if uid == "" {
 			continue
 		}
-		b, err := json.Marshal(kept{Kind: kindDefinition, Metadata: keptMeta{Name: k.kind, UID: types.UID(k.uid)}})
+		b, err := json.Marshal(kept{Kind: kindDefinition, Metadata: keptMeta{Name: k.kind, UID: uid}})
 		if err != nil {
 			continue // text always encodes
 		}
-		e := &entry{ObjectMeta: metav1.ObjectMeta{Name: k.kind, UID: types.UID(k.uid)}, json: b}
+		e := &entry{ObjectMeta: metav1.ObjectMeta{Name: k.kind, UID: uid}, json: b}
 		e.Kind = kindDefinition
 		out = append(out, e)
 	}

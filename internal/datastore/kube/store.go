@@ -196,6 +196,9 @@ func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGr
 	for _, k := range s.kinds() {
 		c.add(k.take())
 		c.add(k.expire(now))
+		if k.settle() {
+			c.keys = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind})
+		}
 		if k.asks(now, s.api.contact) {
 			s.ask(ctx, k, background)
 		}

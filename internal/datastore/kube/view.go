@@ -26,6 +26,7 @@ type view struct {
 	gone  map[string]uint64 // in force, and not in the API: nobody knows yet whether they were deleted; and their number
 	lost  map[string]time.Time
 	uid   string // of the definition by which they were read; empty: not known, or there is none
+	older string // of the definition that what is lost was read by; empty: nothing is
 
 	// replaced is until when that stays in force which the first news of a new watch lack: the definition was made anew
 	// since. Zero: it was not.
@@ -153,11 +154,32 @@ func (v *view) confirmAll() changes {
 // lose says that a definition was made anew: what is gone went with the old one, and so did what the first news of
 // the next watch lack.
 func (v *view) lose(uid string, until time.Time) {
+	if v.older == "" {
+		v.older = v.uid
+	}
 	v.uid, v.replaced = uid, until
 	for name := range v.gone {
 		v.lost[name] = until
 	}
 	clear(v.gone)
+}
+
+// settle says whether nothing is lost any more, once.
+func (v *view) settle() bool {
+	if v.older == "" || len(v.lost) > 0 || !v.replaced.IsZero() {
+		return false
+	}
+	v.older = ""
+	return true
+}
+
+// keptUID is the definition to be kept on disk: while something is lost, that by which it was read, so that it is lost
+// again after a restart and not taken for deleted.
+func (v *view) keptUID() string {
+	if v.older != "" {
+		return v.older
+	}
+	return v.uid
 }
 
 // expire drops what was lost and not declared again.

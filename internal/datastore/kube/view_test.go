@@ -135,6 +135,31 @@ func TestStaleConfirmation(t *testing.T) {
 	}
 }
 
+// TestKeptDefinition makes sure that what is lost is lost again after a restart.
+func TestKeptDefinition(t *testing.T) {
+	t.Parallel()
+	v := newView(datastore.KindIPPool)
+	v.uid = "first"
+	v.absorb(map[string]*entry{"a": stored("a", 1, 1)}, true)
+	step := func(what string, settles bool, uid string) {
+		t.Helper()
+		if got := v.settle(); got != settles || v.keptUID() != uid {
+			t.Errorf("%s: it settles %t, and %q is kept; want %t and %q", what, got, v.keptUID(), settles, uid)
+		}
+	}
+	step("at first", false, "first")
+	v.lose("second", time.Now())
+	step("before the new one was read", false, "first")
+	v.absorb(map[string]*entry{}, true)
+	step("while something is lost", false, "first")
+	v.lose("third", time.Now())
+	v.absorb(map[string]*entry{}, true)
+	step("while something of the first is lost", false, "first")
+	v.absorb(map[string]*entry{"a": stored("a", 2, 2)}, false)
+	step("declared again", true, "third")
+	step("a moment later", false, "third")
+}
+
 // history is an API whose pools change at random, and a view that hears of it late, at times twice, and at times not at
 // all until it lists everything.
 type history struct {
