@@ -74,13 +74,7 @@ func (v *convergence) pools(t *testing.T) {
 		s.kubectl("", "patch", "ippool", "pods-v4", "pods-v6", "--type=merge", "-p", `{"spec":{"disabled":true}}`)
 		s.kubectl("", "patch", "ippool", "pods-v4", "pods-v6", "--type=merge", "-p", `{"spec":{"disabled":null}}`)
 	})
-	third := func(f flow) netip.Addr { // a destination that a pool holds
-		if f.to == 2 {
-			return p.inner(f)
-		}
-		return p.own(f)
-	}
-	p.change(t, "a destination becomes a pool's", third, func() {
+	p.change(t, "a destination becomes a pool's", p.except(2), func() {
 		s.apply(pool("there-v4", "{cidr: 198.51.100.5/32, disabled: true}") + "---\n" + pool("there-v6", "{cidr: '2001:db8:f1::5/128', disabled: true}"))
 	})
 	p.change(t, "a destination is no pool's any more", p.own, func() { s.kubectl("", "delete", "ippool", "there-v4", "there-v6") })
@@ -136,22 +130,14 @@ func (v *convergence) elsewhere(to int) {
 // exclusions has packets to the addresses of nodes stay as they are, while Nodes come and go.
 func (v *convergence) exclusions(t *testing.T) {
 	s, p := v.site, v.probes
-	except := func(to int) func(flow) netip.Addr {
-		return func(f flow) netip.Addr {
-			if f.to == to {
-				return p.inner(f)
-			}
-			return p.own(f)
-		}
-	}
 	p.hold(t, "a Node where nobody asks for its addresses", func() { v.elsewhere(1) })
-	p.change(t, "addresses of nodes are excluded", except(1), func() { s.apply(settings("default", "{exclusions: IPPoolsAndHostIPs}")) })
-	p.change(t, "the Node has another address", except(2), func() { v.elsewhere(2) })
+	p.change(t, "addresses of nodes are excluded", p.except(1), func() { s.apply(settings("default", "{exclusions: IPPoolsAndHostIPs}")) })
+	p.change(t, "the Node has another address", p.except(2), func() { v.elsewhere(2) })
 	p.change(t, "the Node is gone", p.own, func() { s.kubectl("", "delete", "node", "elsewhere") })
-	p.change(t, "the Node is there again", except(1), func() { v.elsewhere(1) })
+	p.change(t, "the Node is there again", p.except(1), func() { v.elsewhere(1) })
 	p.change(t, "addresses of nodes are not excluded any more", p.own, func() {
 		s.apply(settings("default", "{exclusions: IPPoolsOnly}"))
 	})
-	p.change(t, "they are, a moment later", except(1), func() { s.apply(settings("default", "{exclusions: IPPoolsAndHostIPs}")) })
+	p.change(t, "they are, a moment later", p.except(1), func() { s.apply(settings("default", "{exclusions: IPPoolsAndHostIPs}")) })
 	p.change(t, "settings and Node deleted", p.own, func() { s.kubectl("", "delete", "natconfiguration/default", "node/elsewhere") })
 }

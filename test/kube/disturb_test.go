@@ -117,12 +117,7 @@ func (v *disturbances) booted(t *testing.T) {
 	n.end(syscall.SIGKILL)
 	out, err := n.sallyport("cleanup")
 	labtest.Must(t, err)
-	p.await(t, "nothing is left in the kernel: "+out, func(f flow) netip.Addr {
-		if f.node == 0 {
-			return p.inner(f)
-		}
-		return p.own(f)
-	})
+	p.await(t, "nothing is left in the kernel: "+out, p.either(of(0), p.inner, p.own))
 	p.change(t, "booted without an API server", p.own, n.start)
 	out, err = n.sallyport("status")
 	if err != nil || !strings.Contains(out, "NOT REACHED since the agent started: ") {
@@ -132,15 +127,8 @@ func (v *disturbances) booted(t *testing.T) {
 	v.flip(t, "after a boot")
 }
 
-// only is a wish for the pods of one node, and the nodes' addresses for all others.
-func (v *disturbances) only(node int, want func(flow) netip.Addr, others func(flow) netip.Addr) func(flow) netip.Addr {
-	return func(f flow) netip.Addr {
-		if f.node == node {
-			return want(f)
-		}
-		return others(f)
-	}
-}
+// of are the flows of one node's pod.
+func of(node int) func(flow) bool { return func(f flow) bool { return f.node == node } }
 
 // replaced deletes the pools and creates others, of other names.
 func (v *disturbances) replaced(natOutgoing bool) {
@@ -159,7 +147,7 @@ func (v *disturbances) restored() {
 func (v *disturbances) cutOff(t *testing.T) {
 	s, p, n := v.site, v.probes, v.site.nodes[1]
 	s.c.Disconnect(t, n.host)
-	p.change(t, "pools replaced while a node is cut off", v.only(1, p.own, p.inner), func() { v.replaced(false) })
+	p.change(t, "pools replaced while a node is cut off", p.either(of(1), p.own, p.inner), func() { v.replaced(false) })
 	p.change(t, "the node is connected again", p.inner, func() { s.c.Reconnect(t, n.host) })
 	p.change(t, "pools restored", p.own, v.restored)
 }
@@ -168,7 +156,7 @@ func (v *disturbances) cutOff(t *testing.T) {
 func (v *disturbances) agentAway(t *testing.T) {
 	p, n := v.probes, v.site.nodes[2]
 	n.end(syscall.SIGKILL)
-	p.change(t, "pools replaced while an agent is away", v.only(2, p.own, p.inner), func() { v.replaced(false) })
+	p.change(t, "pools replaced while an agent is away", p.either(of(2), p.own, p.inner), func() { v.replaced(false) })
 	p.change(t, "the agent runs again", p.inner, n.start)
 	p.change(t, "pools restored", p.own, v.restored)
 }

@@ -99,6 +99,21 @@ func (s *site) probe(t *testing.T) *prober {
 func (p *prober) inner(f flow) netip.Addr { return p.site.nodes[f.node].inner[f.family] }
 func (p *prober) own(f flow) netip.Addr   { return p.site.nodes[f.node].own[f.family] }
 
+// except wants the pods' own addresses towards one of the destinations, and the nodes' towards all others.
+func (p *prober) except(to int) func(flow) netip.Addr {
+	return p.either(func(f flow) bool { return f.to == to }, p.inner, p.own)
+}
+
+// either wants one thing of some flows, and another of all others.
+func (p *prober) either(some func(flow) bool, want, others func(flow) netip.Addr) func(flow) netip.Addr {
+	return func(f flow) netip.Addr {
+		if some(f) {
+			return want(f)
+		}
+		return others(f)
+	}
+}
+
 // send opens flows from a node's pod, in whose namespace it runs.
 func (p *prober) send(ctx context.Context, node int) error {
 	tick := time.NewTicker(flowEvery)
