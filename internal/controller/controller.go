@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -117,7 +119,7 @@ func lead(ctx context.Context, cfg *rest.Config, o *Options) error {
 	if err != nil {
 		return fmt.Errorf("preparing the controller: %w", err)
 	}
-	w := &writer{client: mgr.GetClient(), events: mgr.GetEventRecorder(fieldOwner), log: o.Log, seen: seen{}}
+	w := &writer{client: mgr.GetClient(), events: mgr.GetEventRecorder(fieldOwner), log: o.Log, seen: seen{}, wrote: map[types.UID]string{}}
 	c, err := controller.New("conditions", mgr, controller.Options{Reconciler: w, MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true)})
 	if err != nil {
 		return fmt.Errorf("preparing the controller: %w", err)
@@ -184,6 +186,9 @@ type writer struct {
 	events events.EventRecorder
 	log    *slog.Logger
 	seen   seen
+
+	mu    sync.Mutex
+	wrote map[types.UID]string // the resourceVersion from which the conditions of a pool were written last
 }
 
 // Reconcile looks at everything and writes what differs. It is for one goroutine at a time.
@@ -196,6 +201,7 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 		return reconcile.Result{}, fmt.Errorf("listing: %w", err)
 	}
 	w.seen.note(began, pools.Items)
+	w.forget()
 	stand, recheck := standings(began, nodes.Items, statuses.Items)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(writers)
@@ -206,7 +212,7 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 			recheck = sooner(recheck, left)
 		}
 		next, differs := merge(p, want, metav1.Time{Time: began.Truncate(time.Second)})
-		if !differs {
+		if !differs || w.waits(p) {
 			continue
 		}
 		g.Go(func() error { return w.write(ctx, p, next) })
@@ -222,6 +228,21 @@ func sooner(a, b time.Duration) time.Duration {
 		return b
 	}
 	return min(a, b)
+}
+
+// waits says whether a pool was written already from the version that the cache still has: what was written is about
+// to be heard of, and nothing is to be said of it twice.
+func (w *writer) waits(p *apiv3.IPPool) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wrote[p.UID] == p.ResourceVersion
+}
+
+// forget forgets what was written of pools that are gone.
+func (w *writer) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.wrote, func(uid types.UID, _ string) bool { _, there := w.seen[uid]; return !there })
 }
 
 // write writes the conditions of one pool, and says what an operator should hear of.
@@ -242,6 +263,9 @@ func (w *writer) write(ctx context.Context, p *apiv3.IPPool, conditions []metav1
 	if err != nil {
 		return fmt.Errorf("writing the conditions of IPPool %q: %w", p.Name, err)
 	}
+	w.mu.Lock()
+	w.wrote[p.UID] = p.ResourceVersion
+	w.mu.Unlock()
 	for _, c := range conditions {
 		w.say(p, c)
 	}
