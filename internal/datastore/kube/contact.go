@@ -243,7 +243,7 @@ func (c *contact) problems(now time.Time) []model.Fault {
 		what := "their last good view stays in force"
 		switch a.code {
 		case http.StatusForbidden:
-			what += remedy(a.message)
+			what += grant(r.verb, r.resource) // the answer may be in a form that is not read here
 		case http.StatusUnauthorized:
 			what += "; the agent's credentials are not accepted: look at its service account's token, or its kubeconfig"
 		case http.StatusNotFound:
@@ -265,5 +265,9 @@ func remedy(message string) string {
 	if m == nil {
 		return ""
 	}
-	return fmt.Sprintf("; let a role of the agent's service account grant %s on %s", m[1], resourceName(m[2], m[3]))
+	return grant(m[1], resourceName(m[2], m[3]))
+}
+
+func grant(verb, resource string) string {
+	return fmt.Sprintf("; let a role of the agent's service account grant %s on %s", verb, resource)
 }
