@@ -50,6 +50,7 @@ type node struct {
 	state      string        // directory
 	socket     string
 	kubeconfig string
+	env        []string // of the program, beside the test's own
 	agent      *exec.Cmd
 	log        *os.File
 }
@@ -158,7 +159,7 @@ func pools(natOutgoing bool) string {
 // command is the program with arguments, to be run on the node.
 func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := n.host.Command(ctx, "/proc/self/exe", append([]string{"--socket", n.socket}, args...)...)
-	cmd.Env = append(os.Environ(), programEnv+"=1")
+	cmd.Env = append(append(os.Environ(), programEnv+"=1"), n.env...)
 	return cmd
 }
 
