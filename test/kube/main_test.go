@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -13,6 +14,10 @@ import (
 const programEnv = "SALLYPORT_KUBE_PROGRAM"
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(containerEnv); spec != "" {
+		fmt.Fprintln(os.Stderr, becomeContainer(spec))
+		os.Exit(1)
+	}
 	if os.Getenv(programEnv) != "" {
 		os.Exit(cli.Main())
 	}

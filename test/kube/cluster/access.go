@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -105,3 +106,16 @@ func (c *Cluster) Kubectl(t labtest.TB, stdin string, args ...string) (string, e
 	}
 	return out.String(), nil
 }
+
+// Shell is a script for bash, that StartShell runs beside the API server in a directory: as one who may do everything,
+// with kubectl and the programs of further directories first in its PATH. It is killed when the context ends.
+func (c *Cluster) Shell(ctx context.Context, dir, script string, programs ...string) *exec.Cmd {
+	cmd := c.host.Command(ctx, "bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = dir
+	path := append(append([]string{}, programs...), filepath.Dir(program(kubectlProgram)), os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "HOME="+c.dir, "KUBECONFIG="+c.adminFile, "PATH="+strings.Join(path, string(filepath.ListSeparator)))
+	return cmd
+}
+
+// StartShell starts what Shell has made. The caller waits for it.
+func (c *Cluster) StartShell(cmd *exec.Cmd) error { return c.host.Start(cmd) }
