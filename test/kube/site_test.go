@@ -114,7 +114,11 @@ func (s *site) newNode(i int) *node {
 		if n.agent != nil {
 			n.end(syscall.SIGKILL)
 		}
-		if said, err := os.ReadFile(n.log.Name()); s.t.Failed() || err != nil {
+		said, err := os.ReadFile(n.log.Name())
+		if strings.Contains(string(said), "DATA RACE") {
+			s.t.Errorf("there is a race in the agent of %s", name)
+		}
+		if s.t.Failed() || err != nil {
 			s.t.Logf("the agent of %s said (%v):\n%s", name, err, said)
 		}
 		labtest.Must(s.t, n.log.Close())
