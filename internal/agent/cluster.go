@@ -119,12 +119,14 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 	held := r.core.resources.get()
 	r.untaint(ctx, now, held.Self)
 	want := r.wanted(now, held)
-	next := now.Add(countEvery)
+	if want == nil {
+		return r.unready.Add(unreadyAfter)
+	}
+	next := r.count(ctx, now) // first, since others may have started at the same moment
 	if !r.unready.IsZero() && want.status.Ready {
-		next = r.unready.Add(unreadyAfter)
+		next = earlier(next, r.unready.Add(unreadyAfter))
 	}
 	due := r.pacing.plan(now, want)
-	next = earlier(next, r.count(ctx, now))
 	if len(held.Self.Taints) > 0 && r.untaintAt.After(now) {
 		next = earlier(next, r.untaintAt)
 	}
@@ -138,6 +140,24 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 	r.complain(failsStatus, err)
 	r.pacing.wrote(time.Now(), want, err)
 	return earlier(next, r.pacing.plan(time.Now(), want))
+}
+
+// count asks how many nodes there are, now and then. It says whether that was not known before: then what is to be
+// written has to be planned anew, since all of them may have started at this moment.
+func (r *reporter) count(ctx context.Context, now time.Time) (first bool) {
+	if now.Sub(r.counted) <= countEvery {
+		return false
+	}
+	n, err := r.cluster.Nodes(ctx)
+	if err != nil {
+		return false
+	}
+	first = r.counted.IsZero()
+	r.pacing.nodes, r.counted = n, now
+	if first && r.pacing.pause == 0 {
+		r.pacing.due = time.Time{}
+	}
+	return first
 }
 
 // untaint removes the start-up taint once the node is ready.
@@ -181,7 +201,7 @@ func (r *reporter) complain(what string, err error) {
 	}
 }
 
-// wanted is what the API should say of this node.
+// wanted is what the API should say of this node; nil: nothing yet, since the agent has only just started.
 func (r *reporter) wanted(now time.Time, held datastore.State) *written {
 	loop, _ := r.core.Loop.State()
 	settled, reason := ready(loop, held)
@@ -192,7 +212,10 @@ func (r *reporter) wanted(now time.Time, held datastore.State) *written {
 	}
 	w := &written{owner: held.Self.UID, status: v1alpha1.NodeStatusStatus{Ready: settled, Version: clip(r.core.Version, maxVersion), Reason: clip(reason, maxReason)}}
 	last := r.pacing.last
-	if !settled && now.Sub(r.unready) < unreadyAfter && last != nil { // for a moment, maybe: nothing is to be said of it
+	if !settled && now.Sub(r.unready) < unreadyAfter { // for a moment, maybe: nothing is to be said of it
+		if last == nil {
+			return nil
+		}
 		status := last.status
 		return &written{owner: w.owner, status: status}
 	}

@@ -22,16 +22,16 @@ import (
 const creators = 32
 
 // newClient lets a measurement change what the API has.
-func newClient(cfg *rest.Config) (client.Client, error) {
+func newClient(cfg *rest.Config) (client.WithWatch, error) {
 	scheme, err := kube.Scheme()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(cfg, client.Options{Scheme: scheme})
+	return client.NewWithWatch(cfg, client.Options{Scheme: scheme})
 }
 
 // populated starts a control plane whose API has that many Nodes and pools; the first pool is the pod's.
-func populated(s *scope, nodes, pools int) (*cluster.Cluster, client.Client, error) {
+func populated(s *scope, nodes, pools int) (*cluster.Cluster, client.WithWatch, error) {
 	c := cluster.New(s, cluster.Options{CRDs: true})
 	api, err := newClient(c.Config())
 	if err != nil {

@@ -43,17 +43,23 @@ type options struct {
 	prefixes int // of a large table
 	nodes    int // of a large cluster
 	changes  int // of a pool of it
-	settle   time.Duration
-	idle     time.Duration // over which an idle agent's CPU is counted
+
+	agents int           // of a crowd
+	still  time.Duration // over which their requests are counted while nothing changes
+	away   time.Duration // for which they have no API server
+	settle time.Duration
+	idle   time.Duration // over which an idle agent's CPU is counted
 }
 
 // thorough gives figures, in a few minutes; quick shows in seconds that each variant is valid and each
 // measurement gives a number, which then says little.
 var (
 	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
-		pools: 10_000, prefixes: 100_000, nodes: 5000, changes: 50, settle: 5 * time.Second, idle: time.Minute}
+		pools: 10_000, prefixes: 100_000, nodes: 5000, changes: 50,
+		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 5 * time.Second, idle: time.Minute}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
-		pools: 100, prefixes: 1000, nodes: 50, changes: 2, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}
+		pools: 100, prefixes: 1000, nodes: 50, changes: 2,
+		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}
 )
 
 func run() error {
@@ -63,21 +69,22 @@ func run() error {
 	out := flag.String("json", "bin/bench.json", "file for the results; empty for none")
 	fast := flag.Bool("quick", false, "only see that everything can be measured; the figures say little")
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
-	only := flag.String("only", "", "measure one part alone: traffic, agent (on a directory of manifests) or cluster")
+	only := flag.String("only", "", "measure one part alone: traffic, agent (on a directory of manifests), cluster (an agent in a large one) or fleet (many agents)")
+	still := flag.Duration("still", thorough.still, "how long the requests of many agents are counted while nothing changes; watches are renewed after 5 to 10 minutes")
 	flag.Parse()
 	o := thorough
-	o.trafficRounds = *rounds
+	o.trafficRounds, o.still = *rounds, *still
 	if *fast {
 		o = quick
 	}
-	if !slices.Contains([]string{"", partTraffic, partAgent, partCluster}, *only) {
-		return fmt.Errorf("-only %s: is not %s, %s or %s", *only, partTraffic, partAgent, partCluster)
+	if !slices.Contains([]string{"", partTraffic, partAgent, partCluster, partFleet}, *only) {
+		return fmt.Errorf("-only %s: is not %s, %s, %s or %s", *only, partTraffic, partAgent, partCluster, partFleet)
 	}
 	var err error
 	if o.program, err = filepath.Abs(*program); err != nil {
 		return err
 	}
-	if *only == "" || *only == partCluster {
+	if *only == "" || *only == partCluster || *only == partFleet {
 		if err := cluster.FindBinaries(); err != nil {
 			return err
 		}
@@ -113,6 +120,7 @@ const (
 	partTraffic = "traffic"
 	partAgent   = "agent"
 	partCluster = "cluster"
+	partFleet   = "fleet"
 )
 
 // measureAll measures everything, or one part of it. With an error, the report has what was measured before.
@@ -131,6 +139,7 @@ func measureAll(ctx context.Context, o options, tmp, only string) (*report, erro
 			return each(ctx, o, tmp, &r.Agent, measureChange, measureFootprint, measureManyPools, measureDriver, measureRepair)
 		}},
 		{partCluster, func() error { return each(ctx, o, tmp, &r.Cluster, measureLarge) }},
+		{partFleet, func() error { return each(ctx, o, tmp, &r.Cluster, measureCrowd) }},
 	} {
 		if only != "" && only != part.name {
 			continue

@@ -170,6 +170,9 @@ func (c *Cluster) controllerManagerArgs(kubeconfig string) []string {
 	}
 }
 
+// APIServerPID is the number of the API server's process, or of the last one that was.
+func (c *Cluster) APIServerPID() int { return c.api.pid }
+
 // StopServer takes the API server away, and returns when it is gone. The data stay.
 func (c *Cluster) StopServer(t labtest.TB) {
 	t.Helper()

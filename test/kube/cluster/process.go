@@ -31,6 +31,7 @@ type server struct {
 	ready func(context.Context) error // says whether it serves
 
 	cmd  *exec.Cmd     // nil while it is not to run
+	pid  int           // of cmd, or of the last one
 	gone chan struct{} // closed when cmd has ended
 }
 
@@ -58,7 +59,7 @@ func (s *server) start() error {
 		defer close(gone)
 		_ = cmd.Wait() // how it ended is of no interest: it is to run until it is killed
 	}()
-	s.cmd, s.gone = cmd, gone
+	s.cmd, s.pid, s.gone = cmd, cmd.Process.Pid, gone
 	return s.await()
 }
 

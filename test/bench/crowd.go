@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/sallyport/sallyport/test/kube/cluster"
+)
+
+// crowd is a fleet and the API server that it asks.
+type crowd struct {
+	o       options
+	scope   *scope
+	cluster *cluster.Cluster
+	api     client.WithWatch
+	fleet   *fleet
+	what    string // begins what is said of it
+	out     []result
+}
+
+// crowdPools is how many pools the agents of a crowd follow.
+const crowdPools = 100
+
+// measureCrowd measures what many agents cost one API server: when all start at once, while nothing changes, after one
+// change, and after the API server was away.
+func measureCrowd(ctx context.Context, o options, tmp string) (out []result, err error) {
+	klog.LogToStderr(false) // a thousand clients have much to say of an API server that is away
+	klog.SetOutput(io.Discard)
+	log.SetLogger(logr.Discard())
+	err = within(ctx, tmp, func(s *scope) error {
+		c := &crowd{o: o, scope: s, what: fmt.Sprintf("%d agents, %d pools", o.agents, crowdPools)}
+		defer func() { out = c.out }()
+		if c.cluster, c.api, err = populated(s, o.agents, crowdPools); err != nil {
+			return err
+		}
+		ctx, stop := context.WithCancel(s.ctx)
+		err := c.start(ctx)
+		for _, step := range []func(context.Context) error{c.idle, c.change, c.restart} {
+			if err == nil {
+				err = step(ctx)
+			}
+		}
+		stop()
+		if c.fleet != nil {
+			err = errors.Join(err, c.fleet.work.Wait())
+		}
+		return err
+	})
+	return out, err
+}
+
+func (c *crowd) say(r ...result) {
+	for i := range r {
+		r[i].What = c.what + ": " + r[i].What
+	}
+	c.out = append(c.out, r...)
+}
+
+// answer says something that is not one number.
+func answer(what, format string, args ...any) result {
+	return result{What: what, Answer: fmt.Sprintf(format, args...)}
+}
+
+func one(what, unit string, v float64) result { return summary(what, unit, []float64{v}) }
+
+// each is what of the whole falls to one agent.
+func (c *crowd) each(v float64) float64 { return v / float64(c.o.agents) }
+
+// start starts the agents, all at once and with nothing saved.
+func (c *crowd) start(ctx context.Context) error {
+	before, err := served(ctx, c.cluster.Config())
+	if err != nil {
+		return err
+	}
+	cpu, err := cpuOf(c.cluster.APIServerPID())
+	if err != nil {
+		return err
+	}
+	said, err := watchStatuses(ctx, c.api)
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	if c.fleet, err = startFleet(ctx, c.cluster.Config(), c.o.agents, c.scope.TempDir()); err != nil {
+		return err
+	}
+	planned, err := c.fleet.await(ctx, true, begin)
+	if err != nil {
+		return err
+	}
+	written, err := said.await(ctx, c.o.agents, "1", begin)
+	if err != nil {
+		return err
+	}
+	time.Sleep(c.o.settle)
+	asked, most := c.fleet.traffic.so()
+	after, err := served(ctx, c.cluster.Config())
+	if err != nil {
+		return err
+	}
+	used, err := cpuOf(c.cluster.APIServerPID())
+	if err != nil {
+		return err
+	}
+	t := c.fleet.traffic
+	c.say(
+		milliseconds("all started at once to planned", planned),
+		milliseconds("all started at once to NodeStatus ready", written),
+		answer("asked at the start by one agent", "%s", asked.by(float64(c.o.agents))),
+		answer("answered at the start, as the API server counts, to one agent", "%s", after.since(before).by(float64(c.o.agents))),
+		one("the busiest second of the start", "requests/s", float64(most)),
+		one("connections that one agent made at the start", "", c.each(float64(t.connections.Load()))),
+		one("received at the start by one agent", "KiB", c.each(float64(t.received.Load()))/1024),
+		one("the API server's CPU at the start for one agent", "ms", c.each(float64(used-cpu)/float64(time.Millisecond))),
+	)
+	return nil
+}
+
+// idle watches what is asked while nothing changes.
+func (c *crowd) idle(ctx context.Context) error {
+	before, err := served(ctx, c.cluster.Config())
+	if err != nil {
+		return err
+	}
+	t := c.fleet.traffic
+	pid := c.cluster.APIServerPID()
+	cpu, err := cpuOf(pid)
+	if err != nil {
+		return err
+	}
+	t.begin()
+	received, begin := t.received.Load(), time.Now()
+	select {
+	case <-time.After(c.o.still):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	lasted := time.Since(begin).Seconds()
+	asked, most := t.so()
+	received = t.received.Load() - received
+	used, err := cpuOf(pid)
+	if err != nil {
+		return err
+	}
+	memory, err := memory(pid, "VmRSS")
+	if err != nil {
+		return err
+	}
+	after, err := served(ctx, c.cluster.Config())
+	if err != nil {
+		return err
+	}
+	c.say(
+		one("asked while nothing changes", "requests/s", asked.total()/lasted),
+		answer("of these, a second", "%s", asked.by(lasted)),
+		answer("answered while nothing changes, as the API server counts, a second", "%s", after.since(before).by(lasted)),
+		one("the busiest second while nothing changes", "requests/s", float64(most)),
+		one("received while nothing changes by one agent", "bytes/s", c.each(float64(received))/lasted),
+		one("connections of one agent", "", c.each(float64(t.open.Load()))),
+		one("the API server's CPU while nothing changes", "ms/s", float64(used-cpu)/float64(time.Millisecond)/lasted),
+		one("the API server's memory", "MiB", memory),
+	)
+	return nil
+}
+
+// change changes one pool and watches until every node has said that it holds it.
+func (c *crowd) change(ctx context.Context) error {
+	before, err := served(ctx, c.cluster.Config())
+	if err != nil {
+		return err
+	}
+	said, err := watchStatuses(ctx, c.api)
+	if err != nil {
+		return err
+	}
+	pid := c.cluster.APIServerPID()
+	cpu, err := cpuOf(pid)
+	if err != nil {
+		return err
+	}
+	t := c.fleet.traffic
+	t.begin()
+	received := t.received.Load()
+	planned, written, err := c.follow(ctx, said, false)
+	if err != nil {
+		return err
+	}
+	asked, most := t.so()
+	used, err := cpuOf(pid)
+	if err != nil {
+		return err
+	}
+	after, err := served(ctx, c.cluster.Config())
+	if err != nil {
+		return err
+	}
+	c.say(
+		milliseconds("one pool changed, from the API's answer to planned", planned),
+		milliseconds("one pool changed, from the API's answer to NodeStatus written", written),
+		one("asked after one change", "requests", asked.total()),
+		answer("of these", "%s", asked.by(1)),
+		answer("answered after one change, as the API server counts", "%s", after.since(before).by(1)),
+		one("the busiest second after one change", "requests/s", float64(most)),
+		one("received after one change by one agent", "bytes", c.each(float64(t.received.Load()-received))),
+		one("the API server's CPU after one change, for one agent", "ms", c.each(float64(used-cpu)/float64(time.Millisecond))),
+	)
+	return nil
+}
+
+// follow changes the pod's pool, and returns how long after the API's answer each agent had it, and each node had said
+// so.
+func (c *crowd) follow(ctx context.Context, said *statuses, yes bool) (planned, written []time.Duration, err error) {
+	p, err := translate(ctx, c.api, 0, yes)
+	if err != nil {
+		return nil, nil, err
+	}
+	from := time.Now()
+	if planned, err = c.fleet.await(ctx, yes, from); err != nil {
+		return nil, nil, err
+	}
+	written, err = said.await(ctx, c.o.agents, p.ResourceVersion, from)
+	return planned, written, err
+}
+
+// restart takes the API server away and brings it back. All watches end at once.
+func (c *crowd) restart(ctx context.Context) error {
+	c.cluster.StopServer(c.scope)
+	time.Sleep(c.o.away)
+	c.fleet.traffic.begin()
+	c.cluster.StartServer(c.scope)
+	said, err := watchStatuses(ctx, c.api)
+	if err != nil {
+		return err
+	}
+	planned, written, err := c.follow(ctx, said, true)
+	if err != nil {
+		return err
+	}
+	asked, most := c.fleet.traffic.so()
+	after, err := served(ctx, c.cluster.Config())
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("API server back after %s", c.o.away)
+	c.say(
+		milliseconds(what+", one pool changed at once, to planned", planned),
+		milliseconds(what+", one pool changed at once, to NodeStatus written", written),
+		answer(what+", asked by one agent", "%s", asked.by(float64(c.o.agents))),
+		answer(what+", answered, as the API server counts, to one agent", "%s", after.by(float64(c.o.agents))),
+		one(what+", the busiest second", "requests/s", float64(most)),
+	)
+	return nil
+}
