@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -79,6 +80,7 @@ type Agent struct {
 // start, or if a part of it broke that cannot go on. One that cannot start has changed nothing: a *HeldError says
 // that an agent runs already, and those of check that the kernel or a right falls short.
 func Run(ctx context.Context, cfg Config) error {
+	defer spareMemory()()
 	held, err := lock(ctx, cfg.Log)
 	if err != nil {
 		return err
@@ -175,6 +177,10 @@ func (a *Agent) run(ctx context.Context, socket net.Listener) error {
 	g.Go(func() error { a.heartbeat(ctx, manager); return nil })
 	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error { a.counting.run(ctx); return nil })
+	g.Go(func() error {
+		rest(ctx, func() <-chan struct{} { _, changed := a.loop.State(); return changed }, restAfter, debug.FreeOSMemory)
+		return nil
+	})
 	g.Go(func() error { return a.Core.Run(ctx) })
 	return g.Wait()
 }

@@ -142,24 +142,6 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 	return earlier(next, r.pacing.plan(time.Now(), want))
 }
 
-// count asks how many nodes there are, now and then. It says whether that was not known before: then what is to be
-// written has to be planned anew, since all of them may have started at this moment.
-func (r *reporter) count(ctx context.Context, now time.Time) (first bool) {
-	if now.Sub(r.counted) <= countEvery {
-		return false
-	}
-	n, err := r.cluster.Nodes(ctx)
-	if err != nil {
-		return false
-	}
-	first = r.counted.IsZero()
-	r.pacing.nodes, r.counted = n, now
-	if first && r.pacing.pause == 0 {
-		r.pacing.due = time.Time{}
-	}
-	return first
-}
-
 // untaint removes the start-up taint once the node is ready.
 func (r *reporter) untaint(ctx context.Context, now time.Time, self datastore.Self) {
 	s, _ := r.core.Loop.State()

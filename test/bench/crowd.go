@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
@@ -32,9 +30,7 @@ const crowdPools = 100
 // measureCrowd measures what many agents cost one API server: when all start at once, while nothing changes, after one
 // change, and after the API server was away.
 func measureCrowd(ctx context.Context, o options, tmp string) (out []result, err error) {
-	klog.LogToStderr(false) // a thousand clients have much to say of an API server that is away
-	klog.SetOutput(io.Discard)
-	log.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard()) // a thousand clients have much to say of an API server that is away
 	err = within(ctx, tmp, func(s *scope) error {
 		c := &crowd{o: o, scope: s, what: fmt.Sprintf("%d agents, %d pools", o.agents, crowdPools)}
 		defer func() { out = c.out }()

@@ -60,7 +60,7 @@ func (l *large) measure(ctx context.Context) ([]result, error) {
 		if err == nil {
 			cold = append(cold, first)
 			first, err = l.start(ctx, n, state, func(a *agentProcess) error {
-				return memory.afterStart(ctx, a, l.o.settle)
+				return memory.afterStart(a, l.o.settle)
 			})
 			warm = append(warm, first)
 		}
@@ -126,7 +126,7 @@ func (l *large) changes(ctx context.Context, m *figures) ([]time.Duration, error
 			}
 			took = append(took, d)
 		}
-		return errors.Join(p.close(), m.afterChanges(ctx, a))
+		return errors.Join(p.close(), m.afterChanges(ctx, a, l.o.settle))
 	})
 	return took, errors.Join(err, n.close())
 }
@@ -155,7 +155,7 @@ func (l *large) change(ctx context.Context, p *prober) (time.Duration, error) {
 // figures are what memory agents had, in MiB.
 type figures struct {
 	first, firstPeak, again, againPeak []float64
-	changed, scraped, peak             []float64
+	changed, rested, scraped, peak     []float64
 }
 
 func (f *figures) afterFirst(a *agentProcess, settle time.Duration) error {
@@ -163,13 +163,17 @@ func (f *figures) afterFirst(a *agentProcess, settle time.Duration) error {
 	return look(a, &f.first, &f.firstPeak)
 }
 
-func (f *figures) afterStart(_ context.Context, a *agentProcess, settle time.Duration) error {
+func (f *figures) afterStart(a *agentProcess, settle time.Duration) error {
 	time.Sleep(settle)
 	return look(a, &f.again, &f.againPeak)
 }
 
-func (f *figures) afterChanges(ctx context.Context, a *agentProcess) error {
+func (f *figures) afterChanges(ctx context.Context, a *agentProcess, settle time.Duration) error {
 	if err := look(a, &f.changed, nil); err != nil {
+		return err
+	}
+	time.Sleep(settle)
+	if err := look(a, &f.rested, nil); err != nil {
 		return err
 	}
 	return errors.Join(a.scrape(ctx), look(a, &f.scraped, &f.peak))
@@ -192,6 +196,6 @@ func (f *figures) results(what string) []result {
 	return []result{
 		line("after a first start", f.first), line("at most during a first start", f.firstPeak),
 		line("after a restart", f.again), line("at most during a restart", f.againPeak),
-		line("after the changes", f.changed), line("after the changes and a scrape", f.scraped), line("at most during all that", f.peak),
+		line("right after the changes", f.changed), line("some seconds later", f.rested), line("right after a scrape", f.scraped), line("at most during all that", f.peak),
 	}
 }

@@ -56,7 +56,7 @@ type options struct {
 var (
 	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
 		pools: 10_000, prefixes: 100_000, nodes: 5000, changes: 50,
-		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 5 * time.Second, idle: time.Minute}
+		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 8 * time.Second, idle: time.Minute}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
 		pools: 100, prefixes: 1000, nodes: 50, changes: 2,
 		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}

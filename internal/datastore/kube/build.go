@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sallyport/sallyport/internal/compile"
@@ -131,9 +130,7 @@ func (s *Store) definitions() []*entry {
 		if err != nil {
 			continue // text always encodes
 		}
-		e := &entry{ObjectMeta: metav1.ObjectMeta{Name: k.kind, UID: uid}, json: b}
-		e.Kind = kindDefinition
-		out = append(out, e)
+		out = append(out, &entry{Kind: kindDefinition, Name: k.kind, UID: uid, json: b})
 	}
 	return out
 }

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
@@ -22,16 +23,26 @@ import (
 // of another CNI plugin starts before the rules stand.
 const StartupTaint = "sallyport.dev/not-ready"
 
-// entry is an object of the API, as far as it matters here. It is never changed once made.
+// entry is an object of the API, as far as it matters here. It is never changed once made. There may be very many: it
+// has no more of the object's metadata than is asked for.
 type entry struct {
-	metav1.TypeMeta
-	metav1.ObjectMeta // name, UID, resourceVersion, generation and the times alone
+	Kind, Name, ResourceVersion string
+	UID                         types.UID
+	Generation                  int64
 
 	value  any    // a model.Pool, model.NATConfiguration or model.Node; nil where it cannot be used
 	fault  error  // why it cannot be used
 	json   []byte // as it is kept
 	taints []int  // of a node: where the start-up taint stands among its taints, highest first
 }
+
+// GetObjectMeta tells informers what they have to know.
+func (e *entry) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Name: e.Name, UID: e.UID, ResourceVersion: e.ResourceVersion, Generation: e.Generation}
+}
+
+// GetObjectKind says nothing: informers know the kind.
+func (e *entry) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 
 // DeepCopyObject makes an entry a runtime.Object, for informers; what never changes need not be copied.
 func (e *entry) DeepCopyObject() runtime.Object { return e }
@@ -56,17 +67,18 @@ type keptMeta struct {
 	Labels     map[string]string `json:"labels,omitempty"`
 }
 
-// slim makes an entry of an object of the API. What cannot be used is no error: the entry says so.
-func slim(kind string, o metav1.Object) *entry {
-	e := &entry{ObjectMeta: metav1.ObjectMeta{Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Generation: o.GetGeneration(),
-		CreationTimestamp: o.GetCreationTimestamp(), DeletionTimestamp: o.GetDeletionTimestamp()}}
-	e.Kind = kind
-	k := kept{Kind: kind, Metadata: keptMeta{e.Name, e.UID, e.Generation, e.CreationTimestamp, e.DeletionTimestamp, nil}}
+// slim makes an entry of an object of the API. What cannot be used is no error: the entry says so. The labels of Nodes
+// are kept with labelled.
+func slim(kind string, o metav1.Object, labelled bool) *entry {
+	e := &entry{Kind: kind, Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Generation: o.GetGeneration()}
+	k := kept{Kind: kind, Metadata: keptMeta{e.Name, e.UID, e.Generation, o.GetCreationTimestamp(), o.GetDeletionTimestamp(), nil}}
 	switch o := o.(type) {
 	case *corev1.Node:
 		e.taints = startupTaints(o)
-		k.APIVersion, k.Metadata.Labels = "v1", o.Labels
-		k.Metadata.Generation = 0
+		k.APIVersion, k.Metadata.Generation = "v1", 0
+		if labelled {
+			k.Metadata.Labels = o.Labels
+		}
 		k.Status = map[string]any{"addresses": o.Status.Addresses}
 	case *unstructured.Unstructured:
 		k.APIVersion, k.Spec = v1alpha1.GroupVersion().String(), o.Object["spec"]
@@ -111,9 +123,7 @@ func decode(k datastore.Key, b []byte) (*entry, error) {
 	if err := json.Unmarshal(b, &in); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", k, err)
 	}
-	e := &entry{ObjectMeta: metav1.ObjectMeta{Name: k.Name, UID: in.Metadata.UID, Generation: in.Metadata.Generation,
-		CreationTimestamp: in.Metadata.Created, DeletionTimestamp: in.Metadata.Deleted}, json: append([]byte(nil), b...)}
-	e.Kind = k.Kind
+	e := &entry{Kind: k.Kind, Name: k.Name, UID: in.Metadata.UID, Generation: in.Metadata.Generation, json: append([]byte(nil), b...)}
 	if k.Kind == kindDefinition {
 		return e, nil
 	}

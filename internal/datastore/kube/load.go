@@ -64,9 +64,9 @@ func (l *loader) list(ctx context.Context, kind string, version schema.GroupVers
 	news := map[string]*entry{}
 	for i := range list.Items {
 		o := &list.Items[i]
-		e := slim(kind, o)
+		e := slim(kind, o, true)
 		if kind == datastore.KindNode {
-			e = &entry{ObjectMeta: e.ObjectMeta, TypeMeta: e.TypeMeta}
+			e = &entry{Kind: e.Kind, Name: e.Name, UID: e.UID, ResourceVersion: e.ResourceVersion, Generation: e.Generation}
 			b, err := o.MarshalJSON()
 			if err != nil {
 				return fmt.Errorf("reading node %q: %w", o.GetName(), err)

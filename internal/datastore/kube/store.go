@@ -58,9 +58,6 @@ type Store struct {
 
 // Open loads the last good view. It asks the API server for nothing yet. It fails as lastgood.Open does.
 func Open(o Options) (*Store, error) {
-	// The library has one logger for all, and complains with a stack trace where nobody has set one. What it would say
-	// of watches that fail is in Contact.
-	ctrllog.SetLogger(logr.Discard())
 	a, err := connect(o.Config, "sallyport-agent/"+o.Version)
 	if err != nil {
 		return nil, err

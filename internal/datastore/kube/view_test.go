@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
@@ -19,7 +18,7 @@ import (
 
 // stored is a pool of which the API has a form, from 1; a form below 0 is one that cannot be used.
 func stored(name string, form, version int) *entry {
-	e := &entry{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Generation: int64(max(form, -form)), ResourceVersion: strconv.Itoa(version)}}
+	e := &entry{Name: name, UID: types.UID(name), Generation: int64(max(form, -form)), ResourceVersion: strconv.Itoa(version)}
 	e.Kind = datastore.KindIPPool
 	if form < 0 {
 		e.fault = errors.New("spec.cidr: is nonsense")

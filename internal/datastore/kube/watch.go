@@ -41,7 +41,7 @@ func (a *api) start(ctx context.Context, kind string, version schema.GroupVersio
 	ctx, stop := context.WithCancel(ctx)
 	w := &watch{wake: wake, stop: stop, done: make(chan struct{}), live: map[string]*entry{}, dirty: map[string]struct{}{}}
 	opts := ctrlcache.Options{HTTPClient: a.http, Scheme: a.scheme, Mapper: a.mapper, SyncPeriod: ptr.To(never), DefaultUnsafeDisableDeepCopy: ptr.To(true),
-		DefaultTransform: func(o any) (any, error) { return slimmed(kind, o) }}
+		DefaultTransform: func(o any) (any, error) { return slimmed(kind, o, only != "") }}
 	if only != "" {
 		opts.DefaultFieldSelector = fields.OneTermEqualSelector("metadata.name", only)
 	}
@@ -92,12 +92,13 @@ func (w *watch) begin(ctx context.Context, a *api, opts ctrlcache.Options, kind 
 }
 
 // slimmed makes entries of what an informer has decoded; what is one already, or tells of a deletion, stays.
-func slimmed(kind string, o any) (any, error) {
+// Only of this node's own Node are the labels of interest.
+func slimmed(kind string, o any, own bool) (any, error) {
 	if _, ok := o.(*entry); ok {
 		return o, nil
 	}
 	if m, ok := o.(metav1.Object); ok {
-		return slim(kind, m), nil
+		return slim(kind, m, own), nil
 	}
 	return o, nil
 }
