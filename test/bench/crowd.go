@@ -80,10 +80,7 @@ func (c *crowd) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	said, err := watchStatuses(ctx, c.api)
-	if err != nil {
-		return err
-	}
+	said := watchStatuses(ctx, c.api)
 	begin := time.Now()
 	if c.fleet, err = startFleet(ctx, c.cluster.Config(), c.o.agents, c.scope.TempDir()); err != nil {
 		return err
@@ -173,10 +170,7 @@ func (c *crowd) change(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	said, err := watchStatuses(ctx, c.api)
-	if err != nil {
-		return err
-	}
+	said := watchStatuses(ctx, c.api)
 	pid := c.cluster.APIServerPID()
 	cpu, err := cpuOf(pid)
 	if err != nil {
@@ -232,10 +226,7 @@ func (c *crowd) restart(ctx context.Context) error {
 	time.Sleep(c.o.away)
 	c.fleet.traffic.begin()
 	c.cluster.StartServer(c.scope)
-	said, err := watchStatuses(ctx, c.api)
-	if err != nil {
-		return err
-	}
+	said := watchStatuses(ctx, c.api)
 	planned, written, err := c.follow(ctx, said, true)
 	if err != nil {
 		return err

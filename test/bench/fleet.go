@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -119,7 +118,6 @@ func (f *fleet) await(ctx context.Context, translated bool, from time.Time) ([]t
 type statuses struct {
 	mu   sync.Mutex
 	last map[string]said
-	ends atomic.Bool
 }
 
 // said is how far a node was, and since when.
@@ -129,30 +127,34 @@ type said struct {
 	ready bool
 }
 
-// watchStatuses follows until the context ends or the API server does.
-func watchStatuses(ctx context.Context, api client.WithWatch) (*statuses, error) {
-	w, err := api.Watch(ctx, &v1alpha1.NodeStatusList{})
-	if err != nil {
-		return nil, fmt.Errorf("watching NodeStatuses: %w", err)
-	}
+// watchStatuses follows until the context ends.
+func watchStatuses(ctx context.Context, api client.WithWatch) *statuses {
 	s := &statuses{last: map[string]said{}}
 	go func() {
-		defer s.ends.Store(true)
-		defer w.Stop()
-		for e := range w.ResultChan() {
-			o, ok := e.Object.(*v1alpha1.NodeStatus)
-			if !ok || e.Type == watch.Deleted {
-				continue
+		for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
+			if w, err := api.Watch(ctx, &v1alpha1.NodeStatusList{}); err == nil { // else the API server is about to come back
+				s.follow(w)
 			}
-			pools, _ := strconv.ParseUint(o.Status.Observed.IPPools, 10, 64) // empty before any was seen
-			s.mu.Lock()
-			if was, ok := s.last[o.Name]; !ok || was.pools != pools || was.ready != o.Status.Ready {
-				s.last[o.Name] = said{pools, time.Now(), o.Status.Ready}
-			}
-			s.mu.Unlock()
 		}
 	}()
-	return s, nil
+	return s
+}
+
+// follow notes what a watch brings, until it ends.
+func (s *statuses) follow(w watch.Interface) {
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		o, ok := e.Object.(*v1alpha1.NodeStatus)
+		if !ok || e.Type == watch.Deleted {
+			continue
+		}
+		pools, _ := strconv.ParseUint(o.Status.Observed.IPPools, 10, 64) // empty before any was seen
+		s.mu.Lock()
+		if was, ok := s.last[o.Name]; !ok || was.pools != pools || was.ready != o.Status.Ready {
+			s.last[o.Name] = said{pools, time.Now(), o.Status.Ready}
+		}
+		s.mu.Unlock()
+	}
 }
 
 // await waits until that many nodes say that they are ready and hold a version of the pools, and returns how long
@@ -163,7 +165,7 @@ func (s *statuses) await(ctx context.Context, n int, version string, from time.T
 		return nil, err
 	}
 	var took []time.Duration
-	for deadline := time.Now().Add(fleetPatience); time.Now().Before(deadline) && ctx.Err() == nil && !s.ends.Load(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(fleetPatience); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
 		took = took[:0]
 		s.mu.Lock()
 		for _, v := range s.last {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"iter"
 	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -59,7 +58,7 @@ func (s *Store) nodes() []*entry {
 		return s.others.entries()
 	}
 	out := slices.Clone(s.others.entries())
-	at, _ := slices.BinarySearchFunc(out, self, func(a, b *entry) int { return strings.Compare(a.Name, b.Name) })
+	at, _ := slices.BinarySearchFunc(out, self, byName)
 	return slices.Insert(out, at, self)
 }
 

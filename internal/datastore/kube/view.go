@@ -112,8 +112,22 @@ func (v *view) one(c *changes, name string, e *entry) {
 	}
 	c.moves = c.moves || was == nil || movesConditions(was.value, e.value)
 	v.force[name] = e
-	v.sorted = nil
+	v.place(was, e)
 }
+
+// place keeps the order by name where an object only takes the place of its older self: of ten thousand pools one has
+// changed.
+func (v *view) place(was, e *entry) {
+	if was == nil || v.sorted == nil {
+		v.sorted = nil
+		return
+	}
+	if at, ok := slices.BinarySearchFunc(v.sorted, e, byName); ok {
+		v.sorted[at] = e
+	}
+}
+
+func byName(a, b *entry) int { return strings.Compare(a.Name, b.Name) }
 
 // movesConditions says whether a change of a pool can alter which ones are allocatable.
 func movesConditions(a, b any) bool {
@@ -202,10 +216,10 @@ func (v *view) drop(c *changes, name string) {
 	v.sorted = nil
 }
 
-// entries are what is in force, by name.
+// entries are what is in force, by name, until the next change.
 func (v *view) entries() []*entry {
 	if v.sorted == nil {
-		v.sorted = slices.SortedFunc(maps.Values(v.force), func(a, b *entry) int { return strings.Compare(a.Name, b.Name) })
+		v.sorted = slices.SortedFunc(maps.Values(v.force), byName)
 	}
 	return v.sorted
 }
