@@ -68,7 +68,7 @@ demo: build ## Show a node translating real connections, in network namespaces
 test: $(HELM) ## Run every test under the race detector; list what was skipped
 	@hack/install-deps gcc nft iptables ipset systemd-analyze host-local
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
-	@dir=$$($(KUBE_BINARIES)) && KUBEBUILDER_ASSETS=$$dir HELM=$(HELM) CGO_ENABLED=1 go test -race -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
+	@dir=$$($(KUBE_BINARIES)) && KUBEBUILDER_ASSETS=$$dir HELM=$(HELM) CGO_ENABLED=1 go test -race -timeout=20m -json $(TESTFLAGS) $(PKG) | $(BIN)/testreport
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (5s)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -30,8 +31,16 @@ const (
 // are there. Where they are missing the run fails, and says how to build them.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
+// parallel is how many tests run at once unless the command line says otherwise: they wait far more than they compute,
+// and each has a control plane of some 400 MB.
+const parallel = "6"
+
 // Run is Main for a TestMain that has something to do before or after: see labtest.Run.
 func Run(m *testing.M) int {
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	listing := slices.ContainsFunc(os.Args[1:], func(a string) bool { return strings.HasPrefix(a, "-test.list=") })
 	if err := FindBinaries(); err != nil && !listing {
 		fmt.Fprintln(os.Stderr, err)
