@@ -215,6 +215,18 @@ func (c *contact) missing(resource string) bool {
 	return c.answers[request{resource, verbList}].code == http.StatusNotFound || c.answers[request{resource, verbWatch}].code == http.StatusNotFound
 }
 
+// served says whether the last list or watch of a resource was answered as it should be.
+func (c *contact) served(resource string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, verb := range []string{verbList, verbWatch} {
+		if a, ok := c.answers[request{resource, verb}]; ok && a.code < http.StatusBadRequest {
+			return true
+		}
+	}
+	return false
+}
+
 // forget has a resource be one of which nothing was asked yet.
 func (c *contact) forget(resource string) {
 	c.mu.Lock()

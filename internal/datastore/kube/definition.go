@@ -35,6 +35,7 @@ type definition struct {
 	uid      string
 	ours     string // the version that ours is annotated with; empty for somebody else's
 	deleting bool
+	created  int64 // in seconds since 1970
 }
 
 // missingError says that no definition serves a kind.
@@ -92,7 +93,7 @@ func (a *api) served(ctx context.Context, kind, plural string, version schema.Gr
 	for _, v := range versions {
 		if m, ok := v.(map[string]any); ok && m["name"] == version.Version && m["served"] == true {
 			return &definition{version: version, uid: string(crd.GetUID()), ours: crd.GetAnnotations()[VersionAnnotation],
-				deleting: crd.GetDeletionTimestamp() != nil}, nil
+				deleting: crd.GetDeletionTimestamp() != nil, created: seconds(crd.GetCreationTimestamp())}, nil
 		}
 	}
 	return nil, &missingError{kind}

@@ -29,6 +29,7 @@ type entry struct {
 	Kind, Name, ResourceVersion string
 	UID                         types.UID
 	Generation                  int64
+	created                     int64 // in seconds since 1970
 
 	value  any    // a model.Pool, model.NATConfiguration or model.Node; nil where it cannot be used
 	fault  error  // why it cannot be used
@@ -70,7 +71,7 @@ type keptMeta struct {
 // slim makes an entry of an object of the API. What cannot be used is no error: the entry says so. The labels of Nodes
 // are kept with labelled.
 func slim(kind string, o metav1.Object, labelled bool) *entry {
-	e := &entry{Kind: kind, Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Generation: o.GetGeneration()}
+	e := &entry{Kind: kind, Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Generation: o.GetGeneration(), created: seconds(o.GetCreationTimestamp())}
 	k := kept{Kind: kind, Metadata: keptMeta{e.Name, e.UID, e.Generation, o.GetCreationTimestamp(), o.GetDeletionTimestamp(), nil}}
 	switch o := o.(type) {
 	case *corev1.Node:
@@ -117,13 +118,16 @@ func startupTaints(n *corev1.Node) []int {
 	return at
 }
 
+// seconds is a time in seconds since 1970; 0 for none.
+func seconds(t metav1.Time) int64 { return max(0, t.Unix()) }
+
 // decode reads an entry that was kept.
 func decode(k datastore.Key, b []byte) (*entry, error) {
 	var in kept
 	if err := json.Unmarshal(b, &in); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w", k, err)
 	}
-	e := &entry{Kind: k.Kind, Name: k.Name, UID: in.Metadata.UID, Generation: in.Metadata.Generation, json: append([]byte(nil), b...)}
+	e := &entry{Kind: k.Kind, Name: k.Name, UID: in.Metadata.UID, Generation: in.Metadata.Generation, created: seconds(in.Metadata.Created), json: append([]byte(nil), b...)}
 	if k.Kind == kindDefinition {
 		return e, nil
 	}

@@ -57,11 +57,12 @@ func (k *kind) take() changes {
 // asks says whether the definition is to be looked at now: there is no watch, or it is answered by 404, or objects
 // are gone.
 func (k *kind) asks(now time.Time, c *contact) bool {
-	if k.asking || now.Before(k.askAt) {
+	back := k.missing && c.served(k.resource()) // it is there again, maybe as another one
+	if k.asking || now.Before(k.askAt) && !back {
 		return false
 	}
 	k.askAt = time.Time{}
-	return k.watch == nil || len(k.gone) > 0 || c.missing(k.resource())
+	return back || k.watch == nil || len(k.gone) > 0 || c.missing(k.resource())
 }
 
 // due is when asks or expire has something to do, at the latest at.
@@ -132,6 +133,7 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 		c.keys = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind})
 	default:
 		s.log.Warn("the CustomResourceDefinition was deleted and made anew: what went with it stays in force for a while", "kind", k.kind, "until", now.Add(lostGrace).UTC())
+		c.add(k.confirm(k.since(l.gone, l.created))) // what was made by the new one was not lost with the old one
 		k.lose(l.uid, now.Add(lostGrace))
 		c.keys, c.followed = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind}), true
 		if k.watch != nil {

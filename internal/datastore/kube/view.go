@@ -160,6 +160,17 @@ func (v *view) confirm(gone map[string]uint64) changes {
 	return c
 }
 
+// since are those of the objects that are gone which were created at a time, in seconds, or later.
+func (v *view) since(gone map[string]uint64, created int64) map[string]uint64 {
+	out := map[string]uint64{}
+	for name, number := range gone {
+		if e := v.force[name]; e != nil && e.created >= created {
+			out[name] = number
+		}
+	}
+	return out
+}
+
 // confirmAll drops all that is gone.
 func (v *view) confirmAll() changes {
 	return v.confirm(maps.Clone(v.gone))

@@ -260,3 +260,18 @@ func (h *history) answer(t *rapid.T) {
 	}
 	h.asked = nil
 }
+
+// TestMadeByTheNewDefinition: what was created after a definition was made anew did not go with the old one.
+func TestMadeByTheNewDefinition(t *testing.T) {
+	t.Parallel()
+	v := newView(datastore.KindIPPool)
+	before, after := stored("before", 1, 1), stored("after", 1, 2)
+	before.created, after.created = 99, 100
+	v.absorb(map[string]*entry{"before": before, "after": after}, true)
+	v.absorb(map[string]*entry{"before": nil, "after": nil}, false)
+	v.confirm(v.since(maps.Clone(v.gone), 100))
+	v.lose("new", time.Now())
+	if got := forms(v); len(got) != 1 || got["before"] != 1 || len(v.lost) != 1 {
+		t.Errorf("in force are %v, lost %v", got, v.lost)
+	}
+}
