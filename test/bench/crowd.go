@@ -220,29 +220,40 @@ func (c *crowd) follow(ctx context.Context, said *statuses, yes bool) (planned, 
 	return planned, written, err
 }
 
-// restart takes the API server away and brings it back. All watches end at once.
+// restart takes the API server away and brings it back, and changes a pool at that moment. All watches end at once. What
+// was asked is said also where not all follow in time.
 func (c *crowd) restart(ctx context.Context) error {
 	c.cluster.StopServer(c.scope)
 	time.Sleep(c.o.away)
-	c.fleet.traffic.begin()
+	t := c.fleet.traffic
+	t.begin()
 	c.cluster.StartServer(c.scope)
-	said := watchStatuses(ctx, c.api)
-	planned, written, err := c.follow(ctx, said, true)
+	begin := time.Now()
+	planned, written, err := c.follow(ctx, watchStatuses(ctx, c.api), true)
+	lasted := time.Since(begin).Seconds()
+	asked, most := t.so()
+	what := fmt.Sprintf("API server back after %s", c.o.away)
+	c.say(
+		answer(what+", asked by one agent until all is written", "%s", asked.by(float64(c.o.agents))),
+		one(what+", asked meanwhile", "requests/s", asked.total()/lasted),
+		one(what+", the busiest second", "requests/s", float64(most)),
+	)
 	if err != nil {
 		return err
 	}
-	asked, most := c.fleet.traffic.so()
 	after, err := served(ctx, c.cluster.Config())
 	if err != nil {
 		return err
 	}
-	what := fmt.Sprintf("API server back after %s", c.o.away)
+	used, err := cpuOf(c.cluster.APIServerPID())
+	if err != nil {
+		return err
+	}
 	c.say(
 		milliseconds(what+", one pool changed at once, to planned", planned),
 		milliseconds(what+", one pool changed at once, to NodeStatus written", written),
-		answer(what+", asked by one agent", "%s", asked.by(float64(c.o.agents))),
 		answer(what+", answered, as the API server counts, to one agent", "%s", after.by(float64(c.o.agents))),
-		one(what+", the busiest second", "requests/s", float64(most)),
+		one(what+", its CPU since, for one agent", "ms", c.each(float64(used)/float64(time.Millisecond))),
 	)
 	return nil
 }

@@ -92,7 +92,7 @@ func startFleet(ctx context.Context, cfg *rest.Config, size int, tmp string) (*f
 }
 
 // fleetPatience bounds what all agents of a fleet are waited for.
-const fleetPatience = 5 * time.Minute
+const fleetPatience = 10 * time.Minute
 
 // await waits until all agents translate the pod's pool, or do not, and returns how long after a moment each did.
 func (f *fleet) await(ctx context.Context, translated bool, from time.Time) ([]time.Duration, error) {

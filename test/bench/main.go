@@ -71,9 +71,10 @@ func run() error {
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
 	only := flag.String("only", "", "measure one part alone: traffic, agent (on a directory of manifests), cluster (an agent in a large one) or fleet (many agents)")
 	still := flag.Duration("still", thorough.still, "how long the requests of many agents are counted while nothing changes; watches are renewed after 5 to 10 minutes")
+	agents := flag.Int("agents", thorough.agents, "how many agents ask one API server")
 	flag.Parse()
 	o := thorough
-	o.trafficRounds, o.still = *rounds, *still
+	o.trafficRounds, o.still, o.agents = *rounds, *still, *agents
 	if *fast {
 		o = quick
 	}
