@@ -61,9 +61,7 @@ func (c *crowd) say(r ...result) {
 }
 
 // answer says something that is not one number.
-func answer(what, format string, args ...any) result {
-	return result{What: what, Answer: fmt.Sprintf(format, args...)}
-}
+func answer(what, said string) result { return result{What: what, Answer: said} }
 
 func one(what, unit string, v float64) result { return summary(what, unit, []float64{v}) }
 
@@ -107,8 +105,8 @@ func (c *crowd) start(ctx context.Context) error {
 	c.say(
 		milliseconds("all started at once to planned", planned),
 		milliseconds("all started at once to NodeStatus ready", written),
-		answer("asked at the start by one agent", "%s", asked.by(float64(c.o.agents))),
-		answer("answered at the start, as the API server counts, to one agent", "%s", after.since(before).by(float64(c.o.agents))),
+		answer("asked at the start by one agent", asked.by(float64(c.o.agents))),
+		answer("answered at the start, as the API server counts, to one agent", after.since(before).by(float64(c.o.agents))),
 		one("the busiest second of the start", "requests/s", float64(most)),
 		one("connections that one agent made at the start", "", c.each(float64(t.connections.Load()))),
 		one("received at the start by one agent", "KiB", c.each(float64(t.received.Load()))/1024),
@@ -153,8 +151,8 @@ func (c *crowd) idle(ctx context.Context) error {
 	}
 	c.say(
 		one("asked while nothing changes", "requests/s", asked.total()/lasted),
-		answer("of these, a second", "%s", asked.by(lasted)),
-		answer("answered while nothing changes, as the API server counts, a second", "%s", after.since(before).by(lasted)),
+		answer("of these, a second", asked.by(lasted)),
+		answer("answered while nothing changes, as the API server counts, a second", after.since(before).by(lasted)),
 		one("the busiest second while nothing changes", "requests/s", float64(most)),
 		one("received while nothing changes by one agent", "bytes/s", c.each(float64(received))/lasted),
 		one("connections of one agent", "", c.each(float64(t.open.Load()))),
@@ -196,8 +194,8 @@ func (c *crowd) change(ctx context.Context) error {
 		milliseconds("one pool changed, from the API's answer to planned", planned),
 		milliseconds("one pool changed, from the API's answer to NodeStatus written", written),
 		one("asked after one change", "requests", asked.total()),
-		answer("of these", "%s", asked.by(1)),
-		answer("answered after one change, as the API server counts", "%s", after.since(before).by(1)),
+		answer("of these", asked.by(1)),
+		answer("answered after one change, as the API server counts", after.since(before).by(1)),
 		one("the busiest second after one change", "requests/s", float64(most)),
 		one("received after one change by one agent", "bytes", c.each(float64(t.received.Load()-received))),
 		one("the API server's CPU after one change, for one agent", "ms", c.each(float64(used-cpu)/float64(time.Millisecond))),
@@ -234,7 +232,7 @@ func (c *crowd) restart(ctx context.Context) error {
 	asked, most := t.so()
 	what := fmt.Sprintf("API server back after %s", c.o.away)
 	c.say(
-		answer(what+", asked by one agent until all is written", "%s", asked.by(float64(c.o.agents))),
+		answer(what+", asked by one agent until all is written", asked.by(float64(c.o.agents))),
 		one(what+", asked meanwhile", "requests/s", asked.total()/lasted),
 		one(what+", the busiest second", "requests/s", float64(most)),
 	)
@@ -252,7 +250,7 @@ func (c *crowd) restart(ctx context.Context) error {
 	c.say(
 		milliseconds(what+", one pool changed at once, to planned", planned),
 		milliseconds(what+", one pool changed at once, to NodeStatus written", written),
-		answer(what+", answered, as the API server counts, to one agent", "%s", after.by(float64(c.o.agents))),
+		answer(what+", answered, as the API server counts, to one agent", after.by(float64(c.o.agents))),
 		one(what+", its CPU since, for one agent", "ms", c.each(float64(used)/float64(time.Millisecond))),
 	)
 	return nil
