@@ -61,7 +61,7 @@ func (c *crowd) say(r ...result) {
 }
 
 // answer says something that is not one number.
-func answer(what, said string) result { return result{What: what, Answer: said} }
+func answer(what, text string) result { return result{What: what, Answer: text} }
 
 func one(what, unit string, v float64) result { return summary(what, unit, []float64{v}) }
 
