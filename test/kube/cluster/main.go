@@ -33,7 +33,7 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 
 // parallel is how many tests run at once unless the command line says otherwise: they wait far more than they compute,
 // and each has a control plane of some 400 MB.
-const parallel = "6"
+const parallel = "4"
 
 // Run is Main for a TestMain that has something to do before or after: see labtest.Run.
 func Run(m *testing.M) int {
