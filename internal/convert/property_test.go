@@ -118,9 +118,10 @@ func (m masqModel) masquerades(dst netip.Addr) bool {
 	return !slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(dst) })
 }
 
-// known says whether the notes of every conversion say that Sallyport never translates towards the address.
+// known says whether the notes of every conversion say that Sallyport never translates towards the address, or whether
+// no packet of a pod to it passes any translation, as with the node's own.
 func known(dst netip.Addr) bool {
-	return dst.IsLinkLocalUnicast() || dst.IsMulticast() || dst == netip.MustParseAddr("255.255.255.255")
+	return dst.IsLoopback() || dst.IsLinkLocalUnicast() || dst.IsMulticast() || dst == netip.MustParseAddr("255.255.255.255")
 }
 
 // TestDecidesAsIPMasqAgent compares, for random configurations and flows, what the converted resources decide
