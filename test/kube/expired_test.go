@@ -12,14 +12,17 @@ import (
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
 
-// expired cuts all nodes off, changes pools, and restarts the API server, which then knows nothing of the time before:
-// the resourceVersion from which agents want to go on is too old.
+// expired ends all watches by stopping the API server, and lets nodes reach it again only when pools were changed and it
+// was started once more, so that it knows nothing of the time before: the resourceVersion from which agents want to go
+// on is too old.
 func (v *disturbances) expired(t *testing.T) {
 	s, p := v.site, v.probes
 	p.hold(t, "all nodes cut off", func() {
+		s.c.StopServer(t) // while agents hear it: a cable that is pulled ends no watch, and what is lost so is listed anew
 		for _, n := range s.nodes {
 			s.c.Disconnect(t, n.host)
 		}
+		s.c.StartServer(t)
 		v.replaced(false)
 		s.c.StopServer(t)
 		s.c.StartServer(t)
