@@ -1,8 +1,8 @@
 package nft
 
 import (
-	"cmp"
 	"encoding/binary"
+	"iter"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -24,16 +24,14 @@ func cover(ranges []segment) []netip.Prefix {
 	if len(ranges) == 0 {
 		return nil
 	}
-	var cuts []int // before these
-	for i := 1; i < len(ranges); i++ {
-		if common(ranges[i-1].last, ranges[i].first) < mostBits {
-			cuts = append(cuts, i)
+	shared := func(i int) int { return common(ranges[i-1].last, ranges[i].first) }
+	cuts := smallest(mostPrefixes-1, func(yield func(int) bool) { // before these
+		for i := 1; i < len(ranges); i++ {
+			if shared(i) < mostBits && !yield(i) {
+				return
+			}
 		}
-	}
-	slices.SortStableFunc(cuts, func(i, j int) int {
-		return cmp.Compare(common(ranges[i-1].last, ranges[i].first), common(ranges[j-1].last, ranges[j].first))
-	})
-	cuts = cuts[:min(len(cuts), mostPrefixes-1)]
+	}, shared)
 	slices.Sort(cuts)
 	var out []netip.Prefix
 	from := 0
@@ -58,18 +56,35 @@ func common(a, b netip.Addr) int {
 // homes are the largest prefixes that are exempt as a whole and hold sources: where pods speak to pods. Both
 // lists are of one family, sorted and disjoint. There are at most mostPrefixes, none longer than mostBits.
 func homes(exempt, sources []segment) []netip.Prefix {
-	var out, pieces []netip.Prefix
-	for _, e := range exempt {
-		pieces = netipx.IPRangeFrom(e.first, e.last).AppendPrefixes(pieces[:0])
-		for _, p := range pieces {
-			for len(sources) > 0 && sources[0].last.Less(p.Addr()) {
-				sources = sources[1:]
-			}
-			if len(sources) > 0 && !netipx.PrefixLastIP(p).Less(sources[0].first) && p.Bits() <= mostBits {
-				out = append(out, p)
+	return smallest(mostPrefixes, func(yield func(netip.Prefix) bool) {
+		var pieces []netip.Prefix
+		for _, e := range exempt {
+			pieces = netipx.IPRangeFrom(e.first, e.last).AppendPrefixes(pieces[:0])
+			for _, p := range pieces {
+				for len(sources) > 0 && sources[0].last.Less(p.Addr()) {
+					sources = sources[1:]
+				}
+				if len(sources) > 0 && !netipx.PrefixLastIP(p).Less(sources[0].first) && p.Bits() <= mostBits && !yield(p) {
+					return
+				}
 			}
 		}
+	}, netip.Prefix.Bits)
+}
+
+// smallest are at most n things of a sequence, those of the lowest rank, by rank and then as they came.
+func smallest[T any](n int, all iter.Seq[T], rank func(T) int) []T {
+	var out []T
+	for v := range all {
+		at, _ := slices.BinarySearchFunc(out, rank(v), func(o T, r int) int {
+			if rank(o) <= r {
+				return -1
+			}
+			return 1
+		})
+		if at < n {
+			out = slices.Insert(out[:min(len(out), n-1)], at, v)
+		}
 	}
-	slices.SortStableFunc(out, func(p, q netip.Prefix) int { return cmp.Compare(p.Bits(), q.Bits()) })
-	return out[:min(len(out), mostPrefixes)]
+	return out
 }

@@ -104,7 +104,13 @@ func (t *table) refitGuard() (err error) {
 
 // guardedSegments are the sources of one family, neighbours merged whatever their pools.
 func guardedSegments(f family, sources []compile.Source) []segment {
-	var out []segment
+	apart := 0 // so that no room is wasted on large plans
+	for i, s := range sources {
+		if f.holds(s.Range) && (i == 0 || sources[i-1].Range.To().Next() != s.Range.From()) {
+			apart++
+		}
+	}
+	out := make([]segment, 0, apart)
 	for _, s := range sources {
 		if !f.holds(s.Range) {
 			continue
