@@ -37,8 +37,7 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 	}
 	if s := held.Snapshot; s != nil {
 		out.Resources = ResourceStatus{Pools: len(s.Pools), NATConfigurations: len(s.NATConfigurations), Nodes: len(s.Nodes)}
-		for i := range s.Pools {
-			p := &s.Pools[i]
+		for _, p := range s.Pools {
 			c := held.Conditions[p.Name]
 			out.Pools = append(out.Pools, PoolStatus{Name: p.Name, CIDR: p.CIDR, NATOutgoing: p.NATOutgoing, Disabled: p.Disabled,
 				Allocatable: c.Allocatable, Reason: c.Reason, Message: c.Message, TranslatedConnections: counted.pools[p.Name].Connections})

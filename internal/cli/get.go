@@ -127,8 +127,7 @@ func conditionsOf(ctx context.Context, g *global, l *datastore.Loaded) map[strin
 		return l.Conditions
 	}
 	out := maps.Clone(l.Conditions)
-	for i := range l.Snapshot.Pools {
-		p := &l.Snapshot.Pools[i]
+	for _, p := range l.Snapshot.Pools {
 		n, found := slices.BinarySearchFunc(s.Pools, p.Name, func(s agent.PoolStatus, name string) int { return strings.Compare(s.Name, name) })
 		if found && s.Pools[n].CIDR == p.CIDR && s.Pools[n].Disabled == p.Disabled {
 			out[p.Name] = compile.Condition{Allocatable: s.Pools[n].Allocatable, Reason: s.Pools[n].Reason, Message: s.Pools[n].Message}
@@ -238,8 +237,7 @@ func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 		fmt.Fprint(w, "\tVXLAN\tIPIP\tBLOCKSIZE\tNODES\tNAMESPACES\tMESSAGE")
 	}
 	fmt.Fprintln(w)
-	for i := range l.Snapshot.Pools {
-		p := &l.Snapshot.Pools[i]
+	for _, p := range l.Snapshot.Pools {
 		if !named[p.Name] {
 			continue
 		}

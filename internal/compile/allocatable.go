@@ -31,15 +31,15 @@ const (
 // overlap, the one that already is allocatable wins, then the older, then the lower name. One that is being deleted,
 // or whose selectors cannot be read, gives out none and keeps its range from others all the same, since its
 // addresses may be in use. Translation does not depend on any of it.
-func Allocatable(pools []model.Pool) map[string]Condition {
+func Allocatable(pools []*model.Pool) map[string]Condition {
 	out := make(map[string]Condition, len(pools))
 	var enabled []*model.Pool
-	for i := range pools {
-		if p := &pools[i]; p.Disabled && !p.Terminating {
+	for _, p := range pools {
+		if p.Disabled && !p.Terminating {
 			out[p.Name] = Condition{Reason: ReasonPoolDisabled, Message: "the pool is disabled: it gives out no new address"}
 			continue
 		}
-		enabled = append(enabled, &pools[i])
+		enabled = append(enabled, p)
 	}
 	slices.SortFunc(enabled, func(a, b *model.Pool) int {
 		switch {

@@ -11,7 +11,7 @@ import (
 
 func TestWhoWinsAnOverlap(t *testing.T) {
 	t.Parallel()
-	p := func(name, cidr string, rank uint64, was bool) model.Pool {
+	p := func(name, cidr string, rank uint64, was bool) *model.Pool {
 		out := pool(name, cidr, true)
 		out.Rank, out.WasAllocatable = rank, was
 		return out
@@ -20,16 +20,16 @@ func TestWhoWinsAnOverlap(t *testing.T) {
 	disabled.Disabled = true
 	for _, tc := range []struct {
 		name  string
-		pools []model.Pool
+		pools []*model.Pool
 		want  string
 	}{
-		{"who was allocatable keeps it against an older one", []model.Pool{p("a", "10.0.0.0/8", 1, false), p("b", "10.0.0.0/16", 2, true)}, "b"},
-		{"the same, in another order", []model.Pool{p("a", "10.0.0.0/8", 2, true), p("b", "10.0.0.0/16", 1, false)}, "a"},
-		{"the older", []model.Pool{p("a", "10.0.0.0/8", 2, false), p("b", "10.0.0.0/16", 1, false)}, "b"},
-		{"the lower name", []model.Pool{p("b", "10.0.0.0/8", 1, false), p("a", "10.0.0.0/16", 1, false)}, "a"},
-		{"one that is disabled stands in nobody's way", []model.Pool{disabled, p("b", "10.0.0.0/16", 2, false)}, "b"},
-		{"one that lost stands in nobody's way", []model.Pool{p("a", "10.0.0.0/16", 1, false), p("b", "10.0.0.0/8", 2, false), p("c", "10.1.0.0/16", 3, false)}, "a c"},
-		{"families do not overlap", []model.Pool{p("a", "10.0.0.0/8", 1, false), p("b", "::/8", 2, false)}, "a b"},
+		{"who was allocatable keeps it against an older one", []*model.Pool{p("a", "10.0.0.0/8", 1, false), p("b", "10.0.0.0/16", 2, true)}, "b"},
+		{"the same, in another order", []*model.Pool{p("a", "10.0.0.0/8", 2, true), p("b", "10.0.0.0/16", 1, false)}, "a"},
+		{"the older", []*model.Pool{p("a", "10.0.0.0/8", 2, false), p("b", "10.0.0.0/16", 1, false)}, "b"},
+		{"the lower name", []*model.Pool{p("b", "10.0.0.0/8", 1, false), p("a", "10.0.0.0/16", 1, false)}, "a"},
+		{"one that is disabled stands in nobody's way", []*model.Pool{disabled, p("b", "10.0.0.0/16", 2, false)}, "b"},
+		{"one that lost stands in nobody's way", []*model.Pool{p("a", "10.0.0.0/16", 1, false), p("b", "10.0.0.0/8", 2, false), p("c", "10.1.0.0/16", 3, false)}, "a c"},
+		{"families do not overlap", []*model.Pool{p("a", "10.0.0.0/8", 1, false), p("b", "::/8", 2, false)}, "a b"},
 	} {
 		for range 2 { // the order in which they are given does not matter
 			got := Allocatable(tc.pools)
@@ -49,12 +49,12 @@ func TestWhoWinsAnOverlap(t *testing.T) {
 
 func TestReasonsNotToGiveOutAddresses(t *testing.T) {
 	t.Parallel()
-	p := func(name, cidr string, f func(*model.Pool)) model.Pool {
+	p := func(name, cidr string, f func(*model.Pool)) *model.Pool {
 		out := pool(name, cidr, true)
-		f(&out)
+		f(out)
 		return out
 	}
-	got := Allocatable([]model.Pool{
+	got := Allocatable([]*model.Pool{
 		p("a", "10.1.0.0/16", func(*model.Pool) {}),
 		p("b", "10.1.0.0/24", func(*model.Pool) {}),
 		p("c", "10.2.0.0/16", func(p *model.Pool) { p.Terminating = true }),

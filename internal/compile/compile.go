@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -33,9 +34,10 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 	if cfg.exclusions == model.ExcludeIPPoolsAndHostIPs {
 		p.hosts = collectHosts(s.Nodes, local)
 	}
+	ordered := byCIDR(s.Pools)
 	p.NAT = NAT{
-		Sources:       sources(s.Pools),
-		Exempt:        exempt(s.Pools, local, p.hosts),
+		Sources:       sources(ordered),
+		Exempt:        exempt(ordered, local, p.hosts),
 		OutInterfaces: cfg.outInterfaces,
 		To4:           cfg.to4,
 		To6:           cfg.to6,
@@ -48,17 +50,17 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 	return p
 }
 
-// sources cuts the translated pools into disjoint ranges, each with the most specific pool that says
-// natOutgoing: true. Of pools with the same CIDR the older decides.
-func sources(pools []model.Pool) []Source {
-	on := make([]*model.Pool, 0, len(pools))
-	for i := range pools {
-		if pools[i].NATOutgoing && !pools[i].LoadBalancerOnly() {
-			on = append(on, &pools[i])
+// byCIDR are the pools for pods by family, first address, then the wider first, and of those with the same CIDR the
+// older.
+func byCIDR(pools []*model.Pool) []*model.Pool {
+	out := make([]*model.Pool, 0, len(pools))
+	for _, p := range pools {
+		if !p.LoadBalancerOnly() {
+			out = append(out, p)
 		}
 	}
-	slices.SortFunc(on, func(a, b *model.Pool) int {
-		if c := a.CIDR.Compare(b.CIDR); c != 0 { // by family, address, then the wider first
+	slices.SortFunc(out, func(a, b *model.Pool) int {
+		if c := a.CIDR.Compare(b.CIDR); c != 0 {
 			return c
 		}
 		if a.Older(b) {
@@ -66,11 +68,19 @@ func sources(pools []model.Pool) []Source {
 		}
 		return 1
 	})
-	on = slices.CompactFunc(on, func(a, b *model.Pool) bool { return a.CIDR == b.CIDR })
+	return out
+}
 
-	c := cutter{out: make([]Source, 0, len(on))}
-	for _, p := range on {
-		c.open(p)
+// sources cuts the translated pools into disjoint ranges, each with the most specific pool that says
+// natOutgoing: true. Of pools with the same CIDR the older decides. They come as byCIDR has them.
+func sources(ordered []*model.Pool) []Source {
+	c := cutter{out: make([]Source, 0, len(ordered))}
+	var before netip.Prefix
+	for _, p := range ordered {
+		if p.NATOutgoing && p.CIDR != before {
+			c.open(p)
+			before = p.CIDR
+		}
 	}
 	c.closeBefore(netip.Addr{})
 	return c.out
@@ -118,30 +128,60 @@ func (c *cutter) emit(pool string, last netip.Addr) {
 	c.next = last.Next()
 }
 
-// exempt merges every destination that is not translated into the fewest ranges.
-func exempt(pools []model.Pool, local model.Local, hosts hostAddresses) []netipx.IPRange {
-	var b netipx.IPSetBuilder
+// exempt merges every destination that is not translated into the fewest ranges. The pools come as byCIDR has them.
+func exempt(ordered []*model.Pool, local model.Local, hosts hostAddresses) []netipx.IPRange {
+	var others []netip.Prefix
 	for _, n := range never {
-		b.AddPrefix(n.prefix)
-	}
-	for i := range pools {
-		if !pools[i].LoadBalancerOnly() {
-			b.AddPrefix(pools[i].CIDR)
-		}
+		others = append(others, n.prefix)
 	}
 	for _, p := range local.Interfaces {
 		if a, ok := broadcast(p); ok {
-			b.Add(a)
+			others = append(others, netip.PrefixFrom(a, a.BitLen()))
 		}
 	}
 	for a := range hosts {
-		b.Add(a)
+		others = append(others, netip.PrefixFrom(a, a.BitLen()))
 	}
-	set, err := b.IPSet()
-	if err != nil { // only an invalid prefix can cause it, and the model holds none
-		return nil
+	slices.SortFunc(others, netip.Prefix.Compare)
+	all := merged(ordered, others)
+	n := 0
+	for range all {
+		n++
 	}
-	return set.Ranges()
+	return slices.AppendSeq(make([]netipx.IPRange, 0, n), all)
+}
+
+// merged are the ranges that pools and other prefixes, both sorted, come to: neither overlapping nor adjacent.
+func merged(pools []*model.Pool, others []netip.Prefix) iter.Seq[netipx.IPRange] {
+	return func(yield func(netipx.IPRange) bool) {
+		var open netipx.IPRange
+		for i, j := 0, 0; i < len(pools) || j < len(others); {
+			var p netip.Prefix
+			if j == len(others) || i < len(pools) && pools[i].CIDR.Compare(others[j]) <= 0 {
+				p = pools[i].CIDR
+				i++
+			} else {
+				p = others[j]
+				j++
+			}
+			next := netipx.RangeOfPrefix(p)
+			switch {
+			case !open.IsValid():
+			case open.Contains(next.From()) || open.To().Next() == next.From():
+				if next = open; open.To().Less(netipx.PrefixLastIP(p)) {
+					next = netipx.IPRangeFrom(open.From(), netipx.PrefixLastIP(p))
+				}
+			default:
+				if !yield(open) {
+					return
+				}
+			}
+			open = next
+		}
+		if open.IsValid() {
+			yield(open)
+		}
+	}
 }
 
 // broadcast is the directed broadcast address of an interface's subnet, where it has one (RFC 919; not
@@ -153,8 +193,8 @@ func broadcast(p netip.Prefix) (netip.Addr, bool) {
 	return netipx.RangeOfPrefix(p.Masked()).To(), true
 }
 
-func usesVXLAN(pools []model.Pool) bool {
-	return slices.ContainsFunc(pools, func(p model.Pool) bool {
+func usesVXLAN(pools []*model.Pool) bool {
+	return slices.ContainsFunc(pools, func(p *model.Pool) bool {
 		return p.VXLANMode == model.ModeAlways || p.VXLANMode == model.ModeCrossSubnet
 	})
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-func pool(name, cidr string, nat bool) model.Pool {
-	return model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), NATOutgoing: nat,
+func pool(name, cidr string, nat bool) *model.Pool {
+	return &model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), NATOutgoing: nat,
 		VXLANMode: model.ModeNever, AllowedUses: model.UseWorkload | model.UseTunnel}
 }
 
@@ -24,28 +24,28 @@ func TestSourcesAreDisjointAndNamed(t *testing.T) {
 	younger.Rank = 1
 	for _, tc := range []struct {
 		name  string
-		pools []model.Pool
+		pools []*model.Pool
 		want  string
 	}{
 		{"none", nil, ""},
-		{"off", []model.Pool{pool("a", "10.0.0.0/8", false)}, ""},
-		{"one", []model.Pool{pool("a", "10.0.0.0/8", true)}, "a 10.0.0.0-10.255.255.255"},
-		{"adjacent stay apart", []model.Pool{pool("a", "10.0.0.0/25", true), pool("b", "10.0.0.128/25", true)},
+		{"off", []*model.Pool{pool("a", "10.0.0.0/8", false)}, ""},
+		{"one", []*model.Pool{pool("a", "10.0.0.0/8", true)}, "a 10.0.0.0-10.255.255.255"},
+		{"adjacent stay apart", []*model.Pool{pool("a", "10.0.0.0/25", true), pool("b", "10.0.0.128/25", true)},
 			"a 10.0.0.0-10.0.0.127, b 10.0.0.128-10.0.0.255"},
-		{"nested", []model.Pool{pool("in", "10.0.1.0/24", true), pool("out", "10.0.0.0/16", true)},
+		{"nested", []*model.Pool{pool("in", "10.0.1.0/24", true), pool("out", "10.0.0.0/16", true)},
 			"out 10.0.0.0-10.0.0.255, in 10.0.1.0-10.0.1.255, out 10.0.2.0-10.0.255.255"},
-		{"nested at both ends", []model.Pool{pool("first", "10.0.0.0/24", true), pool("last", "10.0.255.0/24", true), pool("out", "10.0.0.0/16", true)},
+		{"nested at both ends", []*model.Pool{pool("first", "10.0.0.0/24", true), pool("last", "10.0.255.0/24", true), pool("out", "10.0.0.0/16", true)},
 			"first 10.0.0.0-10.0.0.255, out 10.0.1.0-10.0.254.255, last 10.0.255.0-10.0.255.255"},
-		{"false within true is still translated", []model.Pool{pool("in", "10.0.1.0/24", false), pool("out", "10.0.0.0/16", true)},
+		{"false within true is still translated", []*model.Pool{pool("in", "10.0.1.0/24", false), pool("out", "10.0.0.0/16", true)},
 			"out 10.0.0.0-10.0.255.255"},
-		{"the older of twins decides", []model.Pool{younger, older}, "twin-b 10.0.0.0-10.0.0.255"},
-		{"the whole of a family and its last address", []model.Pool{pool("all", "0.0.0.0/0", true), pool("end", "255.255.255.255/32", true), pool("six", "::/0", true)},
+		{"the older of twins decides", []*model.Pool{younger, older}, "twin-b 10.0.0.0-10.0.0.255"},
+		{"the whole of a family and its last address", []*model.Pool{pool("all", "0.0.0.0/0", true), pool("end", "255.255.255.255/32", true), pool("six", "::/0", true)},
 			"all 0.0.0.0-255.255.255.254, end 255.255.255.255-255.255.255.255, six ::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			var got []string
-			for _, s := range sources(tc.pools) {
+			for _, s := range sources(byCIDR(tc.pools)) {
 				got = append(got, fmt.Sprintf("%s %s", s.Pool, s.Range))
 			}
 			if diff := cmp.Diff(tc.want, strings.Join(got, ", ")); diff != "" {
@@ -113,7 +113,7 @@ func TestReasonsNameThePool(t *testing.T) {
 	younger, older := pool("twin-a", "100.64.0.0/16", false), pool("twin-b", "100.64.0.0/16", false)
 	younger.Rank, older.Rank = 2, 1
 	s := &model.Snapshot{
-		Pools: []model.Pool{corporate, pool("pods", "10.244.0.0/16", true), pool("public", "203.0.113.0/24", false), lb, younger, older},
+		Pools: []*model.Pool{corporate, pool("pods", "10.244.0.0/16", true), pool("public", "203.0.113.0/24", false), lb, younger, older},
 		NATConfigurations: []model.NATConfiguration{{Name: "c", NodeSelector: "all()",
 			Exclusions: ptr(model.ExcludeIPPoolsAndHostIPs), OutInterfaces: []string{"eth*"}}},
 		Nodes: []model.Node{{Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("172.16.0.2")}}},

@@ -100,8 +100,7 @@ func (p *Plan) poolName(a netip.Addr) string {
 
 func (p *Plan) mostSpecific(a netip.Addr, want func(*model.Pool) bool) *model.Pool {
 	var best *model.Pool
-	for i := range p.pools {
-		q := &p.pools[i]
+	for _, q := range p.pools {
 		if !q.CIDR.Contains(a) || !want(q) {
 			continue
 		}

@@ -117,8 +117,7 @@ func (p *Plan) Holders() func(netip.Addr) string {
 		}
 		if all == nil {
 			all = new(bart.Table[*model.Pool])
-			for i := range p.pools {
-				q := &p.pools[i]
+			for _, q := range p.pools {
 				if other, ok := all.Get(q.CIDR); !q.LoadBalancerOnly() && (!ok || q.Older(other)) {
 					all.Insert(q.CIDR, q)
 				}

@@ -12,9 +12,9 @@ import (
 )
 
 // change compiles two sets of pools for a node with address 192.0.2.1, and one more configured.
-func change(before, after []model.Pool, settings ...model.NATConfiguration) Change {
+func change(before, after []*model.Pool, settings ...model.NATConfiguration) Change {
 	local := model.Local{Name: "me", Interfaces: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.2/24")}}
-	plan := func(pools []model.Pool, settings []model.NATConfiguration) *Plan {
+	plan := func(pools []*model.Pool, settings []model.NATConfiguration) *Plan {
 		return Compile(&model.Snapshot{Pools: pools, NATConfigurations: settings}, local)
 	}
 	c := Change{Now: plan(after, settings)}
@@ -26,7 +26,7 @@ func change(before, after []model.Pool, settings ...model.NATConfiguration) Chan
 
 func TestJudge(t *testing.T) {
 	t.Parallel()
-	off, on := []model.Pool{pool("a", "10.1.0.0/16", false)}, []model.Pool{pool("a", "10.1.0.0/16", true)}
+	off, on := []*model.Pool{pool("a", "10.1.0.0/16", false)}, []*model.Pool{pool("a", "10.1.0.0/16", true)}
 	exempting := append(slices.Clone(on), pool("b", "198.51.100.0/24", false))
 	set := func(f func(*model.NATConfiguration)) model.NATConfiguration {
 		c := model.NATConfiguration{Name: "c", NodeSelector: "all()"}

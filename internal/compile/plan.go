@@ -16,7 +16,7 @@ type Plan struct {
 
 	local model.Local
 	own   map[netip.Addr]struct{} // the node's addresses, of which there may be thousands
-	pools []model.Pool            // every pool of the snapshot
+	pools []*model.Pool           // every pool of the snapshot
 	hosts hostAddresses
 }
 

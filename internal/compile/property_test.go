@@ -46,7 +46,7 @@ func ptr[T any](v T) *T { return &v }
 func drawWorld(t *rapid.T) world {
 	s := &model.Snapshot{}
 	for i := range rapid.SampledFrom([]int{4, 5, 6, 3, 2, 1, 0}).Draw(t, "pools") {
-		s.Pools = append(s.Pools, model.Pool{
+		s.Pools = append(s.Pools, &model.Pool{
 			Name: fmt.Sprintf("p%d", i), CIDR: drawPrefix(t, "pool"), Rank: uint64(rapid.IntRange(0, 2).Draw(t, "rank")),
 			NATOutgoing: rapid.SampledFrom([]bool{true, true, false}).Draw(t, "nat"), Disabled: rapid.Bool().Draw(t, "disabled"),
 			VXLANMode:   rapid.SampledFrom([]model.Mode{model.ModeNever, model.ModeNever, model.ModeAlways, model.ModeCrossSubnet}).Draw(t, "vxlan"),
@@ -112,7 +112,7 @@ func (w world) naive(f Flow) (Action, *Target, string) {
 	if d, kept := w.naiveKept(f.Destination, chosen); kept {
 		return Keep, nil, d
 	}
-	decider := best(w.snapshot.Pools, f.Source, func(p model.Pool) bool { return p.NATOutgoing })
+	decider := best(w.snapshot.Pools, f.Source, func(p *model.Pool) bool { return p.NATOutgoing })
 	if decider == "" {
 		return Keep, nil, ""
 	}
@@ -147,7 +147,7 @@ func (w world) naiveKept(dst netip.Addr, chosen []model.NATConfiguration) (decid
 	case dst.IsMulticast(), dst.IsLinkLocalUnicast(), dst == netip.MustParseAddr("255.255.255.255"):
 		return "", true
 	}
-	if d := best(w.snapshot.Pools, dst, func(model.Pool) bool { return true }); d != "" {
+	if d := best(w.snapshot.Pools, dst, func(*model.Pool) bool { return true }); d != "" {
 		return d, true
 	}
 	for _, c := range chosen {
@@ -189,7 +189,7 @@ func (w world) naiveTarget(f Flow, chosen []model.NATConfiguration) *Target {
 			break
 		}
 	}
-	vxlan := slices.ContainsFunc(w.snapshot.Pools, func(p model.Pool) bool { return p.VXLANMode != model.ModeNever })
+	vxlan := slices.ContainsFunc(w.snapshot.Pools, func(p *model.Pool) bool { return p.VXLANMode != model.ModeNever })
 	if f.Protocol == UDP && vxlan {
 		if hi == 0 {
 			lo, hi = 1024, 65535
@@ -209,7 +209,7 @@ func (w world) naiveTarget(f Flow, chosen []model.NATConfiguration) *Target {
 }
 
 // best is the narrowest pool for pods that holds the address, the oldest, then lowest-named of equals.
-func best(pools []model.Pool, a netip.Addr, want func(model.Pool) bool) string {
+func best(pools []*model.Pool, a netip.Addr, want func(*model.Pool) bool) string {
 	name, bits, rank := "", -1, uint64(0)
 	for _, p := range pools { // in the order of their names
 		if p.AllowedUses == model.UseLoadBalancer || !p.CIDR.Contains(a) || !want(p) {
@@ -295,7 +295,7 @@ func TestAllocatableNeverOverlaps(t *testing.T) {
 		}
 		for i, p := range pools {
 			c := first[p.Name]
-			rivals := slices.ContainsFunc(pools, func(q model.Pool) bool {
+			rivals := slices.ContainsFunc(pools, func(q *model.Pool) bool {
 				return q.Name != p.Name && first[q.Name].Allocatable && q.CIDR.Overlaps(p.CIDR)
 			})
 			want := map[bool]string{true: ReasonCIDROverlap, false: ReasonOK}[rivals]
@@ -308,7 +308,7 @@ func TestAllocatableNeverOverlaps(t *testing.T) {
 			// An allocatable pool keeps it against a newcomer, however old that is made to look.
 			pools[i].Rank += 10
 		}
-		pools = append(pools, model.Pool{Name: "a", CIDR: netip.MustParsePrefix("0.0.0.0/0")}, model.Pool{Name: "b", CIDR: netip.MustParsePrefix("::/0")})
+		pools = append(pools, &model.Pool{Name: "a", CIDR: netip.MustParsePrefix("0.0.0.0/0")}, &model.Pool{Name: "b", CIDR: netip.MustParsePrefix("::/0")})
 		again := Allocatable(pools)
 		for name, c := range first {
 			if again[name].Allocatable != c.Allocatable {

@@ -154,8 +154,8 @@ func judge(pools []apiv3.IPPool, s seen, nodes []standing) [][]metav1.Condition 
 }
 
 // models are the pools as values; one that cannot be one is left out.
-func models(pools []apiv3.IPPool) []model.Pool {
-	out := make([]model.Pool, 0, len(pools))
+func models(pools []apiv3.IPPool) []*model.Pool {
+	out := make([]*model.Pool, 0, len(pools))
 	for i := range pools {
 		p := &pools[i]
 		m, err := datastore.Pool(p)

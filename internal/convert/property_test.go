@@ -44,7 +44,7 @@ func snapshot(t rapid.TB, r *Result) *model.Snapshot {
 		}
 		s.NATConfigurations = append(s.NATConfigurations, c)
 	}
-	slices.SortFunc(s.Pools, func(a, b model.Pool) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Pools, func(a, b *model.Pool) int { return strings.Compare(a.Name, b.Name) })
 	return s
 }
 

@@ -29,7 +29,7 @@ const (
 // everything is the selector that chooses everything.
 const everything = "all()"
 
-// Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a model.Pool,
+// Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a *model.Pool,
 // model.NATConfiguration or model.Node.
 func Value(kind string, data []byte) (any, error) {
 	switch kind {
@@ -66,16 +66,16 @@ func decoded[In, Out any](data []byte, convert func(*In) (Out, error)) (any, err
 
 // Pool converts an IPPool. What only a server writes, when it was created and whether it was allocatable, is taken
 // from there; a store that has no server fills it in itself.
-func Pool(in *apiv3.IPPool) (model.Pool, error) {
+func Pool(in *apiv3.IPPool) (*model.Pool, error) {
 	cidr, err := netip.ParsePrefix(in.Spec.CIDR)
 	if err != nil {
-		return model.Pool{}, fmt.Errorf("spec.cidr: %w", err)
+		return nil, fmt.Errorf("spec.cidr: %w", err)
 	}
 	uses, err := allowedUses(in.Spec.AllowedUses)
 	if err != nil {
-		return model.Pool{}, err
+		return nil, err
 	}
-	out := model.Pool{
+	out := &model.Pool{
 		Name:              in.Name,
 		CIDR:              netip.PrefixFrom(cidr.Addr().Unmap(), cidr.Bits()).Masked(),
 		NATOutgoing:       in.Spec.NATOutgoing,
@@ -95,7 +95,7 @@ func Pool(in *apiv3.IPPool) (model.Pool, error) {
 		out.WasAllocatable = meta.IsStatusConditionTrue(in.Status.Conditions, apiv3.IPPoolConditionAllocatable)
 	}
 	if cidr.Addr().Is4In6() || !out.CIDR.IsValid() {
-		return model.Pool{}, fmt.Errorf("spec.cidr: %q is not a range of IPv4 or IPv6", in.Spec.CIDR)
+		return nil, fmt.Errorf("spec.cidr: %q is not a range of IPv4 or IPv6", in.Spec.CIDR)
 	}
 	if out.BlockSize == 0 {
 		out.BlockSize = defaultBlockSize4

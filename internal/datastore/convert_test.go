@@ -51,7 +51,7 @@ func TestPool(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("error %v, want one about %s", err, test.err)
 				}
-			case err != nil || got != test.want:
+			case err != nil || *got != test.want:
 				t.Errorf("got %+v, %v\nwant %+v", got, err, test.want)
 			}
 		})

@@ -24,7 +24,7 @@ func FuzzValue(f *testing.F) {
 		if (v == nil) == (err == nil) {
 			t.Fatalf("value %v, error %v", v, err)
 		}
-		if p, ok := v.(model.Pool); ok && (!p.CIDR.IsValid() || p.CIDR != p.CIDR.Masked() || p.CIDR.Addr().Is4In6()) {
+		if p, ok := v.(*model.Pool); ok && (!p.CIDR.IsValid() || p.CIDR != p.CIDR.Masked() || p.CIDR.Addr().Is4In6()) {
 			t.Fatalf("the range of %+v", p)
 		}
 		if again, _ := Value(kind, text); !reflect.DeepEqual(v, again) {

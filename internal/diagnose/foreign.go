@@ -67,14 +67,14 @@ func newRulesJudge(plan *compile.Plan, n *Node, rs *Ruleset) *rulesJudge {
 // those outside of all that is exempt.
 type areas struct{ translated, kept, pools, outside []netipx.IPRange }
 
-func areasOf(list []model.Pool, plan *compile.Plan, n *Node) areas {
+func areasOf(list []*model.Pool, plan *compile.Plan, n *Node) areas {
 	var translated, kept, pools, outside netipx.IPSetBuilder
-	for i := range list {
-		if holdsPods(&list[i]) {
-			kept.AddPrefix(list[i].CIDR)
+	for _, p := range list {
+		if holdsPods(p) {
+			kept.AddPrefix(p.CIDR)
 		}
-		if !list[i].LoadBalancerOnly() {
-			pools.AddPrefix(list[i].CIDR)
+		if !p.LoadBalancerOnly() {
+			pools.AddPrefix(p.CIDR)
 		}
 	}
 	for _, s := range plan.NAT.Sources {

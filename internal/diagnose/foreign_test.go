@@ -52,7 +52,7 @@ func at(priority int32, c Chain) Chain { c.Priority = priority; return c }
 // elsewhere, behind a tunnel.
 func TestForeignRules(t *testing.T) {
 	t.Parallel()
-	s := &model.Snapshot{Pools: []model.Pool{
+	s := &model.Snapshot{Pools: []*model.Pool{
 		pool("corporate", "10.0.0.0/8", func(p *model.Pool) { p.NATOutgoing, p.Disabled = false, true }),
 		pool("pods", "10.244.0.0/16"),
 		pool("public", "203.0.113.0/24", func(p *model.Pool) { p.NATOutgoing = false }),
@@ -136,7 +136,7 @@ func TestForeignRules(t *testing.T) {
 // TestForeignRulesElsewhere makes sure that others may translate by interfaces that we do not cover.
 func TestForeignRulesElsewhere(t *testing.T) {
 	t.Parallel()
-	s := &model.Snapshot{Pools: []model.Pool{pool("pods", "10.244.0.0/16")},
+	s := &model.Snapshot{Pools: []*model.Pool{pool("pods", "10.244.0.0/16")},
 		NATConfigurations: []model.NATConfiguration{{Name: "a", NodeSelector: "all()", OutInterfaces: []string{"wan*"}}}}
 	f := &Facts{Node: node(), Rules: &Ruleset{Chains: []Chain{at(0, base(masquerade(source("10.244.0.0/16"), not(destination("10.244.0.0/16")))))}}}
 	if r := Judge(s, compile.Compile(s, model.Local{Name: "node"}), f); len(r.Problems) > 0 {
@@ -162,7 +162,7 @@ func TestPoints(t *testing.T) {
 // too much: pods that all rules treat alike are judged once.
 func TestForeignRulesMany(t *testing.T) {
 	t.Parallel()
-	s := &model.Snapshot{Pools: []model.Pool{pool("pods", "10.244.0.0/16")}}
+	s := &model.Snapshot{Pools: []*model.Pool{pool("pods", "10.244.0.0/16")}}
 	n := node()
 	for i := range 250 {
 		p := prefixes(fmt.Sprintf("10.244.9.%d/32", i))

@@ -46,15 +46,14 @@ func holdsPods(p *model.Pool) bool {
 // overlaps finds pools that overlap a subnet of the node's own. That is the subnet of an interface by which
 // a default route leaves, or of a physical one: a bridge or a veth that carries a pool's own addresses
 // towards pods is neither.
-func overlaps(pools []model.Pool, n *Node) []Problem {
+func overlaps(pools []*model.Pool, n *Node) []Problem {
 	var found []Problem
 	for _, i := range n.Interfaces {
 		if i.Loopback || !i.Physical && !i.uplink() {
 			continue
 		}
 		for _, a := range i.Addresses {
-			for k := range pools {
-				p := &pools[k]
+			for _, p := range pools {
 				if !holdsPods(p) || !p.CIDR.Overlaps(a.Masked()) {
 					continue
 				}
@@ -69,10 +68,9 @@ func overlaps(pools []model.Pool, n *Node) []Problem {
 }
 
 // overlapsServices finds pools for pods that hold addresses of services, which are sorted.
-func overlapsServices(pools []model.Pool, services []netip.Addr) []Problem {
+func overlapsServices(pools []*model.Pool, services []netip.Addr) []Problem {
 	var found []Problem
-	for k := range pools {
-		p := &pools[k]
+	for _, p := range pools {
 		i, _ := slices.BinarySearchFunc(services, p.CIDR.Addr(), netip.Addr.Compare)
 		if !holdsPods(p) || p.AllowedUses&model.UseLoadBalancer != 0 || i == len(services) || !p.CIDR.Contains(services[i]) {
 			continue
@@ -106,12 +104,12 @@ func missingAddresses(s *model.Snapshot, nat *compile.NAT, n *Node) []Problem {
 }
 
 // forwarding finds the settings that keep packets of pods from being forwarded.
-func forwarding(pools []model.Pool, n *Node) []Problem {
+func forwarding(pools []*model.Pool, n *Node) []Problem {
 	var ours [2][]netip.Prefix
-	for i := range pools {
-		if holdsPods(&pools[i]) {
-			f := family(pools[i].CIDR.Addr())
-			ours[f] = append(ours[f], pools[i].CIDR)
+	for _, p := range pools {
+		if holdsPods(p) {
+			f := family(p.CIDR.Addr())
+			ours[f] = append(ours[f], p.CIDR)
 		}
 	}
 	var found []Problem

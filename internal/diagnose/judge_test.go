@@ -21,10 +21,10 @@ func prefixes(list ...string) (out []netip.Prefix) {
 	return out
 }
 
-func pool(name, cidr string, change ...func(*model.Pool)) model.Pool {
-	p := model.Pool{Name: name, CIDR: prefix(cidr), NATOutgoing: true, AllowedUses: model.UseWorkload | model.UseTunnel}
+func pool(name, cidr string, change ...func(*model.Pool)) *model.Pool {
+	p := &model.Pool{Name: name, CIDR: prefix(cidr), NATOutgoing: true, AllowedUses: model.UseWorkload | model.UseTunnel}
 	for _, c := range change {
-		c(&p)
+		c(p)
 	}
 	return p
 }
@@ -50,24 +50,24 @@ func TestJudge(t *testing.T) {
 	disabled := func(p *model.Pool) { p.Disabled = true }
 	noNAT := func(p *model.Pool) { p.NATOutgoing = false }
 	forServices := func(p *model.Pool) { p.AllowedUses = model.UseLoadBalancer }
-	both := []model.Pool{pool("pods", "10.244.0.0/16"), pool("pods6", "fd00::/16")}
+	both := []*model.Pool{pool("pods", "10.244.0.0/16"), pool("pods6", "fd00::/16")}
 	to := []model.NATConfiguration{{Name: "fixed", NodeSelector: "all()", Addresses: []netip.Addr{netip.MustParseAddr("198.51.100.7")}}}
 	tests := []struct {
 		name   string
-		pools  []model.Pool
+		pools  []*model.Pool
 		config []model.NATConfiguration
 		change func(*Facts)
 		want   string // each problem as kind and object and field, joined
 	}{
 		{name: "nothing wrong", pools: both},
 		{name: "the node's subnet", pools: append(both, pool("lan", "192.0.0.0/16")), want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
-		{name: "a part of it", pools: []model.Pool{pool("lan", "192.0.2.64/26")}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
-		{name: "IPv6", pools: []model.Pool{pool("lan", "2001:db8::/32")}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
-		{name: "not translated", pools: []model.Pool{pool("lan", "192.0.2.0/24", noNAT)}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
-		{name: "exempted on purpose", pools: []model.Pool{pool("lan", "192.0.0.0/16", disabled, noNAT)}},
-		{name: "disabled, but translated", pools: []model.Pool{pool("lan", "192.0.0.0/16", disabled)}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
-		{name: "for services alone", pools: []model.Pool{pool("lan", "192.0.2.128/25", forServices)}},
-		{name: "an uplink that is virtual", pools: []model.Pool{pool("lan", "192.0.2.0/24")},
+		{name: "a part of it", pools: []*model.Pool{pool("lan", "192.0.2.64/26")}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
+		{name: "IPv6", pools: []*model.Pool{pool("lan", "2001:db8::/32")}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
+		{name: "not translated", pools: []*model.Pool{pool("lan", "192.0.2.0/24", noNAT)}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
+		{name: "exempted on purpose", pools: []*model.Pool{pool("lan", "192.0.0.0/16", disabled, noNAT)}},
+		{name: "disabled, but translated", pools: []*model.Pool{pool("lan", "192.0.0.0/16", disabled)}, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
+		{name: "for services alone", pools: []*model.Pool{pool("lan", "192.0.2.128/25", forServices)}},
+		{name: "an uplink that is virtual", pools: []*model.Pool{pool("lan", "192.0.2.0/24")},
 			change: func(f *Facts) { f.Node.Interfaces[1].Physical = false }, want: "PoolOverlapsSubnet IPPool lan spec.cidr"},
 		{name: "a second network card", pools: both, change: func(f *Facts) {
 			f.Node.Interfaces = append(f.Node.Interfaces, Interface{Name: "eth1", Physical: true, ForwardIPv4: true, Addresses: prefixes("10.244.9.9/24")})
@@ -81,7 +81,7 @@ func TestJudge(t *testing.T) {
 		{name: "an address that was not asked for", pools: both, config: to},
 		{name: "no forwarding", pools: both, change: func(f *Facts) { f.Node.ForwardIPv4, f.Node.ForwardIPv6 = false, false },
 			want: "ForwardingOff this node net.ipv4.ip_forward; ForwardingOff this node net.ipv6.conf.all.forwarding"},
-		{name: "no forwarding, no pods", pools: []model.Pool{pool("corporate", "10.0.0.0/8", disabled, noNAT)},
+		{name: "no forwarding, no pods", pools: []*model.Pool{pool("corporate", "10.0.0.0/8", disabled, noNAT)},
 			change: func(f *Facts) { f.Node.ForwardIPv4, f.Node.ForwardIPv6 = false, false }},
 		{name: "no IPv6 in the kernel", pools: both, change: func(f *Facts) { f.Node.ForwardIPv6, f.Node.NoIPv6 = false, true }},
 		{name: "IPv6 by some interfaces alone", pools: both, change: func(f *Facts) { f.Node.ForwardIPv6, f.Node.Interfaces[1].ForwardIPv6 = false, true },
@@ -149,7 +149,7 @@ func TestJudge(t *testing.T) {
 // TestForwardingKeepsTheDefaultRoute makes sure that who follows the remedy for IPv6 does not cut the node off.
 func TestForwardingKeepsTheDefaultRoute(t *testing.T) {
 	t.Parallel()
-	s := &model.Snapshot{Pools: []model.Pool{pool("pods6", "fd00::/16")}}
+	s := &model.Snapshot{Pools: []*model.Pool{pool("pods6", "fd00::/16")}}
 	n := node()
 	n.ForwardIPv6 = false
 	found := Judge(s, compile.Compile(s, model.Local{Name: "node"}), &Facts{Node: n}).Problems

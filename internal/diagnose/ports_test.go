@@ -19,7 +19,7 @@ func natFor(ports string) *compile.Plan {
 		}
 		c.PortRange = &r
 	}
-	s := &model.Snapshot{Pools: []model.Pool{pool("pods", "10.244.0.0/16"), pool("pods6", "fd00::/16")}, NATConfigurations: []model.NATConfiguration{c}}
+	s := &model.Snapshot{Pools: []*model.Pool{pool("pods", "10.244.0.0/16"), pool("pods6", "fd00::/16")}, NATConfigurations: []model.NATConfiguration{c}}
 	return compile.Compile(s, model.Local{Name: "node"})
 }
 

@@ -159,7 +159,7 @@ type Local struct {
 
 // Snapshot is every declared resource at one moment. It is never changed once made.
 type Snapshot struct {
-	Pools             []Pool             // sorted by name
+	Pools             []*Pool            // sorted by name; one that has not changed is the same in the next Snapshot
 	NATConfigurations []NATConfiguration // sorted by name
 	Nodes             []Node             // sorted by name
 }

@@ -88,7 +88,7 @@ func start(t *testing.T, drivers ...Driver) *Loop {
 }
 
 func snapshot(cidr string) *model.Snapshot {
-	return &model.Snapshot{Pools: []model.Pool{{Name: "p", CIDR: netip.MustParsePrefix(cidr), NATOutgoing: true}}}
+	return &model.Snapshot{Pools: []*model.Pool{{Name: "p", CIDR: netip.MustParsePrefix(cidr), NATOutgoing: true}}}
 }
 
 func TestNothingIsAppliedBeforeAllInputIsThere(t *testing.T) {

@@ -112,7 +112,7 @@ func newOpenFlipper(ctx context.Context) (*flipper, error) {
 		}
 		f.closes = append(f.closes, d.Close)
 		loop := reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{openDriver{d}}, Log: log})
-		loop.SetSnapshot(&model.Snapshot{Pools: []model.Pool{{
+		loop.SetSnapshot(&model.Snapshot{Pools: []*model.Pool{{
 			Name: "pods", CIDR: netip.PrefixFrom(podAddr, 24).Masked(), NATOutgoing: true, AllowedUses: model.UseWorkload,
 		}}}, 1)
 		loop.SetLocal(model.Local{Name: "node", Interfaces: []netip.Prefix{netip.PrefixFrom(nodeAddr, 24)}})

@@ -179,8 +179,8 @@ func describe(v compile.Verdict) string {
 // kind names the case of the rule that a flow falls under, so that a test can see that it met them all.
 func kind(s *model.Snapshot, p probe, v compile.Verdict) string {
 	holds := func(a netip.Addr, want func(*model.Pool) bool) bool {
-		for i := range s.Pools {
-			if s.Pools[i].CIDR.Contains(a) && want(&s.Pools[i]) {
+		for _, q := range s.Pools {
+			if q.CIDR.Contains(a) && want(q) {
 				return true
 			}
 		}

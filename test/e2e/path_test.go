@@ -89,7 +89,7 @@ func (p *path) nat(t *testing.T) *nft.Driver {
 }
 
 // program puts what pools come to into the node's kernel, until the test ends.
-func (p *path) program(t *testing.T, pools ...model.Pool) *compile.Plan {
+func (p *path) program(t *testing.T, pools ...*model.Pool) *compile.Plan {
 	t.Helper()
 	nat := p.nat(t)
 	plan := compile.Compile(snapshot(nil, pools...), model.Local{Name: "node"})

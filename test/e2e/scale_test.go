@@ -64,8 +64,8 @@ func TestOnePoolAmongMany(t *testing.T) {
 }
 
 // manyPools are pools with natOutgoing that neither overlap nor touch, in turn IPv4 and IPv6.
-func manyPools(n int) []model.Pool {
-	pools := make([]model.Pool, 0, n)
+func manyPools(n int) []*model.Pool {
+	pools := make([]*model.Pool, 0, n)
 	for i := range n {
 		cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 8), byte(i), 0}), 24)
 		if i%2 == 1 {

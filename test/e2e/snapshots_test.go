@@ -11,9 +11,9 @@ import (
 )
 
 // pool reads "NAME CIDR WORD…", the words being: nat, disabled, lb (load balancers alone), vxlan.
-func pool(s string) model.Pool {
+func pool(s string) *model.Pool {
 	words := strings.Fields(s)
-	p := model.Pool{
+	p := &model.Pool{
 		Name: words[0], CIDR: netip.MustParsePrefix(words[1]), NodeSelector: "all()",
 		VXLANMode: model.ModeNever, IPIPMode: model.ModeNever, AllowedUses: model.UseWorkload | model.UseTunnel,
 	}
@@ -35,9 +35,9 @@ func pool(s string) model.Pool {
 }
 
 // snapshot sorts pools into one, with at most one configuration.
-func snapshot(cfg *model.NATConfiguration, pools ...model.Pool) *model.Snapshot {
+func snapshot(cfg *model.NATConfiguration, pools ...*model.Pool) *model.Snapshot {
 	s := &model.Snapshot{Pools: pools}
-	slices.SortFunc(s.Pools, func(a, b model.Pool) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Pools, func(a, b *model.Pool) int { return strings.Compare(a.Name, b.Name) })
 	if cfg != nil {
 		cfg.Name, cfg.NodeSelector = "default", "all()"
 		s.NATConfigurations = []model.NATConfiguration{*cfg}
@@ -97,7 +97,7 @@ var bases = []netip.Prefix{
 
 // randomSnapshot makes up to 24 pools that nest, adjoin and overlap, and sometimes a configuration.
 func randomSnapshot(r *rand.Rand) *model.Snapshot {
-	var pools []model.Pool
+	var pools []*model.Pool
 	for i := range 1 + r.IntN(24) {
 		near := bases[r.IntN(len(bases))]
 		if i > 0 && r.IntN(2) == 0 {

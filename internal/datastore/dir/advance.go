@@ -49,7 +49,7 @@ func (s *Store) changes() []change {
 			continue
 		}
 		have := s.tables.find(c.key)
-		if have != nil && have.value.(model.Pool).CIDR == c.record.value.(model.Pool).CIDR {
+		if have != nil && have.value.(*model.Pool).CIDR == c.record.value.(*model.Pool).CIDR {
 			c.record.rank, c.record.allocatable = have.rank, have.allocatable
 			continue
 		}

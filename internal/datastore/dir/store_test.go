@@ -156,13 +156,13 @@ func pools(s State) []string {
 	return out
 }
 
-func find(s State, name string) model.Pool {
+func find(s State, name string) *model.Pool {
 	for _, p := range s.Snapshot.Pools {
 		if p.Name == name {
 			return p
 		}
 	}
-	return model.Pool{}
+	return &model.Pool{}
 }
 
 func pool(name, cidr string, more ...string) string {

@@ -60,7 +60,7 @@ func (t tables) with(changes []change) (tables, []change) {
 		records:    mergeRecords(t.records, changes),
 		conditions: t.conditions,
 		snapshot: &model.Snapshot{
-			Pools:             merge(old.Pools, changes, KindIPPool, func(p *model.Pool) string { return p.Name }, poolOf),
+			Pools:             merge(old.Pools, changes, KindIPPool, func(p **model.Pool) string { return (*p).Name }, poolOf),
 			NATConfigurations: merge(old.NATConfigurations, changes, KindNATConfiguration, func(c *model.NATConfiguration) string { return c.Name }, valueOf[model.NATConfiguration]),
 			Nodes:             merge(old.Nodes, changes, KindNode, func(n *model.Node) string { return n.Name }, valueOf[model.Node]),
 		},
@@ -80,7 +80,7 @@ func (t *tables) movesConditions(c change) bool {
 	if was == nil || c.record == nil {
 		return true
 	}
-	p, q := was.value.(model.Pool), c.record.value.(model.Pool)
+	p, q := was.value.(*model.Pool), c.record.value.(*model.Pool)
 	return p.CIDR != q.CIDR || p.Disabled != q.Disabled || was.rank != c.record.rank
 }
 
@@ -88,10 +88,11 @@ func (t *tables) movesConditions(c change) bool {
 func (t *tables) judge(changes []change) []change {
 	t.conditions = compile.Allocatable(t.snapshot.Pools)
 	var moved map[Key]*record
-	for i := range t.snapshot.Pools {
-		p := &t.snapshot.Pools[i]
+	for i, p := range t.snapshot.Pools {
 		if is := t.conditions[p.Name].Allocatable; is != p.WasAllocatable {
-			p.WasAllocatable = is
+			next := *p
+			next.WasAllocatable = is
+			t.snapshot.Pools[i] = &next
 			if moved == nil {
 				moved = map[Key]*record{}
 			}
@@ -120,10 +121,10 @@ func (t *tables) judge(changes []change) []change {
 	return changes
 }
 
-func poolOf(r *record) model.Pool {
-	p := r.value.(model.Pool)
+func poolOf(r *record) *model.Pool {
+	p := *r.value.(*model.Pool)
 	p.Rank, p.WasAllocatable = r.rank, r.allocatable
-	return p
+	return &p
 }
 
 func valueOf[T any](r *record) T { return r.value.(T) }

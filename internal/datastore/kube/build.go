@@ -38,7 +38,7 @@ func (s *Store) apply(c changes) {
 func (s *Store) build(c changes) {
 	first := s.snapshot == nil
 	s.snapshot = &model.Snapshot{
-		Pools:             values[model.Pool](s.pools.entries()),
+		Pools:             values[*model.Pool](s.pools.entries()),
 		NATConfigurations: values[model.NATConfiguration](s.nat.entries()),
 		Nodes:             values[model.Node](s.nodes()),
 	}

@@ -31,7 +31,7 @@ type entry struct {
 	Generation                  int64
 	created                     int64 // in seconds since 1970
 
-	value  any    // a model.Pool, model.NATConfiguration or model.Node; nil where it cannot be used
+	value  any    // a *model.Pool, model.NATConfiguration or model.Node; nil where it cannot be used
 	fault  error  // why it cannot be used
 	json   []byte // as it is kept
 	taints []int  // of a node: where the start-up taint stands among its taints, highest first
@@ -150,11 +150,12 @@ func valueOf(kind string, b []byte) (any, error) {
 
 // same says whether two values mean the same to a node.
 func same(a, b any) bool {
-	p, ok1 := a.(model.Pool)
-	q, ok2 := b.(model.Pool)
+	p, ok1 := a.(*model.Pool)
+	q, ok2 := b.(*model.Pool)
 	if ok1 && ok2 {
-		p.WasAllocatable, q.WasAllocatable = false, false
-		return p == q
+		r := *q
+		r.WasAllocatable = p.WasAllocatable
+		return *p == r
 	}
 	return equal(a, b)
 }

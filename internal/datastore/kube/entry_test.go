@@ -55,7 +55,7 @@ func TestKeptEntries(t *testing.T) {
 		"spec":{"cidr":"10.0.0.0/16"},"status":{"conditions":[{"type":"Other","status":"True"},{"type":"Allocatable","status":"True"}]}}`), true)
 	node := slim(datastore.KindNode, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "v", Labels: map[string]string{"zone": "a"}},
 		Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: StartupTaint}, {Key: "other"}, {Key: StartupTaint}}}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}, {Type: corev1.NodeHostName, Address: "n"}}}}, true)
-	if p := pool.value.(model.Pool); !p.WasAllocatable || !p.Terminating || p.Rank != 1767323045 {
+	if p := pool.value.(*model.Pool); !p.WasAllocatable || !p.Terminating || p.Rank != 1767323045 {
 		t.Errorf("%+v", p)
 	}
 	if len(node.taints) != 2 || node.taints[0] != 2 || node.taints[1] != 0 {

@@ -97,7 +97,7 @@ func (l *loader) list(ctx context.Context, kind string, version schema.GroupVers
 
 func (l *loader) loaded() *datastore.Loaded {
 	out := &datastore.Loaded{Objects: l.objects, Faults: l.faults, Snapshot: &model.Snapshot{
-		Pools:             values[model.Pool](l.views[datastore.KindIPPool].entries()),
+		Pools:             values[*model.Pool](l.views[datastore.KindIPPool].entries()),
 		NATConfigurations: values[model.NATConfiguration](l.views[datastore.KindNATConfiguration].entries()),
 		Nodes:             values[model.Node](l.views[datastore.KindNode].entries()),
 	}}

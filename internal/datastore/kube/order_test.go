@@ -15,7 +15,7 @@ func TestEntries(t *testing.T) {
 	version := 0
 	made := func(name string) *entry {
 		version++
-		return &entry{Kind: datastore.KindIPPool, Name: name, ResourceVersion: fmt.Sprint(version), Generation: int64(version), value: model.Pool{Name: name}}
+		return &entry{Kind: datastore.KindIPPool, Name: name, ResourceVersion: fmt.Sprint(version), Generation: int64(version), value: &model.Pool{Name: name}}
 	}
 	expect := func(when string, want ...string) {
 		t.Helper()

@@ -131,8 +131,8 @@ func byName(a, b *entry) int { return strings.Compare(a.Name, b.Name) }
 
 // movesConditions says whether a change of a pool can alter which ones are allocatable.
 func movesConditions(a, b any) bool {
-	p, ok1 := a.(model.Pool)
-	q, ok2 := b.(model.Pool)
+	p, ok1 := a.(*model.Pool)
+	q, ok2 := b.(*model.Pool)
 	if !ok1 || !ok2 {
 		return false
 	}

@@ -24,7 +24,7 @@ func stored(name string, form, version int) *entry {
 		e.fault = errors.New("spec.cidr: is nonsense")
 		return e
 	}
-	e.value, e.json = model.Pool{Name: name, BlockSize: form}, fmt.Append(nil, form)
+	e.value, e.json = &model.Pool{Name: name, BlockSize: form}, fmt.Append(nil, form)
 	return e
 }
 
@@ -32,7 +32,7 @@ func stored(name string, form, version int) *entry {
 func forms(v *view) map[string]int {
 	out := map[string]int{}
 	for _, e := range v.entries() {
-		out[e.Name] = e.value.(model.Pool).BlockSize
+		out[e.Name] = e.value.(*model.Pool).BlockSize
 	}
 	return out
 }

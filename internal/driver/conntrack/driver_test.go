@@ -23,7 +23,7 @@ import (
 func plan(nat bool, mode model.ExistingFlows) *compile.Plan {
 	var s model.Snapshot
 	for name, cidr := range map[string]string{"v4": "10.0.0.0/16", "v6": "fd00::/64"} {
-		s.Pools = append(s.Pools, model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), NATOutgoing: nat, AllowedUses: model.UseWorkload})
+		s.Pools = append(s.Pools, &model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), NATOutgoing: nat, AllowedUses: model.UseWorkload})
 	}
 	s.NATConfigurations = []model.NATConfiguration{{Name: "default", NodeSelector: "all()", ExistingFlows: &mode}}
 	return compile.Compile(&s, model.Local{Name: "node", Interfaces: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8::1/64")}})

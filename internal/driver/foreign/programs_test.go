@@ -16,10 +16,10 @@ import (
 // must not be reported. 10.244.0.0/16 are the pods, with 10.244.1.0/24 on this node; 10.0.0.0/8 is exempt.
 func TestPrograms(t *testing.T) {
 	t.Parallel()
-	pools := func(more ...model.Pool) *model.Snapshot {
-		return &model.Snapshot{Pools: append(more, model.Pool{Name: "pods", CIDR: netip.MustParsePrefix("10.244.0.0/16"), NATOutgoing: true, AllowedUses: model.UseWorkload})}
+	pools := func(more ...*model.Pool) *model.Snapshot {
+		return &model.Snapshot{Pools: append(more, &model.Pool{Name: "pods", CIDR: netip.MustParsePrefix("10.244.0.0/16"), NATOutgoing: true, AllowedUses: model.UseWorkload})}
 	}
-	corporate := model.Pool{Name: "zcorporate", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Disabled: true, AllowedUses: model.UseWorkload}
+	corporate := &model.Pool{Name: "zcorporate", CIDR: netip.MustParsePrefix("10.0.0.0/8"), Disabled: true, AllowedUses: model.UseWorkload}
 	node := &diagnose.Node{ForwardIPv4: true, ForwardIPv6: true, Interfaces: []diagnose.Interface{
 		{Name: "eth0", ForwardIPv4: true, Addresses: prefixes("192.0.2.1/24"), Routes: prefixes("0.0.0.0/0", "192.0.2.0/24")},
 		{Name: "cni0", ForwardIPv4: true, Addresses: prefixes("10.244.1.1/24"), Routes: prefixes("10.244.1.0/24"), OnLink: prefixes("10.244.1.0/24")},
