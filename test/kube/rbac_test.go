@@ -44,9 +44,18 @@ func TestRoles(t *testing.T) {
 	})
 	n.end(syscall.SIGTERM)
 
-	s.kubectl("", "delete", "crd", "ippools.crd.projectcalico.org")
+	// By mistake somebody installs our definition beside Calico's.
 	s.apply(manifests(all, isPools))
 	s.kubectl("", "wait", "--for=condition=Established", "--timeout=30s", "crd/"+poolsDefinition)
+	n.start()
+	eventually(t, "status says that there are two definitions", func() (bool, string) {
+		out, err := n.sallyport("status")
+		return err == nil && strings.Contains(out, "those of crd.projectcalico.org/v1 alone are followed"), out
+	})
+	n.expectSoon("with Calico's pools still", n.own)
+	n.end(syscall.SIGTERM)
+
+	s.kubectl("", "delete", "crd", "ippools.crd.projectcalico.org")
 	n.start() // still without streaming lists
 	s.apply(pools(true))
 	n.expectSoon("with pools", n.own)

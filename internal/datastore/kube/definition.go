@@ -35,7 +35,8 @@ type definition struct {
 	uid      string
 	ours     string // the version that ours is annotated with; empty for somebody else's
 	deleting bool
-	created  int64 // in seconds since 1970
+	created  int64  // in seconds since 1970
+	doubt    string // what is wrong with it all the same; empty: nothing
 }
 
 // missingError says that no definition serves a kind.
@@ -46,11 +47,11 @@ func (e *missingError) Error() string {
 }
 
 // locate finds where a kind is served: a *missingError says nowhere, and a *skew.Error that its definition is not
-// one for this version of the program.
-func (a *api) locate(ctx context.Context, kind, mine string) (*definition, error) {
+// one for this version of the program. Known is the UID of the definition by which it was read before, or empty.
+func (a *api) locate(ctx context.Context, kind, mine, known string) (*definition, error) {
 	ctx, cancel := context.WithTimeout(ctx, definitionPatience)
 	defer cancel()
-	d, err := a.locateServed(ctx, kind)
+	d, err := a.locateServed(ctx, kind, known)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func (a *api) locate(ctx context.Context, kind, mine string) (*definition, error
 	return d, nil
 }
 
-func (a *api) locateServed(ctx context.Context, kind string) (*definition, error) {
+func (a *api) locateServed(ctx context.Context, kind, known string) (*definition, error) {
 	if kind == datastore.KindNATConfiguration {
 		return a.served(ctx, kind, pathNAT, v1alpha1.GroupVersion())
 	}
@@ -70,11 +71,36 @@ func (a *api) locateServed(ctx context.Context, kind string) (*definition, error
 	}
 	if err == nil {
 		aggregated, err := a.aggregated(ctx)
-		if err != nil || !aggregated {
-			return d, err
+		switch {
+		case err != nil:
+			return nil, err
+		case !aggregated && d.ours == "":
+			return d, nil
+		case !aggregated:
+			return a.oneOfBoth(ctx, d, known)
 		}
 	}
 	return a.served(ctx, kind, pathPools, legacyVersion)
+}
+
+// oneOfBoth decides between our definition and one with which Calico stores its own pools. Where there are both, somebody
+// has most likely installed ours by mistake, and by it there are no pools: so the one that was followed before is
+// followed on, and else Calico's.
+func (a *api) oneOfBoth(ctx context.Context, ours *definition, known string) (*definition, error) {
+	theirs, err := a.served(ctx, datastore.KindIPPool, pathPools, legacyVersion)
+	switch {
+	case isMissing(err):
+		return ours, nil
+	case err != nil:
+		return nil, err
+	}
+	follow := theirs
+	if known == ours.uid {
+		follow = ours
+	}
+	follow.doubt = fmt.Sprintf("there are IPPools of Sallyport's definition and of Calico's, and those of %s alone are followed: delete the definition that is not meant (ippools.%s or ippools.%s), and its IPPools with it",
+		follow.version, apiv3.Group, legacyVersion.Group)
+	return follow, nil
 }
 
 // served asks for the definition of a resource, which must serve a version.
@@ -123,7 +149,7 @@ func Owned(ctx context.Context, cfg *rest.Config, version string) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	d, err := a.locate(ctx, datastore.KindIPPool, version)
+	d, err := a.locate(ctx, datastore.KindIPPool, version, "")
 	if err != nil {
 		return false, err
 	}

@@ -20,6 +20,8 @@ import (
 const (
 	askMin = time.Second
 	askMax = 30 * time.Second
+	// askDoubt is how often one is looked at with which something is wrong, though it is followed.
+	askDoubt = 10 * time.Minute
 )
 
 // kind is a kind that a CustomResourceDefinition defines: its view, and where that comes from.
@@ -35,6 +37,7 @@ type kind struct {
 	trouble string        // why it is not watched, or what is gone is not dropped; empty: all is well
 	missing bool          // there is no definition
 	refused bool          // its definition is of a version too far from ours
+	doubted bool          // trouble is with the definition that is followed
 }
 
 func newKind(name, path string) *kind { return &kind{view: newView(name), path: path} }
@@ -62,7 +65,7 @@ func (k *kind) asks(now time.Time, c *contact) bool {
 		return false
 	}
 	k.askAt = time.Time{}
-	return back || k.watch == nil || len(k.gone) > 0 || c.missing(k.resource())
+	return back || k.watch == nil || k.doubted || len(k.gone) > 0 || c.missing(k.resource())
 }
 
 // due is when asks or expire has something to do, at the latest at.
@@ -89,9 +92,9 @@ type located struct {
 // ask looks for a kind's definition, in the background.
 func (s *Store) ask(ctx context.Context, k *kind, background *sync.WaitGroup) {
 	k.asking = true
-	gone := maps.Clone(k.gone)
+	gone, known := maps.Clone(k.gone), k.uid
 	background.Go(func() {
-		d, err := s.api.locate(ctx, k.kind, s.version)
+		d, err := s.api.locate(ctx, k.kind, s.version, known)
 		select {
 		case s.located <- located{k, gone, d, err}:
 		case <-ctx.Done():
@@ -113,8 +116,12 @@ func (s *Store) learn(ctx context.Context, l located, now time.Time) error {
 	case l.deleting:
 		k.trouble = fmt.Sprintf("the CustomResourceDefinition of %s is being deleted, and all %ss with it: the last good view stays in force", k.kind, k.kind)
 	default:
-		k.trouble, k.pause = "", 0
-		return s.found(ctx, l, now)
+		k.trouble, k.pause, k.doubted = l.doubt, 0, l.doubt != ""
+		err := s.found(ctx, l, now)
+		if k.doubted {
+			k.askAt = now.Add(wait.Jitter(askDoubt/2, 2))
+		}
+		return err
 	}
 	k.pause = min(max(2*k.pause, askMin), askMax)
 	k.askAt = now.Add(wait.Jitter(k.pause/2, 2))
