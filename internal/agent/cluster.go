@@ -37,12 +37,17 @@ const (
 	retryEvery = 10 * time.Second
 )
 
+// freshWithin is how long after its start an agent that is ready with what it had saved says nothing yet, unless it has
+// heard all of the API by then: it does not know how far the API was followed.
+const freshWithin = 30 * time.Second
+
 // reporter writes how the node stands into the API.
 type reporter struct {
 	core    *Core
 	cluster cluster
 	pacing  pacing
 
+	began     time.Time
 	unready   time.Time // since when the node is; zero: it is not
 	countAt   time.Time
 	untaintAt time.Time
@@ -117,8 +122,17 @@ func (c *Core) reportCluster(ctx context.Context, to cluster) {
 // step does what is due, and says when there is more to do without any news.
 func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 	held := r.core.resources.get()
-	r.untaint(ctx, now, held.Self)
+	if r.began.IsZero() {
+		r.began = now
+	}
+	heard := held.Fresh || !now.Before(r.began.Add(freshWithin))
+	if heard {
+		r.untaint(ctx, now, held.Self)
+	}
 	want := r.wanted(now, held)
+	if want != nil && want.status.Ready && r.pacing.last == nil && !heard {
+		return r.began.Add(freshWithin)
+	}
 	if want == nil {
 		return r.unready.Add(unreadyAfter)
 	}
@@ -169,10 +183,12 @@ func (r *reporter) count(ctx context.Context, now time.Time) time.Time {
 	if now.Before(r.countAt) {
 		return r.countAt
 	}
-	r.countAt = now.Add(around(retryEvery))
-	if n, err := r.cluster.Nodes(ctx); err == nil {
-		r.pacing.nodes, r.countAt = n, now.Add(countEvery)
+	n, err := r.cluster.Nodes(ctx)
+	if err != nil {
+		r.countAt = time.Now().Add(around(retryEvery + time.Duration(r.pacing.nodes)*time.Second/writesPerSecond))
+		return r.countAt
 	}
+	r.pacing.nodes, r.countAt = n, now.Add(countEvery)
 	return r.countAt
 }
 

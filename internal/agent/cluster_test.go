@@ -16,6 +16,8 @@ import (
 type bigCluster struct {
 	reports []v1alpha1.NodeStatusStatus
 	counted int
+
+	untainted int
 }
 
 func (c *bigCluster) Report(_ context.Context, _ string, s v1alpha1.NodeStatusStatus) error {
@@ -25,7 +27,7 @@ func (c *bigCluster) Report(_ context.Context, _ string, s v1alpha1.NodeStatusSt
 
 func (c *bigCluster) Nodes(context.Context) (int, error) { c.counted++; return 5000, nil }
 
-func (c *bigCluster) Untaint(context.Context, []int) error { return nil }
+func (c *bigCluster) Untaint(context.Context, []int) error { c.untainted++; return nil }
 
 // TestReportAtStart starts an agent of a big cluster: it says nothing while it starts, and then, as all others may have
 // started with it, waits its turn and writes once.
@@ -42,7 +44,7 @@ func TestReportAtStart(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); loop.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	s := datastore.State{Snapshot: &model.Snapshot{}, Version: 1}
+	s := datastore.State{Snapshot: &model.Snapshot{}, Version: 1, Fresh: true}
 	c.resources.set(s)
 	loop.SetSnapshot(s.Snapshot, s.Version)
 	loop.SetLocal(model.Local{Name: "n"})
@@ -63,5 +65,41 @@ func TestReportAtStart(t *testing.T) {
 	}
 	if waited := last.Sub(start); waited <= 0 || waited > most+time.Second {
 		t.Errorf("it wrote after %s, want up to %s", waited, most)
+	}
+}
+
+// TestReportIsOfWhatWasHeard starts an agent with what it had saved, while the API is not heard of: for a while it says
+// nothing, since it does not know how far the API was followed, and leaves the start-up taint.
+func TestReportIsOfWhatWasHeard(t *testing.T) {
+	for _, fresh := range []bool{false, true} {
+		loop := reconcile.New(reconcile.Options{Log: slog.New(slog.DiscardHandler)})
+		to := &bigCluster{}
+		c := &Core{Loop: loop, Log: slog.New(slog.DiscardHandler)}
+		r := &reporter{core: c, cluster: to, pacing: pacing{nodes: 1}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { defer close(done); loop.Run(ctx) }()
+		t.Cleanup(func() { cancel(); <-done })
+		s := datastore.State{Snapshot: &model.Snapshot{}, Version: 1, Fresh: fresh, Self: datastore.Self{Taints: []int{0}}}
+		c.resources.set(s)
+		loop.SetSnapshot(s.Snapshot, s.Version)
+		loop.SetLocal(model.Local{Name: "n"})
+		for state, changed := loop.State(); ; state, changed = loop.State() {
+			if ok, _ := state.Ready(); ok && state.Version == 1 {
+				break
+			}
+			<-changed
+		}
+		start := time.Now()
+		next := r.step(t.Context(), start)
+		if (to.untainted > 0) != fresh || (to.counted > 0) != fresh || !fresh && next != start.Add(freshWithin) {
+			t.Errorf("fresh %t: %d taints removed, %d reports, next step in %s", fresh, to.untainted, len(to.reports), next.Sub(start))
+		}
+		for now := next; len(to.reports) == 0 && now.Before(start.Add(2*time.Minute)); now = next {
+			next = r.step(t.Context(), now)
+		}
+		if len(to.reports) == 0 || to.untainted == 0 {
+			t.Errorf("fresh %t: it never says anything", fresh)
+		}
 	}
 }

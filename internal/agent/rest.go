@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// An agent has nothing to do nearly all the time, and its node has better use for memory: half as much garbage as what
-// lives is let gather, not as much again, and none is kept while it rests.
+// An agent has nothing to do nearly all the time, and its node has better use for memory: a quarter as much garbage as
+// what lives is let gather, not as much again, and none is kept while it rests.
 const (
-	garbagePercent = 50
+	garbagePercent = 25
 	restAfter      = 5 * time.Second
 )
 

@@ -51,7 +51,7 @@ const (
 	askEvery = time.Minute
 )
 
-// errNotOurs says that the definition of IPPools has become somebody else's, or gone.
+// errNotOurs says that the definition of IPPools has become somebody else's.
 var errNotOurs = errors.New("the CustomResourceDefinition of IPPools is not Sallyport's any more: beginning anew")
 
 // Options say how a controller works. All but MetricsAddress are required.
@@ -203,7 +203,7 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	w.seen.note(began, pools.Items)
 	w.forget()
 	stand, recheck := standings(began, nodes.Items, statuses.Items)
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // what cannot be written of one pool holds up no other
 	g.SetLimit(writers)
 	for i, want := range judge(pools.Items, w.seen, stand) {
 		p := &pools.Items[i]
@@ -217,8 +217,9 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 		}
 		g.Go(func() error { return w.write(ctx, p, next) })
 	}
+	looked := time.Since(began)
 	err := g.Wait()
-	sleep(ctx, max(pause, pauseShare*time.Since(began)))
+	sleep(ctx, max(pause, pauseShare*looked))
 	return reconcile.Result{RequeueAfter: recheck}, err
 }
 

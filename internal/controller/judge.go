@@ -19,8 +19,8 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// joining is how long a node may be ready without an agent's word before it counts: a node that joins is no news
-// about any pool.
+// joining is how long a node may be ready without an agent that is before it counts: a node that joins is no news about
+// any pool.
 const joining = time.Minute
 
 // named is how many nodes a message names.
@@ -33,7 +33,7 @@ type seen map[types.UID]reached
 type reached struct {
 	generation int64
 	version    uint64
-	since      time.Time // when it was first seen; zero: before this controller began
+	since      time.Time // when it was first seen
 }
 
 // Nodes have settling, and settlingPerNode for each of them, to take up a pool before it is said that they have not: so
@@ -69,9 +69,9 @@ func (s seen) note(now time.Time, pools []apiv3.IPPool) {
 // standing is how one node stands.
 type standing struct {
 	node       string
-	fault      string // why it holds no pool as it is, or ""
-	version    uint64 // how far it has followed the pools
-	exceptions map[string]string
+	fault      string                            // why it holds no pool as it is, or ""
+	version    uint64                            // how far it has followed the pools
+	exceptions map[string]v1alpha1.PoolException // by pool
 }
 
 // standings are those of the nodes that count, by how far they have followed, the farthest behind first.
@@ -87,10 +87,8 @@ func standings(now time.Time, nodes []corev1.Node, statuses []v1alpha1.NodeStatu
 			continue
 		}
 		st := byName[n.Name]
-		if left := joining - now.Sub(since); st == nil && left > 0 {
-			if recheck == 0 || left < recheck {
-				recheck = left
-			}
+		if left := joining - now.Sub(since); (st == nil || !st.Ready) && left > 0 {
+			recheck = sooner(recheck, left)
 			continue
 		}
 		out = append(out, standingOf(n.Name, st))
@@ -121,9 +119,9 @@ func standingOf(node string, st *v1alpha1.NodeStatusStatus) standing {
 	s.version = number(st.Observed.IPPools)
 	for _, e := range st.Exceptions {
 		if s.exceptions == nil {
-			s.exceptions = map[string]string{}
+			s.exceptions = map[string]v1alpha1.PoolException{}
 		}
-		s.exceptions[e.Pool] = e.Reason
+		s.exceptions[e.Pool] = e
 	}
 	return s
 }
@@ -169,14 +167,12 @@ func models(pools []apiv3.IPPool) []*model.Pool {
 
 // programmed says whether every node holds a pool that came to its generation by a resourceVersion.
 func programmed(p *apiv3.IPPool, version uint64, nodes, faulty []standing) metav1.Condition {
-	var failed, behind []string
+	var failed, behind few
 	for _, n := range faulty {
-		why := n.fault
-		if e, ok := n.exceptions[p.Name]; ok && why == "" {
-			why = e
-		}
-		if why != "" {
-			failed = append(failed, n.node+": "+why)
+		if n.fault != "" {
+			failed.add(n.node, ": ", n.fault)
+		} else if e, ok := n.exceptions[p.Name]; ok && e.Generation == p.Generation { // of another, it says nothing any more
+			failed.add(n.node, ": ", e.Reason)
 		}
 	}
 	for _, n := range nodes { // the farthest behind come first
@@ -184,16 +180,16 @@ func programmed(p *apiv3.IPPool, version uint64, nodes, faulty []standing) metav
 			break
 		}
 		if n.fault == "" {
-			behind = append(behind, n.node)
+			behind.add(n.node)
 		}
 	}
 	switch {
-	case len(failed) > 0:
+	case failed.count > 0:
 		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonNodesNotReady,
-			fmt.Sprintf("%d of %d ready nodes do not hold the pool: %s", len(failed), len(nodes), few(failed, "; ")))
-	case len(behind) > 0:
+			fmt.Sprintf("%d of %d ready nodes do not hold the pool: %s", failed.count, len(nodes), failed.join("; ")))
+	case behind.count > 0:
 		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonPending,
-			fmt.Sprintf("%d of %d ready nodes have not taken up the pool yet: %s", len(behind), len(nodes), few(behind, ", ")))
+			fmt.Sprintf("%d of %d ready nodes have not taken up the pool yet: %s", behind.count, len(nodes), behind.join(", ")))
 	case len(nodes) == 0:
 		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonPending, "there is no ready node whose agent has reported")
 	default:
@@ -209,12 +205,25 @@ func condition(p *apiv3.IPPool, kind string, status bool, reason, message string
 	return c
 }
 
-// few joins the first few texts, and says how many more there are.
-func few(texts []string, by string) string {
-	if len(texts) > named {
-		return strings.Join(texts[:named], by) + fmt.Sprintf(" and %d more", len(texts)-named)
+// few are texts of which only the first are named. There are as many as pools and nodes make.
+type few struct {
+	count int
+	first []string
+}
+
+// add adds a text, given in parts.
+func (f *few) add(parts ...string) {
+	if f.count++; f.count <= named {
+		f.first = append(f.first, strings.Join(parts, ""))
 	}
-	return strings.Join(texts, by)
+}
+
+// join joins the first texts, and says how many more there are.
+func (f *few) join(by string) string {
+	if f.count > named {
+		return strings.Join(f.first, by) + fmt.Sprintf(" and %d more", f.count-named)
+	}
+	return strings.Join(f.first, by)
 }
 
 // find is a condition of a pool, or nil.

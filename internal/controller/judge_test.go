@@ -38,7 +38,7 @@ func testStatus(name string, ready bool, version uint64, exceptions ...string) v
 		s.Status.Reason = "the kernel said no"
 	}
 	for _, e := range exceptions {
-		s.Status.Exceptions = append(s.Status.Exceptions, v1alpha1.PoolException{Pool: e, Reason: "not understood"})
+		s.Status.Exceptions = append(s.Status.Exceptions, v1alpha1.PoolException{Pool: e, Generation: 2, Reason: "not understood"})
 	}
 	return s
 }
@@ -48,6 +48,8 @@ func TestProgrammed(t *testing.T) {
 	windows := testNode("w", true, time.Hour)
 	windows.Labels = map[string]string{corev1.LabelOSStable: "windows"}
 	both := []corev1.Node{testNode("n1", true, time.Hour), testNode("n2", true, time.Hour)}
+	mended := testStatus("n1", true, 100, "p")
+	mended.Status.Exceptions[0].Generation = 1
 	for _, test := range []struct {
 		name     string
 		nodes    []corev1.Node
@@ -60,8 +62,10 @@ func TestProgrammed(t *testing.T) {
 		{"one is not ready", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", false, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is not ready: the kernel said no"},
 		{"one cannot hold it", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100, "p"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n1: not understood"},
 		{"one cannot hold another", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100, "q"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, ""},
+		{"one could not hold what it was before", both, []v1alpha1.NodeStatus{mended, testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
 		{"one has no agent", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonNodesNotReady, "n2: no agent has reported"},
 		{"one has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonProgrammed, "(1)"},
 		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)"},
 		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
 		{"there is none", nil, nil, apiv3.IPPoolReasonPending, "no ready node"},
@@ -170,7 +174,7 @@ func TestProgrammedMeansHeld(t *testing.T) {
 				}
 				statuses = append(statuses, testStatus(name, ready, at, exceptions...))
 			}
-			if !up || !reports && !settled {
+			if !up || !(reports && ready) && !settled {
 				continue
 			}
 			count++

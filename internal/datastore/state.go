@@ -39,6 +39,8 @@ type State struct {
 	Warnings []model.Fault
 	// Holder says which objects the snapshot has; nil without one.
 	Holder Holder
+	// Fresh says that all was heard of an API since the store began, so that the snapshot is not just what was saved.
+	Fresh bool
 	// Followed is how far an API was followed, by kind; nil where there is none.
 	Followed map[string]Followed
 	// Exceptions are the objects of an API that are not in force as they are, sorted by key.

@@ -96,6 +96,9 @@ func (a *agentProcess) stop() error {
 // resident is the memory of the agent in MiB.
 func (a *agentProcess) resident() (float64, error) { return memory(a.cmd.Process.Pid, "VmRSS") }
 
+// residentFile is as much of it as are pages of the program's file, which processes share and the kernel can drop.
+func (a *agentProcess) residentFile() (float64, error) { return memory(a.cmd.Process.Pid, "RssFile") }
+
 // peak is the most memory that the agent has had, in MiB.
 func (a *agentProcess) peak() (float64, error) { return memory(a.cmd.Process.Pid, "VmHWM") }
 

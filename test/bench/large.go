@@ -156,6 +156,7 @@ func (l *large) change(ctx context.Context, p *prober) (time.Duration, error) {
 type figures struct {
 	first, firstPeak, again, againPeak []float64
 	changed, rested, scraped, peak     []float64
+	file                               []float64
 }
 
 func (f *figures) afterFirst(a *agentProcess, settle time.Duration) error {
@@ -174,6 +175,10 @@ func (f *figures) afterChanges(ctx context.Context, a *agentProcess, settle time
 	}
 	time.Sleep(settle)
 	if err := look(a, &f.rested, nil); err != nil {
+		return err
+	}
+	ofFile, err := a.residentFile()
+	if f.file = append(f.file, ofFile); err != nil {
 		return err
 	}
 	return errors.Join(a.scrape(ctx), look(a, &f.scraped, &f.peak))
@@ -197,5 +202,6 @@ func (f *figures) results(what string) []result {
 		line("after a first start", f.first), line("at most during a first start", f.firstPeak),
 		line("after a restart", f.again), line("at most during a restart", f.againPeak),
 		line("right after the changes", f.changed), line("some seconds later", f.rested), line("right after a scrape", f.scraped), line("at most during all that", f.peak),
+		summary(what+": of all these, pages of the program's file", "MiB", f.file),
 	}
 }

@@ -126,8 +126,8 @@ func (c *contact) slowest() time.Duration {
 	return min(max(tryMax, time.Duration(c.nodes.Load())*tryPerNode), tryAtMost)
 }
 
-// try makes a call, and where it is patient, makes one for what is watched until a server answers: what calls would wait
-// up to a minute before it tries again. A server that answers says itself when it has too much to do, so that nothing
+// try makes a call, and where it is patient, makes one that may take for ever, for what is watched, until a server
+// answers: what calls would wait up to a minute before it tries again. A server that answers says itself when it has too much to do, so that nothing
 // is asked more often of one that is there.
 func (l *listener) try(req *http.Request) (*http.Response, error) {
 	for pause := tryMin; ; pause = min(2*pause, l.contact.slowest()) {
@@ -136,7 +136,8 @@ func (l *listener) try(req *http.Request) (*http.Response, error) {
 			return resp, err
 		}
 		l.contact.fail(err)
-		if _, listed := requestOf(req); !l.contact.patient || !listed {
+		_, listed := requestOf(req)
+		if _, ends := req.Context().Deadline(); !l.contact.patient || !listed || ends {
 			return resp, err
 		}
 		timer := time.NewTimer(wait.Jitter(pause/2, 2))

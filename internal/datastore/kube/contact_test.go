@@ -113,16 +113,27 @@ func TestContactPatience(t *testing.T) {
 			})
 		})
 	}
+	t.Run("one that somebody waits for", func(t *testing.T) {
+		t.Parallel()
+		c := newContact()
+		c.patient = true
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		server := &answers{codes: away}
+		if _, _, err := call(ctx, t, c, server, http.MethodGet, listPath); err == nil || server.asked != 1 {
+			t.Errorf("it was asked %d times: %v", server.asked, err)
+		}
+	})
 	t.Run("ends with its context", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
 			c := newContact()
 			c.patient = true
-			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-			defer cancel()
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Hour, cancel)
 			start, server := time.Now(), &answers{codes: []int{0}}
 			_, _, err := call(ctx, t, c, server, http.MethodGet, listPath)
-			if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Hour {
+			if !errors.Is(err, context.Canceled) || time.Since(start) != time.Hour {
 				t.Errorf("after %s: %v", time.Since(start), err)
 			}
 			if server.asked < 480 || server.asked > 1440 {

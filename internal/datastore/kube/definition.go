@@ -39,6 +39,13 @@ type definition struct {
 	doubt    string // what is wrong with it all the same; empty: nothing
 }
 
+// followed is by which definition a kind was read before, and in which version it is watched; the zero values say by none
+// that is known, and that it is not.
+type followed struct {
+	uid     string
+	version schema.GroupVersion
+}
+
 // missingError says that no definition serves a kind.
 type missingError struct{ kind string }
 
@@ -47,11 +54,11 @@ func (e *missingError) Error() string {
 }
 
 // locate finds where a kind is served: a *missingError says nowhere, and a *skew.Error that its definition is not
-// one for this version of the program. Known is the UID of the definition by which it was read before, or empty.
-func (a *api) locate(ctx context.Context, kind, mine, known string) (*definition, error) {
+// one for this version of the program.
+func (a *api) locate(ctx context.Context, kind, mine string, was followed) (*definition, error) {
 	ctx, cancel := context.WithTimeout(ctx, definitionPatience)
 	defer cancel()
-	d, err := a.locateServed(ctx, kind, known)
+	d, err := a.locateServed(ctx, kind, was)
 	if err != nil {
 		return nil, err
 	}
@@ -61,13 +68,13 @@ func (a *api) locate(ctx context.Context, kind, mine, known string) (*definition
 	return d, nil
 }
 
-func (a *api) locateServed(ctx context.Context, kind, known string) (*definition, error) {
+func (a *api) locateServed(ctx context.Context, kind string, was followed) (*definition, error) {
 	if kind == datastore.KindNATConfiguration {
 		return a.served(ctx, kind, pathNAT, v1alpha1.GroupVersion())
 	}
 	d, err := a.served(ctx, kind, pathPools, apiv3.GroupVersion())
-	if err != nil && !isMissing(err) {
-		return nil, err
+	if err != nil && (!isMissing(err) || was.version == apiv3.GroupVersion()) {
+		return nil, err // what Calico may have left in its own store does not take the place of a definition deleted by mistake
 	}
 	if err == nil {
 		aggregated, err := a.aggregated(ctx)
@@ -77,7 +84,7 @@ func (a *api) locateServed(ctx context.Context, kind, known string) (*definition
 		case !aggregated && d.ours == "":
 			return d, nil
 		case !aggregated:
-			return a.oneOfBoth(ctx, d, known)
+			return a.oneOfBoth(ctx, d, was.uid)
 		}
 	}
 	return a.served(ctx, kind, pathPools, legacyVersion)
@@ -149,7 +156,7 @@ func Owned(ctx context.Context, cfg *rest.Config, version string) (bool, error) 
 	if err != nil {
 		return false, err
 	}
-	d, err := a.locate(ctx, datastore.KindIPPool, version, "")
+	d, err := a.locate(ctx, datastore.KindIPPool, version, followed{})
 	if err != nil {
 		return false, err
 	}

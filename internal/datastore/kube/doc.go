@@ -10,6 +10,5 @@
 // these definitions, and for no secret.
 //
 // A watched resource (watch.go) notes what the API has, a view (view.go) decides what of it is in force, and the
-// Store (store.go) makes States of the views. What a node says of itself in the API is in report.go, and what the
-// controller reads and writes in conditions.go.
+// Store (store.go) makes States of the views. What a node says of itself in the API is in report.go.
 package kube

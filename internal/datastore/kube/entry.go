@@ -121,7 +121,7 @@ func startupTaints(n *corev1.Node) []int {
 // seconds is a time in seconds since 1970; 0 for none.
 func seconds(t metav1.Time) int64 { return max(0, t.Unix()) }
 
-// decode reads an entry that was kept.
+// decode reads an entry that was kept. One that this version cannot use is no error: the entry says so.
 func decode(k datastore.Key, b []byte) (*entry, error) {
 	var in kept
 	if err := json.Unmarshal(b, &in); err != nil {
@@ -131,9 +131,8 @@ func decode(k datastore.Key, b []byte) (*entry, error) {
 	if k.Kind == kindDefinition {
 		return e, nil
 	}
-	var err error
-	e.value, err = valueOf(k.Kind, e.json)
-	return e, err
+	e.value, e.fault = valueOf(k.Kind, e.json)
+	return e, nil
 }
 
 // valueOf makes the value of an object.

@@ -71,3 +71,24 @@ func TestKeptEntries(t *testing.T) {
 		}
 	}
 }
+
+// TestKeptByAnotherVersion opens what another version has kept: of it, only what this one understands is in force.
+func TestKeptByAnotherVersion(t *testing.T) {
+	t.Parallel()
+	s := openStore(t)
+	var saved []*entry
+	for name, spec := range map[string]string{"good": `{"cidr":"10.0.0.0/16"}`, "odd": `{"cidr":"10.1.0.0/16","allowedUses":["Telepathy"]}`} {
+		e, err := decode(datastore.Key{Kind: datastore.KindIPPool, Name: name}, []byte(`{"kind":"IPPool","metadata":{"name":"`+name+`"},"spec":`+spec+`}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		saved = append(saved, e)
+	}
+	s.adopt(saved)
+	if got := forms(s.pools.view); len(got) != 1 || len(s.snapshot.Pools) != 1 || s.snapshot.Pools[0].Name != "good" {
+		t.Errorf("in force are %v", got)
+	}
+	if _, err := decode(datastore.Key{Kind: datastore.KindIPPool, Name: "torn"}, []byte(`{"kind":`)); err == nil {
+		t.Error("what is torn is taken for whole")
+	}
+}

@@ -20,8 +20,9 @@ import (
 const (
 	askMin = time.Second
 	askMax = 30 * time.Second
-	// askDoubt is how often one is looked at with which something is wrong, though it is followed.
-	askDoubt = 10 * time.Minute
+	// lookEvery is the time, give or take a half, until a definition that is followed is looked at again where another
+	// may take its place: there are two, or Calico's own store is followed, or objects went with an older one.
+	lookEvery = 10 * time.Minute
 )
 
 // kind is a kind that a CustomResourceDefinition defines: its view, and where that comes from.
@@ -32,12 +33,13 @@ type kind struct {
 	version schema.GroupVersion
 
 	asking  bool
+	asked   time.Time     // when it was begun last
 	askAt   time.Time     // not before; zero: at any time
+	lookAt  time.Time     // then at the latest; zero: not without a reason
 	pause   time.Duration // after a failure
 	trouble string        // why it is not watched, or what is gone is not dropped; empty: all is well
 	missing bool          // there is no definition
 	refused bool          // its definition is of a version too far from ours
-	doubted bool          // trouble is with the definition that is followed
 }
 
 func newKind(name, path string) *kind { return &kind{view: newView(name), path: path} }
@@ -61,17 +63,23 @@ func (k *kind) take() changes {
 // are gone.
 func (k *kind) asks(now time.Time, c *contact) bool {
 	back := k.missing && c.served(k.resource()) // it is there again, maybe as another one
-	if k.asking || now.Before(k.askAt) && !back {
+	if soon := k.asked.Add(askMin); back && soon.Before(k.askAt) {
+		k.askAt = soon
+	}
+	if k.asking || now.Before(k.askAt) {
 		return false
 	}
 	k.askAt = time.Time{}
-	return back || k.watch == nil || k.doubted || len(k.gone) > 0 || c.missing(k.resource())
+	look := !k.lookAt.IsZero() && !now.Before(k.lookAt)
+	return back || look || k.watch == nil || len(k.gone) > 0 || c.missing(k.resource())
 }
 
 // due is when asks or expire has something to do, at the latest at.
 func (k *kind) due(at time.Time) time.Time {
-	if !k.asking && !k.askAt.IsZero() && k.askAt.Before(at) {
-		at = k.askAt
+	for _, ask := range []time.Time{k.askAt, k.lookAt} {
+		if !k.asking && !ask.IsZero() && ask.Before(at) {
+			at = ask
+		}
 	}
 	for _, until := range k.lost {
 		if until.Before(at) {
@@ -91,10 +99,13 @@ type located struct {
 
 // ask looks for a kind's definition, in the background.
 func (s *Store) ask(ctx context.Context, k *kind, background *sync.WaitGroup) {
-	k.asking = true
-	gone, known := maps.Clone(k.gone), k.uid
+	k.asking, k.asked = true, time.Now()
+	gone, was := maps.Clone(k.gone), followed{uid: k.uid}
+	if k.watch != nil {
+		was.version = k.version
+	}
 	background.Go(func() {
-		d, err := s.api.locate(ctx, k.kind, s.version, known)
+		d, err := s.api.locate(ctx, k.kind, s.version, was)
 		select {
 		case s.located <- located{k, gone, d, err}:
 		case <-ctx.Done():
@@ -116,15 +127,20 @@ func (s *Store) learn(ctx context.Context, l located, now time.Time) error {
 	case l.deleting:
 		k.trouble = fmt.Sprintf("the CustomResourceDefinition of %s is being deleted, and all %ss with it: the last good view stays in force", k.kind, k.kind)
 	default:
-		k.trouble, k.pause, k.doubted = l.doubt, 0, l.doubt != ""
+		if before != "" {
+			k.pause = 0
+		}
+		k.trouble = l.doubt
 		err := s.found(ctx, l, now)
-		if k.doubted {
-			k.askAt = now.Add(wait.Jitter(askDoubt/2, 2))
+		k.lookAt = time.Time{}
+		if l.doubt != "" || l.version == legacyVersion || len(k.lost) > 0 || !k.replaced.IsZero() {
+			k.lookAt = now.Add(wait.Jitter(lookEvery/2, 2))
 		}
 		return err
 	}
 	k.pause = min(max(2*k.pause, askMin), askMax)
 	k.askAt = now.Add(wait.Jitter(k.pause/2, 2))
+	k.lookAt = k.askAt
 	return nil
 }
 
@@ -150,6 +166,7 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 	}
 	s.apply(c)
 	if k.watch != nil && k.version == l.version && !s.api.contact.missing(k.resource()) {
+		k.pause = 0
 		return nil
 	}
 	if k.watch != nil { // its own next try may be half a minute away
@@ -157,7 +174,8 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 	}
 	s.api.contact.forget(k.resource())
 	k.version = l.version
-	k.askAt = now.Add(askMin) // a definition that has just come may not be served yet
+	k.pause = min(max(2*k.pause, askMin), askMax)
+	k.askAt = now.Add(k.pause) // a definition that has just come may not be served yet, and some never are
 	var err error
 	k.watch, err = s.api.start(ctx, k.kind, l.version, "", s.signal)
 	s.log.Info("watching", "kind", k.kind, "of", l.version.String())

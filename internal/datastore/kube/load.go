@@ -31,7 +31,7 @@ func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loa
 	if err != nil {
 		return nil, err
 	}
-	pools, err := a.locate(ctx, datastore.KindIPPool, version, "")
+	pools, err := a.locate(ctx, datastore.KindIPPool, version, followed{})
 	if err != nil {
 		return nil, err
 	}

@@ -53,6 +53,7 @@ type Store struct {
 	number     uint64          // of snapshot
 	conditions map[string]compile.Condition
 	stale      bool   // what was published is not what holds now
+	whole      bool   // a snapshot was saved or published: from then on there is always one
 	trouble    string // the last that was logged
 }
 
@@ -81,6 +82,8 @@ func Open(o Options) (*Store, error) {
 func (s *Store) adopt(saved []*entry) {
 	for _, e := range saved {
 		switch {
+		case e.fault != nil: // another version has written it, and it holds back no other
+			s.log.Error("what was in force before cannot be used, and is left out until the API server is heard of", "kind", e.Kind, "name", e.Name, "error", e.fault)
 		case e.Kind == kindDefinition:
 			for _, k := range s.kinds() {
 				if k.kind == e.Name {
@@ -98,6 +101,7 @@ func (s *Store) adopt(saved []*entry) {
 		}
 	}
 	s.build(changes{differ: true, moves: true})
+	s.whole = true
 }
 
 func (s *Store) kinds() []*kind { return []*kind{s.pools, s.nat} }
@@ -251,6 +255,12 @@ func (s *Store) forgetOthers() {
 	}
 	s.apply(s.others.confirmAll())
 	s.others.fresh = false
+	clear(s.others.bad)
+}
+
+// fresh says whether all was heard of the API that the snapshot is made of.
+func (s *Store) fresh() bool {
+	return s.pools.fresh && s.self.fresh && (s.nat.fresh || s.nat.missing) && (s.othersWatch == nil || s.others.fresh)
 }
 
 // due is when step has something to do without any event.
@@ -268,8 +278,16 @@ func (s *Store) publish(publish func(datastore.State)) {
 		return
 	}
 	s.stale = false
-	state := datastore.State{Snapshot: s.snapshot, Version: s.number, Conditions: s.conditions,
+	state := datastore.State{Fresh: s.fresh(),
 		Followed: map[string]datastore.Followed{datastore.KindIPPool: s.pools.followed, datastore.KindNATConfiguration: s.nat.followed}}
+	// The first one waits for other nodes, if it needs them: what is exempt is not to be translated at first.
+	if s.whole = s.whole || s.snapshot != nil && state.Fresh; s.whole {
+		state.Snapshot, state.Version, state.Conditions = s.snapshot, s.number, s.conditions
+	}
+	for _, v := range []*view{s.self, s.others} {
+		_, warnings := v.exceptions()
+		state.Warnings = append(state.Warnings, warnings...)
+	}
 	for _, k := range s.kinds() {
 		exceptions, warnings := k.exceptions()
 		state.Exceptions = append(state.Exceptions, exceptions...)

@@ -62,6 +62,7 @@ func (v *view) absorb(news map[string]*entry, all bool) changes {
 		for name := range v.bad {
 			if news[name] == nil {
 				delete(v.bad, name)
+				c.followed = true
 			}
 		}
 	}
@@ -76,13 +77,16 @@ func (v *view) absorb(news map[string]*entry, all bool) changes {
 	if !v.fresh {
 		v.fresh, c.followed = true, true
 	}
-	c.followed = c.followed || v.followed != before
+	if v.kind != datastore.KindNode { // of Nodes nobody asks how far they were followed, and each is heard of all the time
+		c.followed = c.followed || v.followed != before
+	}
 	return c
 }
 
 // one takes one object; nil: the API has it no more.
 func (v *view) one(c *changes, name string, e *entry) {
 	was := v.force[name]
+	c.followed = c.followed || v.bad[name] != nil // it is not what is said of it any more
 	if e == nil {
 		delete(v.bad, name)
 		if was != nil && v.lost[name].IsZero() {
