@@ -2,9 +2,11 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/sallyport/sallyport/internal/controller"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
@@ -15,7 +17,7 @@ const namespaceVariable = "POD_NAMESPACE"
 
 func controllerCommand(_ *global) *cobra.Command {
 	o := controller.Options{Version: buildVersion()}
-	var kubeconfig, format, level string
+	var kubeconfig, nodes, format, level string
 	cmd := &cobra.Command{
 		Use:   "controller",
 		Short: "Write the conditions of pools in a cluster",
@@ -30,6 +32,9 @@ Where the definition of IPPools is Calico's, it waits and writes nothing.`,
 			if o.LeaseNamespace == "" {
 				return errors.New("--lease-namespace: say in which namespace the Lease is")
 			}
+			if o.NodeSelector, err = labels.Parse(nodes); err != nil {
+				return fmt.Errorf("--node-selector: %w", err)
+			}
 			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
 				return err
 			}
@@ -41,6 +46,7 @@ Where the definition of IPPools is Calico's, it waits and writes nothing.`,
 	}
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "file that says how the API server is reached (default: as the pod that it runs in)")
 	cmd.Flags().StringVar(&o.LeaseNamespace, "lease-namespace", os.Getenv(namespaceVariable), "namespace of the Lease (environment: "+namespaceVariable+")")
+	cmd.Flags().StringVar(&nodes, "node-selector", "", "label selector, as of kubectl, of the nodes that have an agent (default: all that run Linux)")
 	cmd.Flags().StringVar(&o.MetricsAddress, "metrics-address", "127.0.0.1:9471", "host:port for /healthz, /readyz and /metrics; empty for none")
 	logFlags(cmd, &format, &level)
 	must(cmd.MarkFlagFilename("kubeconfig"))

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
@@ -60,8 +61,10 @@ type Options struct {
 	LeaseNamespace string
 	// MetricsAddress is where /healthz, /readyz and /metrics are served, as host:port; empty: nowhere.
 	MetricsAddress string
-	Version        string
-	Log            *slog.Logger
+	// NodeSelector says which nodes have an agent, beside that they run Linux.
+	NodeSelector labels.Selector
+	Version      string
+	Log          *slog.Logger
 }
 
 // Run runs a controller until the context ends. Where the definition of IPPools is not Sallyport's, it waits until
@@ -119,7 +122,7 @@ func lead(ctx context.Context, cfg *rest.Config, o *Options) error {
 	if err != nil {
 		return fmt.Errorf("preparing the controller: %w", err)
 	}
-	w := &writer{client: mgr.GetClient(), events: mgr.GetEventRecorder(fieldOwner), log: o.Log, seen: seen{}, wrote: map[types.UID]string{}}
+	w := &writer{nodes: o.NodeSelector, client: mgr.GetClient(), events: mgr.GetEventRecorder(fieldOwner), log: o.Log, seen: seen{}, wrote: map[types.UID]string{}}
 	c, err := controller.New("conditions", mgr, controller.Options{Reconciler: w, MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true)})
 	if err != nil {
 		return fmt.Errorf("preparing the controller: %w", err)
@@ -182,6 +185,7 @@ func trim(o any) (any, error) {
 
 // writer brings the conditions of all pools up to date.
 type writer struct {
+	nodes  labels.Selector // those that have an agent
 	client client.Client
 	events events.EventRecorder
 	log    *slog.Logger
@@ -202,7 +206,7 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	}
 	w.seen.note(began, pools.Items)
 	w.forget()
-	stand, recheck := standings(began, nodes.Items, statuses.Items)
+	stand, recheck := standings(began, nodes.Items, w.nodes, statuses.Items)
 	var g errgroup.Group // what cannot be written of one pool holds up no other
 	g.SetLimit(writers)
 	for i, want := range judge(pools.Items, w.seen, stand) {

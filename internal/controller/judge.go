@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
@@ -74,8 +75,8 @@ type standing struct {
 	exceptions map[string]v1alpha1.PoolException // by pool
 }
 
-// standings are those of the nodes that count, by how far they have followed, the farthest behind first.
-func standings(now time.Time, nodes []corev1.Node, statuses []v1alpha1.NodeStatus) (out []standing, recheck time.Duration) {
+// standings are those of the nodes that count, which are to have an agent and are ready, by how far they have followed, the farthest behind first.
+func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, statuses []v1alpha1.NodeStatus) (out []standing, recheck time.Duration) {
 	byName := make(map[string]*v1alpha1.NodeStatusStatus, len(statuses))
 	for i := range statuses {
 		byName[statuses[i].Name] = &statuses[i].Status
@@ -83,7 +84,7 @@ func standings(now time.Time, nodes []corev1.Node, statuses []v1alpha1.NodeStatu
 	for i := range nodes {
 		n := &nodes[i]
 		since, ready := readySince(n)
-		if !ready || n.Labels[corev1.LabelOSStable] == "windows" {
+		if !ready || n.Labels[corev1.LabelOSStable] == "windows" || !agents.Matches(labels.Set(n.Labels)) {
 			continue
 		}
 		st := byName[n.Name]

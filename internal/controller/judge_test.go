@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 
@@ -47,6 +48,12 @@ func TestProgrammed(t *testing.T) {
 	t.Parallel()
 	windows := testNode("w", true, time.Hour)
 	windows.Labels = map[string]string{corev1.LabelOSStable: "windows"}
+	virtual := testNode("v", true, time.Hour)
+	virtual.Labels = map[string]string{"type": "virtual-kubelet"}
+	agents, err := labels.Parse("type!=virtual-kubelet")
+	if err != nil {
+		t.Fatal(err)
+	}
 	both := []corev1.Node{testNode("n1", true, time.Hour), testNode("n2", true, time.Hour)}
 	mended := testStatus("n1", true, 100, "p")
 	mended.Status.Exceptions[0].Generation = 1
@@ -68,12 +75,13 @@ func TestProgrammed(t *testing.T) {
 		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonProgrammed, "(1)"},
 		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)"},
 		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one is to have no agent", []corev1.Node{both[0], virtual}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
 		{"there is none", nil, nil, apiv3.IPPoolReasonPending, "no ready node"},
 	} {
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
 		s := seen{}
 		s.note(now, pools)
-		stand, _ := standings(now, test.nodes, test.statuses)
+		stand, _ := standings(now, test.nodes, agents, test.statuses)
 		conditions := judge(pools, s, stand)[0]
 		if len(conditions) != 2 {
 			t.Fatalf("%s: %d conditions", test.name, len(conditions))
@@ -95,7 +103,7 @@ func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
 	s := seen{}
 	programmed := func() metav1.ConditionStatus {
 		s.note(now, pools)
-		stand, _ := standings(now, nodes, statuses)
+		stand, _ := standings(now, nodes, labels.Everything(), statuses)
 		c := judge(pools, s, stand)[0]
 		merged, _ := merge(&pools[0], c, metav1.Time{Time: now})
 		pools[0].Status = &apiv3.IPPoolStatus{Conditions: merged}
@@ -183,7 +191,7 @@ func TestProgrammedMeansHeld(t *testing.T) {
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", version)}
 		s := seen{}
 		s.note(now, pools)
-		stand, _ := standings(now, nodes, statuses)
+		stand, _ := standings(now, nodes, labels.Everything(), statuses)
 		c := judge(pools, s, stand)[0][1]
 		if want := held && count > 0; (c.Status == metav1.ConditionTrue) != want {
 			t.Fatalf("%+v, want %t", c, want)
@@ -197,7 +205,7 @@ func TestPendingIsNotSaidAtOnce(t *testing.T) {
 	p := testPool("p", "10.0.0.0/16", 100)
 	s := seen{}
 	s.note(now, []apiv3.IPPool{p})
-	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 1)})
+	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.NodeStatus{testStatus("n1", true, 1)})
 	want := judge([]apiv3.IPPool{p}, s, stand)[0]
 	if !pending(want) || s.settles(now, &p, 1) <= 0 || s.settles(now.Add(settling+settlingPerNode), &p, 1) > 0 {
 		t.Fatalf("%+v settles in %s", want, s.settles(now, &p, 1))

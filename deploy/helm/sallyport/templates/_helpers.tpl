@@ -23,6 +23,13 @@ app.kubernetes.io/component: {{ . }}
 {{- end -}}
 {{- end }}
 
+{{/* Fails where values contradict each other in a way that their schema cannot say. */}}
+{{- define "sallyport.check" -}}
+{{- if eq (int .Values.metrics.agentPort) (int .Values.metrics.controllerPort) -}}
+{{- fail "metrics.agentPort and metrics.controllerPort are the same: both are ports of the node" -}}
+{{- end -}}
+{{- end }}
+
 {{/* host:port of the metrics; the argument is a list of the context and the port. */}}
 {{- define "sallyport.metricsAddress" -}}
 {{- $host := (index . 0).Values.metrics.address -}}
