@@ -40,7 +40,7 @@ func TestInstall(t *testing.T) {
 
 	helm, try, uninstall := guide("Install it with Helm"), guide("Try it"), guide("Uninstall")
 	labtest.Must(t, os.WriteFile(filepath.Join(in.now, "pool.yaml"), []byte(try.yaml[0]), 0o600), os.WriteFile(filepath.Join(in.before, "pool.yaml"), []byte(try.yaml[0]), 0o600))
-	in.run(in.before, helm.sh[0])
+	in.run(in.before, helm.sh[1]) // the first builds and pushes the image
 	in.run(in.before, try.sh[0])
 	s.apply(pools(true))
 	both(true)
