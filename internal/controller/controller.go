@@ -67,6 +67,9 @@ type Options struct {
 	Log          *slog.Logger
 }
 
+// owner says whether the definition of IPPools is Sallyport's.
+type owner func(context.Context) (bool, error)
+
 // Run runs a controller until the context ends. Where the definition of IPPools is not Sallyport's, it waits until
 // it is, and writes nothing.
 func Run(ctx context.Context, o Options) error {
@@ -74,22 +77,26 @@ func Run(ctx context.Context, o Options) error {
 	cfg.UserAgent = "sallyport-controller/" + o.Version
 	cfg.QPS, cfg.Burst = requests, 2*requests
 	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler())) // the library has one for all
+	owned, err := kube.Owned(cfg, o.Version)
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, o.MetricsAddress) })
 	g.Go(func() error {
-		if !await(ctx, cfg, &o) {
+		if !await(ctx, owned, o.Log) {
 			return nil
 		}
-		return lead(ctx, cfg, &o)
+		return lead(ctx, cfg, owned, &o)
 	})
 	return g.Wait()
 }
 
 // await waits until the definition of IPPools is ours, and says whether it is; the context may have ended before.
-func await(ctx context.Context, cfg *rest.Config, o *Options) bool {
+func await(ctx context.Context, owned owner, log *slog.Logger) bool {
 	said := ""
 	for {
-		ours, err := kube.Owned(ctx, cfg, o.Version)
+		ours, err := owned(ctx)
 		if err == nil && ours {
 			return true
 		}
@@ -99,7 +106,7 @@ func await(ctx context.Context, cfg *rest.Config, o *Options) bool {
 		}
 		if say != said && ctx.Err() == nil {
 			said = say
-			o.Log.Info("waiting", "reason", say)
+			log.Info("waiting", "reason", say)
 		}
 		if !sleep(ctx, askEvery/6) {
 			return false
@@ -108,7 +115,7 @@ func await(ctx context.Context, cfg *rest.Config, o *Options) bool {
 }
 
 // lead takes part in electing a leader, and writes while it is the one.
-func lead(ctx context.Context, cfg *rest.Config, o *Options) error {
+func lead(ctx context.Context, cfg *rest.Config, owned owner, o *Options) error {
 	scheme, err := kube.Scheme()
 	if err != nil {
 		return err
@@ -133,16 +140,16 @@ func lead(ctx context.Context, cfg *rest.Config, o *Options) error {
 			return fmt.Errorf("watching %T: %w", kind, err)
 		}
 	}
-	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return guard(ctx, cfg, o) })); err != nil {
+	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return guard(ctx, owned) })); err != nil {
 		return fmt.Errorf("preparing the controller: %w", err)
 	}
 	return mgr.Start(ctx)
 }
 
 // guard ends the leader when the definition of IPPools is not ours any more.
-func guard(ctx context.Context, cfg *rest.Config, o *Options) error {
+func guard(ctx context.Context, owned owner) error {
 	for sleep(ctx, askEvery) {
-		if ours, err := kube.Owned(ctx, cfg, o.Version); err == nil && !ours {
+		if ours, err := owned(ctx); err == nil && !ours {
 			return errNotOurs
 		}
 	}

@@ -37,7 +37,9 @@ func TestStore(t *testing.T) {
 	if _, err := kube.Load(t.Context(), c.Config(), "0.9.0"); err == nil || !strings.Contains(err.Error(), far) {
 		t.Errorf("loading says %v", err)
 	}
-	if ours, err := kube.Owned(t.Context(), c.Config(), "0.9.0"); ours || err == nil || !strings.Contains(err.Error(), far) {
+	owned, err := kube.Owned(c.Config(), "0.9.0")
+	labtest.Must(t, err)
+	if ours, err := owned(t.Context()); ours || err == nil || !strings.Contains(err.Error(), far) {
 		t.Errorf("asked whether the definition is ours, the answer is %t, %v", ours, err)
 	}
 

@@ -149,16 +149,18 @@ func (a *api) aggregated(ctx context.Context) (bool, error) {
 	return found, nil
 }
 
-// Owned says whether IPPools are read where a definition of Sallyport's serves them, so that their status is for
-// Sallyport to write.
-func Owned(ctx context.Context, cfg *rest.Config, version string) (bool, error) {
+// Owned returns what says whether IPPools are read where a definition of Sallyport's serves them, so that their status is
+// for Sallyport to write.
+func Owned(cfg *rest.Config, version string) (func(context.Context) (bool, error), error) {
 	a, err := connect(cfg, cfg.UserAgent)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	d, err := a.locate(ctx, datastore.KindIPPool, version, followed{})
-	if err != nil {
-		return false, err
-	}
-	return d.ours != "" && d.version == apiv3.GroupVersion(), nil
+	return func(ctx context.Context) (bool, error) {
+		d, err := a.locate(ctx, datastore.KindIPPool, version, followed{})
+		if err != nil {
+			return false, err
+		}
+		return d.ours != "" && d.version == apiv3.GroupVersion(), nil
+	}, nil
 }
