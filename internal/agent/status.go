@@ -63,7 +63,10 @@ func (a *Agent) addContact(s *Status) {
 		return
 	}
 	view := "what was saved before the agent started is in force"
-	if !c.Heard.IsZero() {
+	switch {
+	case a.resources.get().Snapshot == nil:
+		view = "nothing is in force, since nothing was saved before the agent started"
+	case !c.Heard.IsZero():
 		view = fmt.Sprintf("the view of %s ago is in force", time.Since(c.Heard).Round(time.Second))
 	}
 	s.Warnings = append(s.Warnings, model.Fault{Message: fmt.Sprintf("the API server %s does not answer since %s, and %s: %s",

@@ -130,7 +130,7 @@ func (c *cutter) emit(pool string, last netip.Addr) {
 
 // exempt merges every destination that is not translated into the fewest ranges. The pools come as byCIDR has them.
 func exempt(ordered []*model.Pool, local model.Local, hosts hostAddresses) []netipx.IPRange {
-	var others []netip.Prefix
+	others := make([]netip.Prefix, 0, len(never)+len(local.Interfaces)+len(hosts))
 	for _, n := range never {
 		others = append(others, n.prefix)
 	}

@@ -12,7 +12,7 @@ type hostAddresses map[netip.Addr]string
 // collectHosts gathers the declared addresses of every node and this node's own. Of two nodes that
 // claim one address, this node and then the lower name is said to have it.
 func collectHosts(nodes []model.Node, local model.Local) hostAddresses {
-	hosts := hostAddresses{}
+	hosts := make(hostAddresses, len(local.Interfaces)+len(nodes))
 	for _, p := range local.Interfaces {
 		if !p.Addr().IsLoopback() {
 			hosts[p.Addr()] = local.Name

@@ -37,11 +37,16 @@ func (s *Store) apply(c changes) {
 // build puts the views in force.
 func (s *Store) build(c changes) {
 	first := s.snapshot == nil
-	s.snapshot = &model.Snapshot{
+	next := &model.Snapshot{
 		Pools:             values[*model.Pool](s.pools.entries()),
 		NATConfigurations: values[model.NATConfiguration](s.nat.entries()),
-		Nodes:             values[model.Node](s.nodes()),
 	}
+	if first || slices.ContainsFunc(c.keys, func(k datastore.Key) bool { return k.Kind == datastore.KindNode }) {
+		next.Nodes = values[model.Node](s.nodes())
+	} else {
+		next.Nodes = s.snapshot.Nodes // there may be thousands
+	}
+	s.snapshot = next
 	if c.moves || first {
 		s.conditions = compile.Allocatable(s.snapshot.Pools)
 	}

@@ -117,15 +117,18 @@ func (s *Store) ask(ctx context.Context, k *kind, background *sync.WaitGroup) {
 func (s *Store) learn(ctx context.Context, l located, now time.Time) error {
 	k := l.kind
 	k.asking = false
-	before := k.trouble
+	before, held := k.trouble, ""
+	if s.whole {
+		held = ": the last good view stays in force"
+	}
 	defer func() { s.stale = s.stale || k.trouble != before }()
 	var far *skew.Error
 	k.missing, k.refused = isMissing(l.err), errors.As(l.err, &far)
 	switch {
 	case l.err != nil:
-		k.trouble = l.err.Error() + ": the last good view stays in force" + remedy(l.err.Error())
+		k.trouble = l.err.Error() + held + remedy(l.err.Error())
 	case l.deleting:
-		k.trouble = fmt.Sprintf("the CustomResourceDefinition of %s is being deleted, and all %ss with it: the last good view stays in force", k.kind, k.kind)
+		k.trouble = fmt.Sprintf("the CustomResourceDefinition of %s is being deleted, and all %ss with it%s", k.kind, k.kind, held)
 	default:
 		if before != "" {
 			k.pause = 0
