@@ -75,7 +75,8 @@ type standing struct {
 	exceptions map[string]v1alpha1.PoolException // by pool
 }
 
-// standings are those of the nodes that count, which are to have an agent and are ready, by how far they have followed, the farthest behind first.
+// standings are those of the nodes that count, which are ready and are to have an agent, by how far they have followed,
+// the farthest behind first.
 func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, statuses []v1alpha1.NodeStatus) (out []standing, recheck time.Duration) {
 	byName := make(map[string]*v1alpha1.NodeStatusStatus, len(statuses))
 	for i := range statuses {

@@ -127,8 +127,8 @@ func (c *contact) slowest() time.Duration {
 }
 
 // try makes a call, and where it is patient, makes one that may take for ever, for what is watched, until a server
-// answers: what calls would wait up to a minute before it tries again. A server that answers says itself when it has too much to do, so that nothing
-// is asked more often of one that is there.
+// answers: what calls would wait up to a minute before it tries again. A server that answers says itself when it has too
+// much to do, so that nothing is asked more often of one that is there.
 func (l *listener) try(req *http.Request) (*http.Response, error) {
 	for pause := tryMin; ; pause = min(2*pause, l.contact.slowest()) {
 		resp, err := l.next.RoundTrip(req)
