@@ -134,7 +134,10 @@ func lead(ctx context.Context, cfg *rest.Config, owned owner, o *Options) error 
 	if err != nil {
 		return fmt.Errorf("preparing the controller: %w", err)
 	}
-	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request { return []reconcile.Request{{}} })
+	all := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
+		w.hear(o)
+		return []reconcile.Request{{}}
+	})
 	for _, kind := range []client.Object{&apiv3.IPPool{}, &v1alpha1.NodeStatus{}, &corev1.Node{}} {
 		if err := c.Watch(source.Kind(mgr.GetCache(), kind, all)); err != nil {
 			return fmt.Errorf("watching %T: %w", kind, err)
@@ -196,10 +199,21 @@ type writer struct {
 	client client.Client
 	events events.EventRecorder
 	log    *slog.Logger
+
+	seenMu sync.Mutex
 	seen   seen
 
 	mu    sync.Mutex
 	wrote map[types.UID]string // the resourceVersion from which the conditions of a pool were written last
+}
+
+// hear notes what is heard of an object, before everything is looked at.
+func (w *writer) hear(o client.Object) {
+	if p, ok := o.(*apiv3.IPPool); ok {
+		w.seenMu.Lock()
+		defer w.seenMu.Unlock()
+		w.seen.hear(time.Now(), p)
+	}
 }
 
 // Reconcile looks at everything and writes what differs. It is for one goroutine at a time.
@@ -211,17 +225,13 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	if err := errors.Join(w.client.List(ctx, &pools), w.client.List(ctx, &nodes), w.client.List(ctx, &statuses)); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing: %w", err)
 	}
-	w.seen.note(began, pools.Items)
-	w.forget()
 	stand, recheck := standings(began, nodes.Items, w.nodes, statuses.Items)
+	wants, left := w.judge(began, pools.Items, stand)
+	recheck = sooner(recheck, left)
 	var g errgroup.Group // what cannot be written of one pool holds up no other
 	g.SetLimit(writers)
-	for i, want := range judge(pools.Items, w.seen, stand) {
+	for i, want := range wants {
 		p := &pools.Items[i]
-		if left := w.seen.settles(began, p, len(stand)); left > 0 && pending(want) {
-			want = hold(p, want)
-			recheck = sooner(recheck, left)
-		}
 		next, differs := merge(p, want, metav1.Time{Time: began.Truncate(time.Second)})
 		if !differs || w.waits(p) {
 			continue
@@ -234,10 +244,26 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	return reconcile.Result{RequeueAfter: recheck}, err
 }
 
+// judge says what the conditions of each pool should be, and how soon that is to be looked at again.
+func (w *writer) judge(now time.Time, pools []apiv3.IPPool, stand []standing) (wants [][]metav1.Condition, recheck time.Duration) {
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	w.seen.note(now, pools)
+	w.forget()
+	wants = judge(pools, w.seen, stand)
+	for i := range wants {
+		if left := w.seen.settles(now, &pools[i], len(stand)); left > 0 && pending(wants[i]) {
+			wants[i] = hold(&pools[i], wants[i])
+			recheck = sooner(recheck, left)
+		}
+	}
+	return wants, recheck
+}
+
 // sooner is the shorter of two times to wait, of which 0 is none.
 func sooner(a, b time.Duration) time.Duration {
-	if a == 0 {
-		return b
+	if a == 0 || b == 0 {
+		return max(a, b)
 	}
 	return min(a, b)
 }

@@ -48,23 +48,28 @@ const (
 func (s seen) note(now time.Time, pools []apiv3.IPPool) {
 	there := make(map[types.UID]bool, len(pools))
 	for i := range pools {
-		p := &pools[i]
-		there[p.UID] = true
-		if was, ok := s[p.UID]; ok && was.generation == p.Generation {
-			continue
-		}
-		r := reached{p.Generation, number(p.ResourceVersion), now}
-		// What every node held when another controller looked, every node holds.
-		if c := find(p, apiv3.IPPoolConditionProgrammed); c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
-			r.version = 0
-		}
-		s[p.UID] = r
+		there[pools[i].UID] = true
+		s.hear(now, &pools[i])
 	}
 	for uid := range s {
 		if !there[uid] {
 			delete(s, uid)
 		}
 	}
+}
+
+// hear takes what was heard of one pool. All that is heard should come here: a later look at the pool may find it after
+// its status was written too, by a version which agents report much later.
+func (s seen) hear(now time.Time, p *apiv3.IPPool) {
+	if was, ok := s[p.UID]; ok && was.generation >= p.Generation {
+		return
+	}
+	r := reached{p.Generation, number(p.ResourceVersion), now}
+	// What every node held when another controller looked, every node holds.
+	if c := find(p, apiv3.IPPoolConditionProgrammed); c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
+		r.version = 0
+	}
+	s[p.UID] = r
 }
 
 // standing is how one node stands.

@@ -219,3 +219,23 @@ func TestPendingIsNotSaidAtOnce(t *testing.T) {
 		t.Errorf("of a pool that was changed it is said %+v", held)
 	}
 }
+
+// TestSeenAsHeard: a pool changed, and before everything was looked at, its status too. What counts is the version of the
+// change: agents report a later one only after a while.
+func TestSeenAsHeard(t *testing.T) {
+	t.Parallel()
+	s := seen{}
+	older, changed, status := testPool("p", "10.0.0.0/16", 90), testPool("p", "10.0.0.0/16", 101), testPool("p", "10.0.0.0/16", 103)
+	older.Generation = 1
+	for _, p := range []*apiv3.IPPool{&older, &older, &changed, &changed, &status} { // each change comes with what was before
+		s.hear(now, p)
+	}
+	s.note(now, []apiv3.IPPool{status})
+	if got := s["p"]; got.generation != 2 || got.version != 101 {
+		t.Errorf("%+v, want generation 2 by version 101", got)
+	}
+	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.NodeStatus{testStatus("n1", true, 101)})
+	if c := judge([]apiv3.IPPool{status}, s, stand)[0][1]; c.Status != metav1.ConditionTrue {
+		t.Errorf("%+v", c)
+	}
+}
