@@ -29,6 +29,24 @@ func (c *bigCluster) Nodes(context.Context) (int, error) { c.counted++; return 5
 
 func (c *bigCluster) Untaint(context.Context, []int) error { c.untainted++; return nil }
 
+// makeReady runs an agent's loop until the test ends, and waits until it holds a state.
+func makeReady(t *testing.T, c *Core, s datastore.State) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); c.Loop.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	c.resources.set(s)
+	c.Loop.SetSnapshot(s.Snapshot, s.Version)
+	c.Loop.SetLocal(model.Local{Name: "n"})
+	for state, changed := c.Loop.State(); ; state, changed = c.Loop.State() {
+		if ok, _ := state.Ready(); ok && state.Version == s.Version {
+			return
+		}
+		<-changed
+	}
+}
+
 // TestReportAtStart starts an agent of a big cluster: it says nothing while it starts, and then, as all others may have
 // started with it, waits its turn and writes once.
 func TestReportAtStart(t *testing.T) {
@@ -40,20 +58,7 @@ func TestReportAtStart(t *testing.T) {
 	if next := r.step(t.Context(), start); next != start.Add(unreadyAfter) || to.counted > 0 {
 		t.Errorf("while it starts it asked %d times, and looks again after %s", to.counted, next.Sub(start))
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); loop.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-	s := datastore.State{Snapshot: &model.Snapshot{}, Version: 1, Fresh: true}
-	c.resources.set(s)
-	loop.SetSnapshot(s.Snapshot, s.Version)
-	loop.SetLocal(model.Local{Name: "n"})
-	for state, changed := loop.State(); ; state, changed = loop.State() {
-		if ok, _ := state.Ready(); ok && state.Version == 1 {
-			break
-		}
-		<-changed
-	}
+	makeReady(t, c, datastore.State{Snapshot: &model.Snapshot{}, Version: 1, Fresh: true})
 	now, last := start, time.Time{}
 	for len(to.reports) == 0 && now.Before(start.Add(time.Hour)) {
 		last = now
@@ -76,20 +81,7 @@ func TestReportIsOfWhatWasHeard(t *testing.T) {
 		to := &bigCluster{}
 		c := &Core{Loop: loop, Log: slog.New(slog.DiscardHandler)}
 		r := &reporter{core: c, cluster: to, pacing: pacing{nodes: 1}}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan struct{})
-		go func() { defer close(done); loop.Run(ctx) }()
-		t.Cleanup(func() { cancel(); <-done })
-		s := datastore.State{Snapshot: &model.Snapshot{}, Version: 1, Fresh: fresh, Self: datastore.Self{Taints: []int{0}}}
-		c.resources.set(s)
-		loop.SetSnapshot(s.Snapshot, s.Version)
-		loop.SetLocal(model.Local{Name: "n"})
-		for state, changed := loop.State(); ; state, changed = loop.State() {
-			if ok, _ := state.Ready(); ok && state.Version == 1 {
-				break
-			}
-			<-changed
-		}
+		makeReady(t, c, datastore.State{Snapshot: &model.Snapshot{}, Version: 1, Fresh: fresh, Self: datastore.Self{Taints: []int{0}}})
 		start := time.Now()
 		next := r.step(t.Context(), start)
 		if (to.untainted > 0) != fresh || (to.counted > 0) != fresh || !fresh && next != start.Add(freshWithin) {

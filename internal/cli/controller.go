@@ -33,7 +33,7 @@ Where the definition of IPPools is Calico's, it waits and writes nothing.`,
 				return errors.New("--lease-namespace: say in which namespace the Lease is")
 			}
 			if o.NodeSelector, err = labels.Parse(nodes); err != nil {
-				return fmt.Errorf("--node-selector: %w", err)
+				return fmt.Errorf("--node-selector %q: %w; give one such as pool=workers,zone!=a", nodes, err)
 			}
 			if o.Log, err = newLogger(cmd.ErrOrStderr(), format, level); err != nil {
 				return err

@@ -68,13 +68,32 @@ func one(what, unit string, v float64) result { return summary(what, unit, []flo
 // each is what of the whole falls to one agent.
 func (c *crowd) each(v float64) float64 { return v / float64(c.o.agents) }
 
-// start starts the agents, all at once and with nothing saved.
-func (c *crowd) start(ctx context.Context) error {
-	before, err := served(ctx, c.cluster.Config())
+// usage is what an API server has answered, and the CPU that it has used.
+type usage struct {
+	answered requests
+	cpu      time.Duration
+}
+
+func (c *crowd) usage(ctx context.Context) (usage, error) {
+	answered, err := served(ctx, c.cluster.Config())
 	if err != nil {
-		return err
+		return usage{}, err
 	}
 	cpu, err := cpuOf(c.cluster.APIServerPID())
+	return usage{answered, cpu}, err
+}
+
+// since is what came after an earlier look.
+func (u usage) since(before usage) usage {
+	return usage{u.answered.since(before.answered), u.cpu - before.cpu}
+}
+
+// milliseconds is the CPU as a number.
+func (u usage) milliseconds() float64 { return float64(u.cpu) / float64(time.Millisecond) }
+
+// start starts the agents, all at once and with nothing saved.
+func (c *crowd) start(ctx context.Context) error {
+	before, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
@@ -91,42 +110,34 @@ func (c *crowd) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(c.o.settle)
+	time.Sleep(c.o.settle) // nothing else may come of the start
 	asked, most := c.fleet.traffic.so()
-	after, err := served(ctx, c.cluster.Config())
+	after, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
-	used, err := cpuOf(c.cluster.APIServerPID())
-	if err != nil {
-		return err
-	}
+	after = after.since(before)
 	t := c.fleet.traffic
 	c.say(
 		milliseconds("all started at once to planned", planned),
 		milliseconds("all started at once to NodeStatus ready", written),
 		answer("asked at the start by one agent", asked.by(float64(c.o.agents))),
-		answer("answered at the start, as the API server counts, to one agent", after.since(before).by(float64(c.o.agents))),
+		answer("answered at the start, as the API server counts, to one agent", after.answered.by(float64(c.o.agents))),
 		one("the busiest second of the start", "requests/s", float64(most)),
 		one("connections that one agent made at the start", "", c.each(float64(t.connections.Load()))),
 		one("received at the start by one agent", "KiB", c.each(float64(t.received.Load()))/1024),
-		one("the API server's CPU at the start for one agent", "ms", c.each(float64(used-cpu)/float64(time.Millisecond))),
+		one("the API server's CPU at the start for one agent", "ms", c.each(after.milliseconds())),
 	)
 	return nil
 }
 
 // idle watches what is asked while nothing changes.
 func (c *crowd) idle(ctx context.Context) error {
-	before, err := served(ctx, c.cluster.Config())
+	before, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
 	t := c.fleet.traffic
-	pid := c.cluster.APIServerPID()
-	cpu, err := cpuOf(pid)
-	if err != nil {
-		return err
-	}
 	t.begin()
 	received, begin := t.received.Load(), time.Now()
 	select {
@@ -137,26 +148,23 @@ func (c *crowd) idle(ctx context.Context) error {
 	lasted := time.Since(begin).Seconds()
 	asked, most := t.so()
 	received = t.received.Load() - received
-	used, err := cpuOf(pid)
+	after, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
-	memory, err := memory(pid, "VmRSS")
-	if err != nil {
-		return err
-	}
-	after, err := served(ctx, c.cluster.Config())
+	after = after.since(before)
+	memory, err := memory(c.cluster.APIServerPID(), "VmRSS")
 	if err != nil {
 		return err
 	}
 	c.say(
 		one("asked while nothing changes", "requests/s", asked.total()/lasted),
 		answer("of these, a second", asked.by(lasted)),
-		answer("answered while nothing changes, as the API server counts, a second", after.since(before).by(lasted)),
+		answer("answered while nothing changes, as the API server counts, a second", after.answered.by(lasted)),
 		one("the busiest second while nothing changes", "requests/s", float64(most)),
 		one("received while nothing changes by one agent", "bytes/s", c.each(float64(received))/lasted),
 		one("connections of one agent", "", c.each(float64(t.open.Load()))),
-		one("the API server's CPU while nothing changes", "ms/s", float64(used-cpu)/float64(time.Millisecond)/lasted),
+		one("the API server's CPU while nothing changes", "ms/s", after.milliseconds()/lasted),
 		one("the API server's memory", "MiB", memory),
 	)
 	return nil
@@ -164,16 +172,11 @@ func (c *crowd) idle(ctx context.Context) error {
 
 // change changes one pool and watches until every node has said that it holds it.
 func (c *crowd) change(ctx context.Context) error {
-	before, err := served(ctx, c.cluster.Config())
+	before, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
 	said := watchStatuses(ctx, c.api)
-	pid := c.cluster.APIServerPID()
-	cpu, err := cpuOf(pid)
-	if err != nil {
-		return err
-	}
 	t := c.fleet.traffic
 	t.begin()
 	received := t.received.Load()
@@ -182,23 +185,20 @@ func (c *crowd) change(ctx context.Context) error {
 		return err
 	}
 	asked, most := t.so()
-	used, err := cpuOf(pid)
+	after, err := c.usage(ctx)
 	if err != nil {
 		return err
 	}
-	after, err := served(ctx, c.cluster.Config())
-	if err != nil {
-		return err
-	}
+	after = after.since(before)
 	c.say(
 		milliseconds("one pool changed, from the API's answer to planned", planned),
 		milliseconds("one pool changed, from the API's answer to NodeStatus written", written),
 		one("asked after one change", "requests", asked.total()),
 		answer("of these", asked.by(1)),
-		answer("answered after one change, as the API server counts", after.since(before).by(1)),
+		answer("answered after one change, as the API server counts", after.answered.by(1)),
 		one("the busiest second after one change", "requests/s", float64(most)),
 		one("received after one change by one agent", "bytes", c.each(float64(t.received.Load()-received))),
-		one("the API server's CPU after one change, for one agent", "ms", c.each(float64(used-cpu)/float64(time.Millisecond))),
+		one("the API server's CPU after one change, for one agent", "ms", c.each(after.milliseconds())),
 	)
 	return nil
 }
@@ -222,7 +222,7 @@ func (c *crowd) follow(ctx context.Context, said *statuses, yes bool) (planned, 
 // was asked is said also where not all follow in time.
 func (c *crowd) restart(ctx context.Context) error {
 	c.cluster.StopServer(c.scope)
-	time.Sleep(c.o.away)
+	time.Sleep(c.o.away) // what is measured is what comes of that
 	t := c.fleet.traffic
 	t.begin()
 	c.cluster.StartServer(c.scope)
@@ -239,19 +239,15 @@ func (c *crowd) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := served(ctx, c.cluster.Config())
-	if err != nil {
-		return err
-	}
-	used, err := cpuOf(c.cluster.APIServerPID())
+	after, err := c.usage(ctx) // of a new process
 	if err != nil {
 		return err
 	}
 	c.say(
 		milliseconds(what+", one pool changed at once, to planned", planned),
 		milliseconds(what+", one pool changed at once, to NodeStatus written", written),
-		answer(what+", answered, as the API server counts, to one agent", after.by(float64(c.o.agents))),
-		one(what+", its CPU since, for one agent", "ms", c.each(float64(used)/float64(time.Millisecond))),
+		answer(what+", answered, as the API server counts, to one agent", after.answered.by(float64(c.o.agents))),
+		one(what+", its CPU since, for one agent", "ms", c.each(after.milliseconds())),
 	)
 	return nil
 }

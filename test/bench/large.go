@@ -160,7 +160,7 @@ type figures struct {
 }
 
 func (f *figures) afterFirst(a *agentProcess, settle time.Duration) error {
-	time.Sleep(settle)
+	time.Sleep(settle) // until it gives back what it needed to start
 	return look(a, &f.first, &f.firstPeak)
 }
 

@@ -141,7 +141,7 @@ func rolesFor(account string, granted []permission) string {
 			"subjects": []object{{"kind": "ServiceAccount", "name": account, "namespace": chart.Namespace}}},
 	}})
 	if err != nil {
-		panic(err) // maps of strings
+		panic(err) // text in maps always encodes
 	}
 	return string(list)
 }
