@@ -134,10 +134,7 @@ func lead(ctx context.Context, cfg *rest.Config, owned owner, o *Options) error 
 	if err != nil {
 		return fmt.Errorf("preparing the controller: %w", err)
 	}
-	all := handler.EnqueueRequestsFromMapFunc(func(_ context.Context, o client.Object) []reconcile.Request {
-		w.hear(o)
-		return []reconcile.Request{{}}
-	})
+	all := handler.EnqueueRequestsFromMapFunc(w.hear)
 	for _, kind := range []client.Object{&apiv3.IPPool{}, &v1alpha1.NodeStatus{}, &corev1.Node{}} {
 		if err := c.Watch(source.Kind(mgr.GetCache(), kind, all)); err != nil {
 			return fmt.Errorf("watching %T: %w", kind, err)
@@ -207,13 +204,14 @@ type writer struct {
 	wrote map[types.UID]string // the resourceVersion from which the conditions of a pool were written last
 }
 
-// hear notes what is heard of an object, before everything is looked at.
-func (w *writer) hear(o client.Object) {
+// hear notes what is heard of an object, and asks for a look at everything.
+func (w *writer) hear(_ context.Context, o client.Object) []reconcile.Request {
 	if p, ok := o.(*apiv3.IPPool); ok {
 		w.seenMu.Lock()
 		defer w.seenMu.Unlock()
 		w.seen.hear(time.Now(), p)
 	}
+	return []reconcile.Request{{}}
 }
 
 // Reconcile looks at everything and writes what differs. It is for one goroutine at a time.

@@ -28,7 +28,8 @@ const joining = time.Minute
 const named = 3
 
 // seen remembers by which resourceVersion a pool came to its generation, since a later one may be that of a change
-// of its status, which agents do not wait for.
+// of its status, which agents report only after a while. A controller that began after such a change knows only its
+// version: a pool that is Pending then may be so until agents report that.
 type seen map[types.UID]reached
 
 type reached struct {
@@ -44,27 +45,34 @@ const (
 	settlingPerNode = 10 * time.Millisecond
 )
 
-// note brings what is remembered up to date with the pools that there are.
+// note brings what is remembered up to date with the pools that there are at a time.
 func (s seen) note(now time.Time, pools []apiv3.IPPool) {
 	there := make(map[types.UID]bool, len(pools))
 	for i := range pools {
 		there[pools[i].UID] = true
 		s.hear(now, &pools[i])
 	}
-	for uid := range s {
-		if !there[uid] {
+	for uid, r := range s {
+		if !there[uid] && r.since.Before(now) { // later, it may be new
 			delete(s, uid)
 		}
 	}
 }
 
-// hear takes what was heard of one pool. All that is heard should come here: a later look at the pool may find it after
-// its status was written too, by a version which agents report much later.
+// hear takes what was heard of one pool. All that is heard should come here, be it after a look that found more: a look
+// may find the pool after its status was written too.
 func (s seen) hear(now time.Time, p *apiv3.IPPool) {
-	if was, ok := s[p.UID]; ok && was.generation >= p.Generation {
+	version := number(p.ResourceVersion)
+	was, known := s[p.UID]
+	switch {
+	case known && was.generation > p.Generation:
+		return
+	case known && was.generation == p.Generation:
+		was.version = min(was.version, version)
+		s[p.UID] = was
 		return
 	}
-	r := reached{p.Generation, number(p.ResourceVersion), now}
+	r := reached{p.Generation, version, now}
 	// What every node held when another controller looked, every node holds.
 	if c := find(p, apiv3.IPPoolConditionProgrammed); c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
 		r.version = 0

@@ -220,22 +220,57 @@ func TestPendingIsNotSaidAtOnce(t *testing.T) {
 	}
 }
 
-// TestSeenAsHeard: a pool changed, and before everything was looked at, its status too. What counts is the version of the
-// change: agents report a later one only after a while.
+// TestSeenAsHeard: a pool changed, and then its status. What counts is the version of the change, in whatever order that is
+// heard of and looked at: agents report a later one only after a while.
 func TestSeenAsHeard(t *testing.T) {
 	t.Parallel()
-	s := seen{}
 	older, changed, status := testPool("p", "10.0.0.0/16", 90), testPool("p", "10.0.0.0/16", 101), testPool("p", "10.0.0.0/16", 103)
 	older.Generation = 1
-	for _, p := range []*apiv3.IPPool{&older, &older, &changed, &changed, &status} { // each change comes with what was before
-		s.hear(now, p)
-	}
-	s.note(now, []apiv3.IPPool{status})
-	if got := s["p"]; got.generation != 2 || got.version != 101 {
-		t.Errorf("%+v, want generation 2 by version 101", got)
-	}
 	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.NodeStatus{testStatus("n1", true, 101)})
-	if c := judge([]apiv3.IPPool{status}, s, stand)[0][1]; c.Status != metav1.ConditionTrue {
-		t.Errorf("%+v", c)
+	hear := func(pools ...*apiv3.IPPool) func(*writer) {
+		return func(w *writer) {
+			for _, p := range pools {
+				if asked := w.hear(t.Context(), p); len(asked) != 1 {
+					t.Errorf("after news of a pool %d looks are asked for", len(asked))
+				}
+			}
+		}
+	}
+	look := func(w *writer) { w.judge(time.Now(), []apiv3.IPPool{status}, stand) }
+	for name, steps := range map[string][]func(*writer){
+		"heard, then looked at":   {hear(&older, &older, &changed, &changed, &status), look}, // each change comes with what was before
+		"looked at between":       {hear(&older, &changed), look, hear(&changed, &status)},
+		"looked at, then heard":   {look, hear(&older, &older, &changed, &changed, &status)},
+		"known, then looked at":   {hear(&older), look, hear(&older, &changed, &changed, &status)},
+		"heard again by a resync": {hear(&older, &changed, &status, &status), look, hear(&status, &status)},
+	} {
+		w := &writer{seen: seen{}, wrote: map[types.UID]string{}}
+		for _, step := range steps {
+			step(w)
+		}
+		wants, _ := w.judge(time.Now(), []apiv3.IPPool{status}, stand)
+		if got := w.seen["p"]; got.generation != 2 || got.version != 101 || wants[0][1].Status != metav1.ConditionTrue {
+			t.Errorf("%s: %+v, want generation 2 by version 101; %+v", name, got, wants[0][1])
+		}
+	}
+}
+
+// TestSeenWhileLooking: a pool that was heard of after a look began is not forgotten by it, nor for what it was before; one that
+// is gone is.
+func TestSeenWhileLooking(t *testing.T) {
+	t.Parallel()
+	p := testPool("p", "10.0.0.0/16", 100)
+	older := p
+	older.Generation, older.ResourceVersion = 1, "90"
+	s := seen{}
+	s.hear(now.Add(time.Millisecond), &p)
+	s.note(now, nil)
+	s.hear(now.Add(time.Millisecond), &older) // as each change comes with what was before
+	if got := s["p"]; got.generation != 2 || got.version != 100 {
+		t.Errorf("of a new pool there is %+v", got)
+	}
+	s.note(now.Add(time.Second), nil)
+	if len(s) != 0 {
+		t.Error("a pool that is gone was not forgotten")
 	}
 }
