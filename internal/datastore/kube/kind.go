@@ -131,7 +131,7 @@ func (s *Store) learn(ctx context.Context, l located, now time.Time) error {
 		k.trouble = fmt.Sprintf("the CustomResourceDefinition of %s is being deleted, and all %ss with it%s", k.kind, k.kind, held)
 	default:
 		if before != "" {
-			k.pause = 0 // that was for what is over
+			k.pause = 0 // it grew while there was trouble
 		}
 		k.trouble = l.doubt
 		err := s.found(ctx, l, now)
