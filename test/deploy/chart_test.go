@@ -152,6 +152,20 @@ func TestManifestsFresh(t *testing.T) {
 	}
 }
 
+// TestOldKubernetesRefused: the rules of the definitions need what API servers have since 1.31.
+func TestOldKubernetesRefused(t *testing.T) {
+	t.Parallel()
+	out, err := chart.Helm(t, "template", "sallyport", chart.Dir(t), "--kube-version", "v1.30.9")
+	if err == nil || !strings.Contains(out, "requires kubeVersion: >=1.31.0") {
+		t.Errorf("%v: %s", err, out)
+	}
+	for _, version := range []string{"v1.31.0", "v1.31.9-gke.100", "v1.37.2+k3s1"} {
+		if out, err := chart.Helm(t, "template", "sallyport", chart.Dir(t), "--kube-version", version); err != nil {
+			t.Errorf("%s: %v: %s", version, err, out)
+		}
+	}
+}
+
 // TestValuesRefused makes sure that a wrong value is an error, and that it names the value.
 func TestValuesRefused(t *testing.T) {
 	t.Parallel()
