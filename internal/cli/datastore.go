@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
+	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
@@ -58,6 +60,13 @@ func (g *global) load(ctx context.Context) (*datastore.Loaded, error) {
 		return kube.Load(ctx, cfg, buildVersion())
 	}
 	return loadDir(g.dir)
+}
+
+// sayFaults says what is faulty, for people.
+func sayFaults(w io.Writer, faults []model.Fault) {
+	for _, f := range faults {
+		fmt.Fprintln(w, "sallyport: "+f.String())
+	}
 }
 
 // loadDir reads and validates the manifests as they stand now.

@@ -23,9 +23,7 @@ func dryRun(cmd *cobra.Command, g *global, node, output string) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range loaded.Faults {
-		fmt.Fprintln(cmd.ErrOrStderr(), "sallyport: "+f.String())
-	}
+	sayFaults(cmd.ErrOrStderr(), loaded.Faults)
 	if len(loaded.Faults) > 0 && g.datastore != string(agent.Kubernetes) {
 		return errors.New("there are faulty manifests: an agent would change nothing before they are mended")
 	}

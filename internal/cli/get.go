@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -13,8 +14,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/yaml"
 
+	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -73,7 +76,7 @@ func getCommand(g *global) *cobra.Command {
 		Use:   "get KIND [NAME...]",
 		Short: "List what the manifests, or the API of a cluster, declare",
 		Long: `List what the manifests or, with --datastore kubernetes, the API of a cluster declare, as it stands now, with
-the condition of each pool. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
+the conditions of each pool. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
 
 KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 		Example:           "  sallyport get pools\n  sallyport get ippool private -o yaml",
@@ -91,12 +94,11 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 			if err != nil {
 				return err
 			}
-			for _, f := range l.Faults {
-				fmt.Fprintln(cmd.ErrOrStderr(), "sallyport: "+f.String())
-			}
+			sayFaults(cmd.ErrOrStderr(), l.Faults)
 			l.Conditions = conditionsOf(cmd.Context(), g, l)
 			chosen, missing := choose(l, r, args[1:])
-			if err := printObjects(cmd.OutOrStdout(), l, r, chosen, output, len(args) == 2); err != nil {
+			p := printer{cmd.OutOrStdout(), l, g.datastore == string(agent.Kubernetes)}
+			if err := p.objects(r, chosen, output, len(args) == 2); err != nil {
 				return err
 			}
 			for _, name := range missing {
@@ -158,32 +160,39 @@ func choose(l *datastore.Loaded, r resource, names []string) (chosen []datastore
 	return chosen, missing
 }
 
-func printObjects(w io.Writer, l *datastore.Loaded, r resource, objects []datastore.Object, output string, single bool) error {
+// printer prints what was loaded.
+type printer struct {
+	w      io.Writer
+	loaded *datastore.Loaded
+	judged bool // the objects have a status of their own
+}
+
+func (p *printer) objects(r resource, objects []datastore.Object, output string, single bool) error {
 	switch output {
 	case "name":
 		for _, o := range objects {
-			fmt.Fprintln(w, fullName(o.Kind, o.Name))
+			fmt.Fprintln(p.w, fullName(o.Kind, o.Name))
 		}
 		return nil
 	case "json", "yaml":
-		return printDocuments(w, l, objects, output, single)
+		return p.documents(objects, output, single)
 	default:
 		if len(objects) == 0 {
 			return nil
 		}
-		return printTable(w, l, r, objects, output == "wide")
+		return p.table(r, objects, output == "wide")
 	}
 }
 
-// printDocuments prints one object as itself, and several as a List, as kubectl does.
-func printDocuments(w io.Writer, l *datastore.Loaded, objects []datastore.Object, output string, single bool) error {
+// documents prints one object as itself, and several as a List, as kubectl does.
+func (p *printer) documents(objects []datastore.Object, output string, single bool) error {
 	items := make([]any, 0, len(objects))
 	for _, o := range objects {
 		m, err := o.Map()
 		if err != nil {
 			return err
 		}
-		if c, ok := l.Conditions[o.Name]; ok && o.Kind == datastore.KindIPPool {
+		if c, ok := p.loaded.Conditions[o.Name]; ok && o.Kind == datastore.KindIPPool && !p.judged {
 			m["status"] = map[string]any{"conditions": []any{conditionObject(c)}}
 		}
 		items = append(items, m)
@@ -196,13 +205,13 @@ func printDocuments(w io.Writer, l *datastore.Loaded, objects []datastore.Object
 		return nil // what is missing is said on standard error
 	}
 	if output == "json" {
-		return printJSON(w, doc)
+		return printJSON(p.w, doc)
 	}
 	b, err := yaml.Marshal(doc)
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(b)
+	_, err = p.w.Write(b)
 	return err
 }
 
@@ -214,25 +223,54 @@ func conditionObject(c compile.Condition) map[string]any {
 	return map[string]any{"type": "Allocatable", "status": status, "reason": c.Reason, "message": c.Message}
 }
 
-func printTable(w io.Writer, l *datastore.Loaded, r resource, objects []datastore.Object, wide bool) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+func (p *printer) table(r resource, objects []datastore.Object, wide bool) error {
+	t := tabwriter.NewWriter(p.w, 0, 0, 3, ' ', 0)
 	named := map[string]bool{}
 	for _, o := range objects {
 		named[o.Name] = true
 	}
 	switch r.kind {
 	case datastore.KindIPPool:
-		tablePools(t, l, named, wide)
+		var held map[string]string
+		if p.judged {
+			var err error
+			if held, err = programmed(objects); err != nil {
+				return err
+			}
+		}
+		tablePools(t, p.loaded, named, held, wide)
 	case datastore.KindNATConfiguration:
-		tableNAT(t, l, named, wide)
+		tableNAT(t, p.loaded, named, wide)
 	default:
-		tableNodes(t, l, named, wide)
+		tableNodes(t, p.loaded, named, wide)
 	}
 	return t.Flush()
 }
 
-func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool) {
+// programmed is what the API says of whether nodes hold pools, by name: nothing of one that has changed since.
+func programmed(pools []datastore.Object) (map[string]string, error) {
+	out := map[string]string{}
+	for i := range pools {
+		var p apiv3.IPPool
+		if err := json.Unmarshal(pools[i].JSON, &p); err != nil {
+			return nil, fmt.Errorf("decoding %s: %w", pools[i].Key, err)
+		}
+		if p.Status == nil {
+			continue
+		}
+		if c := meta.FindStatusCondition(p.Status.Conditions, apiv3.IPPoolConditionProgrammed); c != nil && c.ObservedGeneration == p.Generation {
+			out[p.Name] = c.Reason
+		}
+	}
+	return out, nil
+}
+
+// tablePools lists pools, and where that is known, whether nodes hold them.
+func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, held map[string]string, wide bool) {
 	fmt.Fprint(w, "NAME\tCIDR\tNATOUTGOING\tDISABLED\tALLOCATABLE")
+	if held != nil {
+		fmt.Fprint(w, "\tPROGRAMMED")
+	}
 	if wide {
 		fmt.Fprint(w, "\tVXLAN\tIPIP\tBLOCKSIZE\tNODES\tNAMESPACES\tMESSAGE")
 	}
@@ -243,6 +281,9 @@ func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 		}
 		c := l.Conditions[p.Name]
 		fmt.Fprintf(w, "%s\t%s\t%t\t%t\t%s", p.Name, p.CIDR, p.NATOutgoing, p.Disabled, c.Reason)
+		if held != nil {
+			fmt.Fprintf(w, "\t%s", cmp.Or(held[p.Name], "-"))
+		}
 		if wide {
 			fmt.Fprintf(w, "\t%s\t%s\t%d\t%s\t%s\t%s", p.VXLANMode, p.IPIPMode, p.BlockSize, p.NodeSelector, p.NamespaceSelector, c.Message)
 		}

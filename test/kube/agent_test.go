@@ -47,7 +47,10 @@ func TestAgent(t *testing.T) {
 	programmed("and back")
 
 	n.says("explain", "The kernel of this node holds the same", n.inner[0].String(), "198.51.100.1")
-	n.says("get", "pods-v4", "pools")
+	for _, words := range []string{"PROGRAMMED", "pods-v4   10.0.0.0/16   true          false      OK            Programmed"} {
+		n.says("get", words, "pools")
+	}
+	n.says("get", "observedGeneration: ", "pool", "pods-v4", "-o", "yaml") // the status is the API's
 	eventually(t, "the node's status is written", func() (bool, string) {
 		out := s.kubectl("", "get", "nodestatus", "n1", "-o", "yaml")
 		return strings.Contains(out, "ready: true") && strings.Contains(out, "ipPools:"), out

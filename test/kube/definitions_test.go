@@ -200,6 +200,9 @@ func (v *definitions) foreign(t *testing.T) {
 					strings.Contains(said, "{pods-v4 spec.natOutgoing: is a string") && strings.Contains(said, "what it said before stays in force"), text
 			})
 		}
+		for _, words := range []string{`IPPool "pods-v4": spec.natOutgoing: is a string`, "what follows leaves these out", "may do otherwise: the agent says translate"} {
+			s.nodes[0].says("explain", words, s.nodes[0].inner[0].String(), destinations[0][0])
+		}
 	})
 	six := func(f flow) bool { return f.family == 1 }
 	p.change(t, "the others go on", p.either(six, p.inner, p.own), func() {
