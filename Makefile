@@ -21,7 +21,7 @@ FUZZTIME ?= 5s
 PKG       ?= ./...
 TESTFLAGS ?=
 # The tests below test/kube run a Kubernetes control plane, whose programs are built once, which takes minutes.
-KUBE_BINARIES := $(if $(filter ./... ./test/... ./test/kube/%,$(PKG)),hack/kube-binaries,true)
+KUBE_BINARIES := $(if $(filter ./... ./test/... ./test/kube%,$(PKG)),hack/kube-binaries,true)
 # Further flags for `make bench`, such as -quick.
 BENCHFLAGS ?=
 
@@ -91,9 +91,10 @@ walk: ## Do things at random to an agent for WALKTIME (5m), with faults, and che
 	SALLYPORT_E2E_WALK=$(WALKTIME) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -run='^TestWalk$$' -v ./test/e2e
 
 .PHONY: nightly
-nightly: ## Run what takes too long for every change: jumps of the clock, a long random walk, and every fuzz target for a minute
+nightly: ## Run what takes too long for every change: jumps of the clock, an API server away for a minute, long walks and fuzzing
 	@hack/install-deps nft
 	hack/clock-test
+	SALLYPORT_API_AWAY=60s $(MAKE) test PKG=./test/kube TESTFLAGS=-run=TestDisturbances
 	$(MAKE) walk WALKTIME=20m
 	$(MAKE) fuzz FUZZTIME=60s
 

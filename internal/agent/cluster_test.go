@@ -3,8 +3,11 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -93,5 +96,28 @@ func TestReportIsOfWhatWasHeard(t *testing.T) {
 		if len(to.reports) == 0 || to.untainted == 0 {
 			t.Errorf("fresh %t: it never says anything", fresh)
 		}
+	}
+}
+
+// TestExceptionsAreBounded: of pools that are not held as they are, a NodeStatus names no more than its definition allows,
+// and says how many more there are.
+func TestExceptionsAreBounded(t *testing.T) {
+	t.Parallel()
+	var in []datastore.Exception
+	for i := range maxExceptions {
+		in = append(in, datastore.Exception{Key: datastore.Key{Kind: datastore.KindNATConfiguration, Name: strconv.Itoa(i)}},
+			datastore.Exception{Key: datastore.Key{Kind: datastore.KindIPPool, Name: strconv.Itoa(i)}, Generation: int64(i), Reason: strings.Repeat("ä", maxExplanation+1)})
+	}
+	out, more := exceptions(in)
+	if len(out) != maxExceptions || more != 0 {
+		t.Errorf("of %d there are %d, and %d more", maxExceptions, len(out), more)
+	}
+	last := out[maxExceptions-1]
+	if last.Pool != strconv.Itoa(maxExceptions-1) || last.Generation != maxExceptions-1 || utf8.RuneCountInString(last.Reason) != maxExplanation {
+		t.Errorf("the last is %+v", last)
+	}
+	out, more = exceptions(append(in, in...))
+	if len(out) != maxExceptions || more != maxExceptions {
+		t.Errorf("of %d there are %d, and %d more", 2*maxExceptions, len(out), more)
 	}
 }

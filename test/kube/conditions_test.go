@@ -88,6 +88,20 @@ func (v *convergence) conditions(t *testing.T) {
 	s.kubectl("", "patch", "ippool", "pods-v4", "--type=merge", "-p", `{"spec":{"disabled":false}}`)
 	s.programmed(t, "pods-v4")
 
+	v.probes.hold(t, "a selector that does not parse", func() {
+		s.kubectl("", "patch", "ippool", "pods-v4", "--type=merge", "-p", `{"spec":{"nodeSelector":"has("}}`)
+		s.programmed(t, "pods-v4")
+		if got := s.condition("pods-v4", "Allocatable"); got.Status != "False" || got.Reason != "InvalidSelector" {
+			t.Errorf("of a pool whose selector does not parse Allocatable is %+v", got)
+		}
+		eventually(t, "an event tells of the selector", func() (bool, string) {
+			out := s.events()
+			return strings.Contains(out, "Warning InvalidSelector pods-v4: "), out
+		})
+		s.kubectl("", "patch", "ippool", "pods-v4", "--type=merge", "-p", `{"spec":{"nodeSelector":null}}`)
+		s.programmed(t, "pods-v4")
+	})
+
 	s.nodes[2].end(syscall.SIGTERM)
 	s.apply(pool("later", "{cidr: 10.79.0.0/16, natOutgoing: true}"))
 	eventually(t, "the node whose agent was stopped is named", func() (bool, string) {

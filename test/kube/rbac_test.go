@@ -44,9 +44,23 @@ func TestRoles(t *testing.T) {
 	})
 	n.end(syscall.SIGTERM)
 
-	// By mistake somebody installs our definition beside Calico's.
+	// Where Calico's API server answers for v3, a definition of v3 has nobody's pools.
+	s.apply(aggregated)
 	s.apply(manifests(all, isPools))
 	s.kubectl("", "wait", "--for=condition=Established", "--timeout=30s", "crd/"+poolsDefinition)
+	n.start()
+	n.expectSoon("with the pools behind Calico's API server", n.own)
+	if out, err := n.sallyport("status"); err != nil || strings.Contains(out, "alone are followed") {
+		t.Errorf("with Calico's API server, status says (%v)\n%s", err, out)
+	}
+	n.end(syscall.SIGTERM)
+
+	// Without that server, somebody must have installed our definition by mistake.
+	s.kubectl("", "delete", "apiservice", "v3.projectcalico.org")
+	eventually(t, "the API server itself answers for v3", func() (bool, string) {
+		out := s.kubectl("", "get", "apiservice", "v3.projectcalico.org", "--ignore-not-found", "-o", "jsonpath={.metadata.name}{.spec.service}")
+		return out == "v3.projectcalico.org", out
+	})
 	n.start()
 	eventually(t, "status says that there are two definitions", func() (bool, string) {
 		out, err := n.sallyport("status")

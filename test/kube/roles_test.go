@@ -121,6 +121,19 @@ spec:
     schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
 `
 
+// aggregated is what Calico's API server is registered by.
+const aggregated = `apiVersion: apiregistration.k8s.io/v1
+kind: APIService
+metadata: {name: v3.projectcalico.org}
+spec:
+  group: projectcalico.org
+  version: v3
+  groupPriorityMinimum: 1500
+  versionPriority: 200
+  insecureSkipTLSVerify: true
+  service: {name: calico-api, namespace: calico-apiserver}
+`
+
 // installChart applies what the chart makes of values, but for workloads and what is left out.
 func installChart(t *testing.T, c *cluster.Cluster, all []chart.Object, without ...func(chart.Object) bool) {
 	t.Helper()

@@ -156,6 +156,7 @@ func TestContactProblems(t *testing.T) {
 		{403, time.Minute, "(403: because): their last good view stays in force"},
 		{401, time.Minute, "(401: because): their last good view stays in force; the agent's credentials are not accepted"},
 		{404, time.Minute, "(404: because): their last good view stays in force; install their CustomResourceDefinition again"},
+		{429, time.Minute, "(429: because): their last good view stays in force"},
 		{500, time.Minute, "(500: because): their last good view stays in force"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
