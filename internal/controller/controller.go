@@ -249,9 +249,10 @@ func (w *writer) judge(now time.Time, pools []apiv3.IPPool, stand []standing) (w
 	w.seen.note(now, pools)
 	w.forget()
 	wants = judge(pools, w.seen, stand)
-	for i := range wants {
-		if left := w.seen.settles(now, &pools[i], len(stand)); left > 0 && pending(wants[i]) {
-			wants[i] = hold(&pools[i], wants[i])
+	for i := range pools {
+		p, want := &pools[i], wants[i]
+		if left := w.seen.settles(now, p, len(stand)); left > 0 && pending(want) {
+			wants[i] = hold(p, want)
 			recheck = sooner(recheck, left)
 		}
 	}
