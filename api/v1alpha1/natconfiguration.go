@@ -34,9 +34,9 @@ type NATConfiguration struct {
 // NATConfigurationSpec says how connections should be translated.
 type NATConfigurationSpec struct {
 	// The nodes that the configuration is for, as a selector over their labels, such as zone == 'a'; at most
-	// 16384 bytes. global() cannot be used here. Default: all().
+	// 262144 bytes. global() cannot be used here. Default: all().
 	// +optional
-	// +kubebuilder:validation:MaxLength=16384
+	// +kubebuilder:validation:MaxLength=262144
 	NodeSelector string `json:"nodeSelector,omitempty"`
 
 	// Which configuration decides where several set the same field for one node: the one with the highest

@@ -94,17 +94,17 @@ type IPPoolSpec struct {
 	// +optional
 	BlockSize int `json:"blockSize,omitempty"`
 
-	// The nodes that may use the pool, as a selector over their labels, such as zone == 'a'; at most 16384
+	// The nodes that may use the pool, as a selector over their labels, such as zone == 'a'; at most 262144
 	// bytes. global() cannot be used here, and nothing but all() in a pool for LoadBalancer. Default: all().
 	// +optional
-	// +kubebuilder:validation:MaxLength=16384
+	// +kubebuilder:validation:MaxLength=262144
 	NodeSelector string `json:"nodeSelector,omitempty"`
 
 	// The namespaces whose workloads may use the pool, as a selector over their labels, in addition to
-	// nodeSelector; at most 16384 bytes. Refused where allowedUses names Tunnel, since tunnels belong to no
+	// nodeSelector; at most 262144 bytes. Refused where allowedUses names Tunnel, since tunnels belong to no
 	// namespace. global() cannot be used here. Default: all().
 	// +optional
-	// +kubebuilder:validation:MaxLength=16384
+	// +kubebuilder:validation:MaxLength=262144
 	NamespaceSelector string `json:"namespaceSelector,omitempty"`
 
 	// What addresses of the pool are for: Workload (pods and containers), Tunnel (the nodes' own ends of

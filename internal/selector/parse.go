@@ -7,8 +7,9 @@ import (
 )
 
 const (
-	// MaxLength is how long a selector may be, in bytes. The CRDs say the same of their fields.
-	MaxLength = 16384
+	// MaxLength is how long a selector may be, in bytes: room for the names of some thousand nodes, and more than
+	// "kubectl apply" can remember of an object. The CRDs say the same of their fields.
+	MaxLength = 262144
 	// MaxDepth is how deep parentheses may nest.
 	MaxDepth = 100
 )

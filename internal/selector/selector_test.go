@@ -193,7 +193,7 @@ func TestLabelBytes(t *testing.T) {
 func TestTooLongSaysByHowMuch(t *testing.T) {
 	t.Parallel()
 	_, err := Parse(strings.Repeat("ä", MaxLength/2) + "abc")
-	const want = "at character 8193: expected the end, since a selector has at most 16384 bytes, found 3 more"
+	const want = "at character 131073: expected the end, since a selector has at most 262144 bytes, found 3 more"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
 	}

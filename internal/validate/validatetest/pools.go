@@ -168,7 +168,7 @@ func poolUses() []Case {
 
 // poolSelectors are about spec.nodeSelector and spec.namespaceSelector.
 func poolSelectors() []Case {
-	long := strings.Repeat("x", 16384-7)
+	long := strings.Repeat("x", 262144-7)
 	return []Case{
 		right("{cidr: 10.244.0.0/16, nodeSelector: all()}"),
 		right("{cidr: 10.244.0.0/16, nodeSelector: ''}"),
@@ -181,7 +181,7 @@ func poolSelectors() []Case {
 		wrong("{cidr: 10.244.0.0/16, nodeSelector: {matchLabels: {a: b}}}", "spec.nodeSelector", "must be text, not a mapping").blames("spec.nodeSelector.matchLabels", unknownFirst),
 		right("{cidr: 10.244.0.0/16, nodeSelector: \"a == '" + long + "'\"}"),
 		wrong("{cidr: 10.244.0.0/16, nodeSelector: \"a == 'x"+long+"'\"}", "spec.nodeSelector", "is too long"),
-		wrong("{cidr: 10.244.0.0/16, nodeSelector: \"a == 'ä"+long[1:]+"'\"}", "spec.nodeSelector", "at most 16384 bytes").accepted("the API server counts characters, not bytes"),
+		wrong("{cidr: 10.244.0.0/16, nodeSelector: \"a == 'ä"+long[1:]+"'\"}", "spec.nodeSelector", "at most 262144 bytes").accepted("the API server counts characters, not bytes"),
 		right("{cidr: 10.244.0.0/16, namespaceSelector: team == 'a'}"),
 		right("{cidr: 10.244.0.0/16, namespaceSelector: team == 'a', allowedUses: []}"),
 		right("{cidr: 10.244.0.0/16, namespaceSelector: team == 'a', allowedUses: [Workload]}"),
