@@ -23,7 +23,7 @@ func dryRun(cmd *cobra.Command, g *global, node, output string) error {
 	if err != nil {
 		return err
 	}
-	sayFaults(cmd.ErrOrStderr(), loaded.Faults)
+	g.sayFaults(cmd.ErrOrStderr(), loaded.Faults)
 	if len(loaded.Faults) > 0 && g.datastore != string(agent.Kubernetes) {
 		return errors.New("there are faulty manifests: an agent would change nothing before they are mended")
 	}

@@ -136,12 +136,8 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 	if err != nil {
 		return explanation{}, nil, err
 	}
-	sayFaults(warn, loaded.Faults)
-	switch {
-	case len(loaded.Faults) == 0:
-	case g.datastore == string(agent.Kubernetes):
-		fmt.Fprintln(warn, "sallyport: what follows leaves these out; an agent that has read one before it was faulty goes by what it said then")
-	default:
+	g.sayFaults(warn, loaded.Faults)
+	if len(loaded.Faults) > 0 && g.datastore != string(agent.Kubernetes) {
 		if !here {
 			return explanation{}, nil, errors.New("there are faulty manifests, and only that node's agent knows which good state is in force there: mend them first")
 		}

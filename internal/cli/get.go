@@ -75,8 +75,9 @@ func getCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get KIND [NAME...]",
 		Short: "List what the manifests, or the API of a cluster, declare",
-		Long: `List what the manifests or, with --datastore kubernetes, the API of a cluster declare, as it stands now, with
-the conditions of each pool. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
+		Long: `List what the manifests or, with --datastore kubernetes, the API of a cluster declare, as it stands now, and whether
+pools give out addresses. In a cluster, PROGRAMMED is what its controller says of the nodes: "-" where it says nothing
+yet. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
 
 KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 		Example:           "  sallyport get pools\n  sallyport get ippool private -o yaml",
@@ -94,7 +95,7 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 			if err != nil {
 				return err
 			}
-			sayFaults(cmd.ErrOrStderr(), l.Faults)
+			g.sayFaults(cmd.ErrOrStderr(), l.Faults)
 			l.Conditions = conditionsOf(cmd.Context(), g, l)
 			chosen, missing := choose(l, r, args[1:])
 			p := printer{cmd.OutOrStdout(), l, g.datastore == string(agent.Kubernetes)}
@@ -233,10 +234,7 @@ func (p *printer) table(r resource, objects []datastore.Object, wide bool) error
 	case datastore.KindIPPool:
 		var held map[string]string
 		if p.judged {
-			var err error
-			if held, err = programmed(objects); err != nil {
-				return err
-			}
+			held = programmed(objects)
 		}
 		tablePools(t, p.loaded, named, held, wide)
 	case datastore.KindNATConfiguration:
@@ -248,21 +246,18 @@ func (p *printer) table(r resource, objects []datastore.Object, wide bool) error
 }
 
 // programmed is what the API says of whether nodes hold pools, by name: nothing of one that has changed since.
-func programmed(pools []datastore.Object) (map[string]string, error) {
+func programmed(pools []datastore.Object) map[string]string {
 	out := map[string]string{}
 	for i := range pools {
 		var p apiv3.IPPool
-		if err := json.Unmarshal(pools[i].JSON, &p); err != nil {
-			return nil, fmt.Errorf("decoding %s: %w", pools[i].Key, err)
-		}
-		if p.Status == nil {
-			continue
+		if err := json.Unmarshal(pools[i].JSON, &p); err != nil || p.Status == nil {
+			continue // a status may be of any form where somebody else owns the pools
 		}
 		if c := meta.FindStatusCondition(p.Status.Conditions, apiv3.IPPoolConditionProgrammed); c != nil && c.ObservedGeneration == p.Generation {
 			out[p.Name] = c.Reason
 		}
 	}
-	return out, nil
+	return out
 }
 
 // tablePools lists pools, and where that is known, whether nodes hold them.
@@ -285,7 +280,7 @@ func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, held ma
 			fmt.Fprintf(w, "\t%s", cmp.Or(held[p.Name], "-"))
 		}
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%s\t%d\t%s\t%s\t%s", p.VXLANMode, p.IPIPMode, p.BlockSize, p.NodeSelector, p.NamespaceSelector, c.Message)
+			fmt.Fprintf(w, "\t%s\t%s\t%d\t%s\t%s\t%s", p.VXLANMode, p.IPIPMode, p.BlockSize, cell(p.NodeSelector), cell(p.NamespaceSelector), c.Message)
 		}
 		fmt.Fprintln(w)
 	}
@@ -302,7 +297,7 @@ func tableNAT(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool
 		if !named[c.Name] {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s", c.Name, c.Priority, c.NodeSelector, orDash(c.Exclusions), list(c.Addresses), portsOf(c.PortRange))
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s", c.Name, c.Priority, cell(c.NodeSelector), orDash(c.Exclusions), list(c.Addresses), portsOf(c.PortRange))
 		if wide {
 			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", orDash(c.PortAllocation), orDash(c.ExistingFlows), list(c.OutInterfaces), orDash(c.LeakGuard))
 		}
@@ -328,6 +323,15 @@ func tableNodes(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+// cell is the beginning of a selector, to which every row would be as wide.
+func cell(selector string) string {
+	const most = 60
+	if text := []rune(selector); len(text) > most {
+		return string(text[:most-3]) + "..."
+	}
+	return selector
 }
 
 // orDash is a field's value, or "-" where it is not set.

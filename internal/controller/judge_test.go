@@ -249,8 +249,8 @@ func TestSeenAsHeard(t *testing.T) {
 			step(w)
 		}
 		wants, _ := w.judge(time.Now(), []apiv3.IPPool{status}, stand)
-		if got := w.seen["p"]; got.generation != 2 || got.version != 101 || wants[0][1].Status != metav1.ConditionTrue {
-			t.Errorf("%s: %+v, want generation 2 by version 101; %+v", name, got, wants[0][1])
+		if got := w.seen["p"]; got.generation != 2 || got.version != 101 || len(wants[0]) != 2 || wants[0][1].Status != metav1.ConditionTrue {
+			t.Errorf("%s: %+v, want generation 2 by version 101; %+v", name, got, wants[0])
 		}
 	}
 }

@@ -32,7 +32,10 @@ func TestRoles(t *testing.T) {
 	// Calico keeps its pools where only an agent reads them. Servers and clients that know no streaming lists list first.
 	s.apply(legacyPools)
 	s.kubectl("", "wait", "--for=condition=Established", "--timeout=30s", "crd/ippools.crd.projectcalico.org")
-	s.apply(strings.ReplaceAll(pools(true), "projectcalico.org/v3", "crd.projectcalico.org/v1"))
+	calicos := func(natOutgoing bool) string {
+		return strings.ReplaceAll(pools(natOutgoing), "projectcalico.org/v3", "crd.projectcalico.org/v1")
+	}
+	s.apply(calicos(true))
 	controllers[0].start()
 	controllers[0].awaitLog("somebody else's")
 	n.env = []string{"KUBE_FEATURE_WatchListClient=false"}
@@ -49,7 +52,10 @@ func TestRoles(t *testing.T) {
 	s.apply(manifests(all, isPools))
 	s.kubectl("", "wait", "--for=condition=Established", "--timeout=30s", "crd/"+poolsDefinition)
 	n.start()
-	n.expectSoon("with the pools behind Calico's API server", n.own)
+	s.apply(calicos(false)) // what is read before that may have been saved
+	n.expectSoon("after a change behind Calico's API server", n.inner)
+	s.apply(calicos(true))
+	n.expectSoon("after it was taken back", n.own)
 	if out, err := n.sallyport("status"); err != nil || strings.Contains(out, "alone are followed") {
 		t.Errorf("with Calico's API server, status says (%v)\n%s", err, out)
 	}
