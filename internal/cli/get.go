@@ -14,10 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/yaml"
 
-	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -98,8 +96,7 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 			g.sayFaults(cmd.ErrOrStderr(), l.Faults)
 			l.Conditions = conditionsOf(cmd.Context(), g, l)
 			chosen, missing := choose(l, r, args[1:])
-			p := printer{cmd.OutOrStdout(), l, g.datastore == string(agent.Kubernetes)}
-			if err := p.objects(r, chosen, output, len(args) == 2); err != nil {
+			if err := printObjects(cmd.OutOrStdout(), l, r, chosen, output, len(args) == 2); err != nil {
 				return err
 			}
 			for _, name := range missing {
@@ -161,39 +158,32 @@ func choose(l *datastore.Loaded, r resource, names []string) (chosen []datastore
 	return chosen, missing
 }
 
-// printer prints what was loaded.
-type printer struct {
-	w      io.Writer
-	loaded *datastore.Loaded
-	judged bool // the objects have a status of their own
-}
-
-func (p *printer) objects(r resource, objects []datastore.Object, output string, single bool) error {
+func printObjects(w io.Writer, l *datastore.Loaded, r resource, objects []datastore.Object, output string, single bool) error {
 	switch output {
 	case "name":
 		for _, o := range objects {
-			fmt.Fprintln(p.w, fullName(o.Kind, o.Name))
+			fmt.Fprintln(w, fullName(o.Kind, o.Name))
 		}
 		return nil
 	case "json", "yaml":
-		return p.documents(objects, output, single)
+		return printDocuments(w, l, objects, output, single)
 	default:
 		if len(objects) == 0 {
 			return nil
 		}
-		return p.table(r, objects, output == "wide")
+		return printTable(w, l, r, objects, output == "wide")
 	}
 }
 
-// documents prints one object as itself, and several as a List, as kubectl does.
-func (p *printer) documents(objects []datastore.Object, output string, single bool) error {
+// printDocuments prints one object as itself, and several as a List, as kubectl does.
+func printDocuments(w io.Writer, l *datastore.Loaded, objects []datastore.Object, output string, single bool) error {
 	items := make([]any, 0, len(objects))
 	for _, o := range objects {
 		m, err := o.Map()
 		if err != nil {
 			return err
 		}
-		if c, ok := p.loaded.Conditions[o.Name]; ok && o.Kind == datastore.KindIPPool && !p.judged {
+		if c, ok := l.Conditions[o.Name]; ok && o.Kind == datastore.KindIPPool && l.Programmed == nil { // else it has a status of its own
 			m["status"] = map[string]any{"conditions": []any{conditionObject(c)}}
 		}
 		items = append(items, m)
@@ -206,13 +196,13 @@ func (p *printer) documents(objects []datastore.Object, output string, single bo
 		return nil // what is missing is said on standard error
 	}
 	if output == "json" {
-		return printJSON(p.w, doc)
+		return printJSON(w, doc)
 	}
 	b, err := yaml.Marshal(doc)
 	if err != nil {
 		return err
 	}
-	_, err = p.w.Write(b)
+	_, err = w.Write(b)
 	return err
 }
 
@@ -224,46 +214,26 @@ func conditionObject(c compile.Condition) map[string]any {
 	return map[string]any{"type": "Allocatable", "status": status, "reason": c.Reason, "message": c.Message}
 }
 
-func (p *printer) table(r resource, objects []datastore.Object, wide bool) error {
-	t := tabwriter.NewWriter(p.w, 0, 0, 3, ' ', 0)
+func printTable(w io.Writer, l *datastore.Loaded, r resource, objects []datastore.Object, wide bool) error {
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	named := map[string]bool{}
 	for _, o := range objects {
 		named[o.Name] = true
 	}
 	switch r.kind {
 	case datastore.KindIPPool:
-		var held map[string]string
-		if p.judged {
-			held = programmed(objects)
-		}
-		tablePools(t, p.loaded, named, held, wide)
+		tablePools(t, l, named, wide)
 	case datastore.KindNATConfiguration:
-		tableNAT(t, p.loaded, named, wide)
+		tableNAT(t, l, named, wide)
 	default:
-		tableNodes(t, p.loaded, named, wide)
+		tableNodes(t, l, named, wide)
 	}
 	return t.Flush()
 }
 
-// programmed is what the API says of whether nodes hold pools, by name: nothing of one that has changed since.
-func programmed(pools []datastore.Object) map[string]string {
-	out := map[string]string{}
-	for i := range pools {
-		var p apiv3.IPPool
-		if err := json.Unmarshal(pools[i].JSON, &p); err != nil || p.Status == nil {
-			continue // a status may be of any form where somebody else owns the pools
-		}
-		if c := meta.FindStatusCondition(p.Status.Conditions, apiv3.IPPoolConditionProgrammed); c != nil && c.ObservedGeneration == p.Generation {
-			out[p.Name] = c.Reason
-		}
-	}
-	return out
-}
-
-// tablePools lists pools, and where that is known, whether nodes hold them.
-func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, held map[string]string, wide bool) {
+func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool) {
 	fmt.Fprint(w, "NAME\tCIDR\tNATOUTGOING\tDISABLED\tALLOCATABLE")
-	if held != nil {
+	if l.Programmed != nil {
 		fmt.Fprint(w, "\tPROGRAMMED")
 	}
 	if wide {
@@ -276,8 +246,8 @@ func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, held ma
 		}
 		c := l.Conditions[p.Name]
 		fmt.Fprintf(w, "%s\t%s\t%t\t%t\t%s", p.Name, p.CIDR, p.NATOutgoing, p.Disabled, c.Reason)
-		if held != nil {
-			fmt.Fprintf(w, "\t%s", cmp.Or(held[p.Name], "-"))
+		if l.Programmed != nil {
+			fmt.Fprintf(w, "\t%s", cmp.Or(l.Programmed[p.Name], "-"))
 		}
 		if wide {
 			fmt.Fprintf(w, "\t%s\t%s\t%d\t%s\t%s\t%s", p.VXLANMode, p.IPIPMode, p.BlockSize, cell(p.NodeSelector), cell(p.NamespaceSelector), c.Message)
@@ -325,7 +295,7 @@ func tableNodes(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 	}
 }
 
-// cell is the beginning of a selector, to which every row would be as wide.
+// cell is the beginning of a selector: a whole one would make every row as wide.
 func cell(selector string) string {
 	const most = 60
 	if text := []rune(selector); len(text) > most {

@@ -45,7 +45,7 @@ const (
 	settlingPerNode = 10 * time.Millisecond
 )
 
-// note brings what is remembered up to date with the pools that there are at a time.
+// note brings what is remembered up to date with the pools that a look found which began at a time.
 func (s seen) note(now time.Time, pools []apiv3.IPPool) {
 	there := make(map[types.UID]bool, len(pools))
 	for i := range pools {
@@ -53,7 +53,7 @@ func (s seen) note(now time.Time, pools []apiv3.IPPool) {
 		s.hear(now, &pools[i])
 	}
 	for uid, r := range s {
-		if !there[uid] && r.since.Before(now) { // later, it may be new
+		if !there[uid] && r.since.Before(now) { // heard of later, it may be new
 			delete(s, uid)
 		}
 	}

@@ -62,4 +62,7 @@ type Loaded struct {
 	// Snapshot is made of Objects.
 	Snapshot   *model.Snapshot
 	Conditions map[string]compile.Condition // of the pools, by name
+	// Programmed is why the controller says that nodes hold a pool as it is now, or do not, by the pool's name; nil: nobody
+	// says so, and pools have no status of their own.
+	Programmed map[string]string
 }

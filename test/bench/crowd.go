@@ -222,7 +222,7 @@ func (c *crowd) follow(ctx context.Context, said *statuses, yes bool) (planned, 
 // was asked is said also where not all follow in time.
 func (c *crowd) restart(ctx context.Context) error {
 	c.cluster.StopServer(c.scope)
-	time.Sleep(c.o.away)
+	time.Sleep(c.o.away) // an outage, in which the pauses between the tries of the agents grow
 	t := c.fleet.traffic
 	t.begin()
 	c.cluster.StartServer(c.scope)

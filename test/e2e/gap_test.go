@@ -74,12 +74,7 @@ func (s *service) steady() *traffic {
 // mustBeWhole makes sure that steady traffic lost nothing, and that outside saw the addresses that it should.
 func (s *service) mustBeWhole(when string, tr *traffic, seen map[netip.Addr]uint64) {
 	s.t.Helper()
-	for _, st := range tr.streams {
-		s.t.Logf("%s: %v", when, st)
-		if st.lost.Load() > 0 || st.broken.Load() != nil || st.sent.Load() == 0 {
-			s.t.Errorf("%s: %v; want nothing lost", when, st)
-		}
-	}
+	tr.mustBeWhole(s.t, when)
 	for address, n := range seen {
 		if address != pathNode[0] && address != pathNode[1] && address != gapPublic[0] && address != gapPublic[1] && !address.IsLinkLocalUnicast() {
 			s.t.Errorf("%s: outside saw %d packets from %s", when, n, address)

@@ -103,6 +103,17 @@ func (tr *traffic) end() {
 	tr.group.Wait()
 }
 
+// mustBeWhole makes sure that something was sent and nothing was lost.
+func (tr *traffic) mustBeWhole(t *testing.T, when string) {
+	t.Helper()
+	for _, st := range tr.streams {
+		t.Logf("%s: %v", when, st)
+		if st.lost.Load() > 0 || st.broken.Load() != nil || st.sent.Load() == 0 {
+			t.Errorf("%s: %v; want nothing lost", when, st)
+		}
+	}
+}
+
 // dialer connects from one address of a host to the server.
 type dialer struct {
 	from   *lab.Host

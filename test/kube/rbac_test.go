@@ -52,7 +52,7 @@ func TestRoles(t *testing.T) {
 	s.apply(manifests(all, isPools))
 	s.kubectl("", "wait", "--for=condition=Established", "--timeout=30s", "crd/"+poolsDefinition)
 	n.start()
-	s.apply(calicos(false)) // what is read before that may have been saved
+	s.apply(calicos(false)) // what an agent says before a change may be what it had saved
 	n.expectSoon("after a change behind Calico's API server", n.inner)
 	s.apply(calicos(true))
 	n.expectSoon("after it was taken back", n.own)

@@ -99,10 +99,18 @@ func slim(kind string, o metav1.Object, labelled bool) *entry {
 
 // keptStatus keeps whether a pool is allocatable.
 func keptStatus(o *unstructured.Unstructured) map[string]any {
+	if conditionOf(o, apiv3.IPPoolConditionAllocatable)["status"] != "True" {
+		return nil
+	}
+	return map[string]any{"conditions": []any{map[string]any{"type": apiv3.IPPoolConditionAllocatable, "status": "True"}}}
+}
+
+// conditionOf is a pool's condition of a type, or nil.
+func conditionOf(o *unstructured.Unstructured, kind string) map[string]any {
 	conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions") // somebody else's may have any form
 	for _, c := range conditions {
-		if m, ok := c.(map[string]any); ok && m["type"] == apiv3.IPPoolConditionAllocatable && m["status"] == "True" {
-			return map[string]any{"conditions": []any{map[string]any{"type": apiv3.IPPoolConditionAllocatable, "status": "True"}}}
+		if m, ok := c.(map[string]any); ok && m["type"] == kind {
+			return m
 		}
 	}
 	return nil

@@ -92,3 +92,24 @@ func TestKeptByAnotherVersion(t *testing.T) {
 		t.Error("what is torn is taken for whole")
 	}
 }
+
+// TestProgrammed: what the API says of a pool counts if it is of the pool as it is; a status of another form says nothing.
+func TestProgrammed(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[string]string{
+		`{"conditions":[{"type":"Programmed","status":"True","reason":"Programmed","observedGeneration":2}]}`:                      "Programmed",
+		`{"conditions":[{"type":"Allocatable"},{"type":"Programmed","status":"False","reason":"Pending","observedGeneration":2}]}`: "Pending",
+		`{"conditions":[{"type":"Programmed","status":"True","reason":"Programmed","observedGeneration":1}]}`:                      "",
+		`{"conditions":[{"type":"Programmed","reason":{},"observedGeneration":2}, 7]}`:                                             "",
+		`{"conditions":{}}`: "",
+		`null`:              "",
+	} {
+		var o unstructured.Unstructured
+		if err := o.UnmarshalJSON([]byte(`{"apiVersion":"projectcalico.org/v3","kind":"IPPool","metadata":{"name":"p","generation":2},"status":` + status + `}`)); err != nil {
+			t.Fatal(err)
+		}
+		if got := programmed(&o); got != want {
+			t.Errorf("of %s: %q, want %q", status, got, want)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
@@ -35,7 +36,7 @@ func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loa
 	if err != nil {
 		return nil, err
 	}
-	l := &loader{api: a, views: map[string]*view{}}
+	l := &loader{api: a, views: map[string]*view{}, programmed: map[string]string{}}
 	for _, k := range []struct {
 		kind    string
 		version schema.GroupVersion
@@ -52,6 +53,8 @@ type loader struct {
 	views   map[string]*view
 	objects []datastore.Object
 	faults  []model.Fault
+
+	programmed map[string]string
 }
 
 // list reads all objects of a kind.
@@ -79,6 +82,9 @@ func (l *loader) list(ctx context.Context, kind string, version schema.GroupVers
 		}
 		o.SetManagedFields(nil)
 		if kind == datastore.KindIPPool {
+			if reason := programmed(o); reason != "" {
+				l.programmed[o.GetName()] = reason
+			}
 			o.SetAPIVersion("projectcalico.org/v3")
 		}
 		b, err := json.Marshal(o.Object)
@@ -95,8 +101,18 @@ func (l *loader) list(ctx context.Context, kind string, version schema.GroupVers
 	return nil
 }
 
+// programmed is the reason of a pool's condition Programmed, unless that is of an earlier generation.
+func programmed(o *unstructured.Unstructured) string {
+	c := conditionOf(o, apiv3.IPPoolConditionProgrammed)
+	if c["observedGeneration"] != o.GetGeneration() {
+		return ""
+	}
+	reason, _ := c["reason"].(string)
+	return reason
+}
+
 func (l *loader) loaded() *datastore.Loaded {
-	out := &datastore.Loaded{Objects: l.objects, Faults: l.faults, Snapshot: &model.Snapshot{
+	out := &datastore.Loaded{Objects: l.objects, Faults: l.faults, Programmed: l.programmed, Snapshot: &model.Snapshot{
 		Pools:             values[*model.Pool](l.views[datastore.KindIPPool].entries()),
 		NATConfigurations: values[model.NATConfiguration](l.views[datastore.KindNATConfiguration].entries()),
 		Nodes:             values[model.Node](l.views[datastore.KindNode].entries()),
