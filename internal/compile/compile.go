@@ -26,8 +26,8 @@ var never = []struct {
 // Compile decides what the kernel of one node should hold. It reads s and local and keeps references to
 // them, so they must not be changed afterwards.
 func Compile(s *model.Snapshot, local model.Local) *Plan {
-	cfg := settingsFor(s, local.Name)
-	p := &Plan{local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools}
+	cfg, origins := merge(selecting(s, local.Name))
+	p := &Plan{Settings: origins, local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools}
 	for _, i := range local.Interfaces {
 		p.own[i.Addr()] = struct{}{}
 	}

@@ -13,6 +13,9 @@ import (
 // changed once made.
 type Plan struct {
 	NAT NAT
+	// Settings say for each field of a NATConfiguration what is in force, and which configuration decided that, in the
+	// order of the fields.
+	Settings []Setting
 
 	local model.Local
 	own   map[netip.Addr]struct{} // the node's addresses, of which there may be thousands

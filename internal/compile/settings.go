@@ -3,6 +3,7 @@ package compile
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/selector"
@@ -19,14 +20,35 @@ type settings struct {
 	outInterfaces []string
 }
 
-// NeedsNodes says whether the plan of a node depends on the addresses of other nodes.
-func NeedsNodes(s *model.Snapshot, node string) bool {
-	return settingsFor(s, node).exclusions == model.ExcludeIPPoolsAndHostIPs
+// Setting is one field of what the NATConfigurations come to for a node, and the configuration that decided it.
+type Setting struct {
+	Field  string `json:"field"`            // of the spec, such as portRange
+	Family string `json:"family,omitempty"` // IPv4 or IPv6, for addresses: they are merged by family
+	// Value is the one in force: "node" stands for the address of the interface by which a connection leaves, and
+	// "" for ports that the kernel chooses and for all interfaces.
+	Value string `json:"value"`
+	// NATConfiguration is the one that decided it; absent where the default is in force.
+	NATConfiguration string `json:"natConfiguration,omitempty"`
+	// Overridden are the others that select the node and set this field, in the order in which they would decide.
+	Overridden []string `json:"overridden,omitempty"`
 }
 
-// settingsFor merges, field by field, the configurations that select the node: the highest priority
-// wins, then the lower name. A selector that does not parse selects nothing (validation refuses it).
-func settingsFor(s *model.Snapshot, node string) settings {
+// NeedsNodes says whether the plan of a node depends on the addresses of other nodes.
+func NeedsNodes(s *model.Snapshot, node string) bool {
+	merged, _ := merge(selecting(s, node))
+	return merged.exclusions == model.ExcludeIPPoolsAndHostIPs
+}
+
+// Merge says field by field what configurations that all select one node come to for it, and which of them decided
+// each field. Their order does not matter.
+func Merge(configs []*model.NATConfiguration) []Setting {
+	_, origins := merge(slices.Clone(configs))
+	return origins
+}
+
+// selecting are the configurations that select the node. A selector that does not parse selects nothing (validation
+// refuses it).
+func selecting(s *model.Snapshot, node string) []*model.NATConfiguration {
 	labels := labelsOf(s.Nodes, node)
 	var chosen []*model.NATConfiguration
 	for i := range s.NATConfigurations {
@@ -35,6 +57,12 @@ func settingsFor(s *model.Snapshot, node string) settings {
 			chosen = append(chosen, c)
 		}
 	}
+	return chosen
+}
+
+// merge merges configurations, which it sorts, field by field: the highest priority wins, then the lower name. The
+// Settings come in the order of the fields of the spec.
+func merge(chosen []*model.NATConfiguration) (settings, []Setting) {
 	slices.SortFunc(chosen, func(a, b *model.NATConfiguration) int {
 		switch {
 		case a.Priority > b.Priority, a.Priority == b.Priority && a.Name < b.Name:
@@ -43,49 +71,74 @@ func settingsFor(s *model.Snapshot, node string) settings {
 			return 1
 		}
 	})
-
-	out := settings{exclusions: model.ExcludeIPPoolsOnly, allocation: model.PortsFullyRandom, existingFlows: model.FlowsMove,
-		leakGuard: model.LeakGuardEnforce}
-	out.exclusions = first(chosen, out.exclusions, func(c *model.NATConfiguration) *model.Exclusions { return c.Exclusions })
-	out.ports = first(chosen, out.ports, func(c *model.NATConfiguration) *model.PortRange { return c.PortRange })
-	out.allocation = first(chosen, out.allocation, func(c *model.NATConfiguration) *model.PortAllocation { return c.PortAllocation })
-	out.existingFlows = first(chosen, out.existingFlows, func(c *model.NATConfiguration) *model.ExistingFlows { return c.ExistingFlows })
-	out.leakGuard = first(chosen, out.leakGuard, func(c *model.NATConfiguration) *model.LeakGuard { return c.LeakGuard })
-	out.to4 = address(chosen, netip.Addr.Is4)
-	out.to6 = address(chosen, netip.Addr.Is6)
-	for _, c := range chosen {
-		if c.OutInterfaces != nil {
-			out.outInterfaces = slices.Compact(slices.Sorted(slices.Values(c.OutInterfaces)))
-			break
-		}
-	}
-	return out
+	const fields = 8
+	m := merger{chosen, make([]Setting, 0, fields)}
+	var out settings
+	out.exclusions = first(&m, Setting{Field: "exclusions"}, model.ExcludeIPPoolsOnly, func(c *model.NATConfiguration) *model.Exclusions { return c.Exclusions }, asText)
+	out.to4 = first(&m, Setting{Field: "addresses", Family: "IPv4"}, netip.Addr{}, address(netip.Addr.Is4), addressText)
+	out.to6 = first(&m, Setting{Field: "addresses", Family: "IPv6"}, netip.Addr{}, address(netip.Addr.Is6), addressText)
+	out.ports = first(&m, Setting{Field: "portRange"}, model.PortRange{}, func(c *model.NATConfiguration) *model.PortRange { return c.PortRange }, model.PortRange.String)
+	out.allocation = first(&m, Setting{Field: "portAllocation"}, model.PortsFullyRandom, func(c *model.NATConfiguration) *model.PortAllocation { return c.PortAllocation }, asText)
+	out.existingFlows = first(&m, Setting{Field: "existingFlows"}, model.FlowsMove, func(c *model.NATConfiguration) *model.ExistingFlows { return c.ExistingFlows }, asText)
+	out.outInterfaces = first(&m, Setting{Field: "outInterfaces"}, nil, interfaces, func(names []string) string { return strings.Join(names, ",") })
+	out.leakGuard = first(&m, Setting{Field: "leakGuard"}, model.LeakGuardEnforce, func(c *model.NATConfiguration) *model.LeakGuard { return c.LeakGuard }, asText)
+	return out, m.origins
 }
 
-// first is the value of the first configuration that sets the field, or the default.
-func first[T any](cs []*model.NATConfiguration, def T, field func(*model.NATConfiguration) *T) T {
-	for _, c := range cs {
-		if v := field(c); v != nil {
-			return *v
-		}
-	}
-	return def
+// merger is a merge under way: the configurations, the first of which decides, and what was merged so far.
+type merger struct {
+	chosen  []*model.NATConfiguration
+	origins []Setting
 }
 
-// address is the address of one family that the configurations agree on. A configuration that lists
-// addresses of the other family alone leaves this one to the next; one with an empty list decides for
-// both families that there is none.
-func address(cs []*model.NATConfiguration, family func(netip.Addr) bool) netip.Addr {
-	for _, c := range cs {
+// first is the value of the first configuration that sets the field, or the default. It notes where that is from.
+func first[T any](m *merger, s Setting, def T, field func(*model.NATConfiguration) *T, text func(T) string) T {
+	value, found := def, false
+	for _, c := range m.chosen {
+		switch v := field(c); {
+		case v == nil:
+		case found:
+			s.Overridden = append(s.Overridden, c.Name)
+		default:
+			value, found, s.NATConfiguration = *v, true, c.Name
+		}
+	}
+	s.Value = text(value)
+	m.origins = append(m.origins, s)
+	return value
+}
+
+// address is the field of an address of one family. A configuration that lists addresses of the other family alone
+// leaves this one to the next; one with an empty list decides for both families that there is none.
+func address(family func(netip.Addr) bool) func(*model.NATConfiguration) *netip.Addr {
+	return func(c *model.NATConfiguration) *netip.Addr {
 		if i := slices.IndexFunc(c.Addresses, family); i >= 0 {
-			return c.Addresses[i]
+			return &c.Addresses[i]
 		}
 		if c.Addresses != nil && len(c.Addresses) == 0 {
-			break
+			return &netip.Addr{}
 		}
+		return nil
 	}
-	return netip.Addr{}
 }
+
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return "node"
+	}
+	return a.String()
+}
+
+// interfaces is the field outInterfaces, sorted.
+func interfaces(c *model.NATConfiguration) *[]string {
+	if c.OutInterfaces == nil {
+		return nil
+	}
+	names := slices.Compact(slices.Sorted(slices.Values(c.OutInterfaces)))
+	return &names
+}
+
+func asText[T ~string](v T) string { return string(v) }
 
 func labelsOf(nodes []model.Node, name string) map[string]string {
 	for i := range nodes {
