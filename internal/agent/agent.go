@@ -30,7 +30,7 @@ import (
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 	"github.com/sallyport/sallyport/internal/reconcile"
@@ -65,7 +65,7 @@ type Agent struct {
 	*Core
 	cfg       Config
 	log       *slog.Logger
-	nft       *nft.Driver
+	nft       *nat.Driver
 	table     *conntrack.Table
 	flows     *conntrack.Driver
 	store     datastore.Store
@@ -86,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer held.Close()
-	driver, err := nft.New(nft.Options{Log: cfg.Log})
+	driver, err := nat.New(nat.Options{Log: cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func open(cfg *Config) (datastore.Store, error) {
 }
 
 // check looks for what the agent cannot do without; what may pass is only logged.
-func check(ctx context.Context, driver *nft.Driver, table *conntrack.Table, log *slog.Logger) error {
+func check(ctx context.Context, driver *nat.Driver, table *conntrack.Table, log *slog.Logger) error {
 	if err := driver.Check(ctx); err != nil {
 		return err
 	}
@@ -195,7 +195,7 @@ func metricsHandler(c prometheus.Collector, log *slog.Logger) http.Handler {
 
 // natDriver gives the nftables driver its part of the plan.
 type natDriver struct {
-	*nft.Driver
+	*nat.Driver
 	flows *conntrack.Driver
 }
 

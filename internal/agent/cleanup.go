@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 )
 
 // How long cleanup waits for an agent that was asked to stop, and how often it looks.
@@ -28,7 +28,7 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 		return stopped, err
 	}
 	defer held.Close()
-	d, err := nft.New(nft.Options{Log: log})
+	d, err := nat.New(nat.Options{Log: log})
 	if err != nil {
 		return stopped, err
 	}
@@ -37,7 +37,7 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 		err := d.Cleanup(ctx)
 		// The kernel closes the sockets of a process that ended one by one: the table may have its owner a
 		// little longer than the lock.
-		var owned *nft.OwnedError
+		var owned *nat.OwnedError
 		return !errors.As(err, &owned), err
 	})
 	if err == nil {

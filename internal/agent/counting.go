@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 )
 
 // countTimeout bounds one reading of what the kernel has counted.
@@ -17,8 +17,8 @@ var errCountsOld = errors.New("the kernel's counters take long to read, or a cha
 
 // counts are what the kernel has counted.
 type counts struct {
-	pools   map[string]nft.Counter
-	dropped nft.Dropped
+	pools   map[string]nat.Counter
+	dropped nat.Dropped
 }
 
 // counting reads what the kernel has counted for all who ask, one reading at a time. A huge table takes long to

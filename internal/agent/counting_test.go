@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 )
 
 // TestCountingHoldsNobodyUp asks for counts while a reading hangs: whoever asks has an answer in time, with what
@@ -27,7 +27,7 @@ func TestCountingHoldsNobodyUp(t *testing.T) {
 			if hangs.Load() {
 				<-proceed // as behind a change that is under way: no context ends it
 			}
-			return counts{dropped: nft.Dropped{Out: 7}}, nil
+			return counts{dropped: nat.Dropped{Out: 7}}, nil
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()

@@ -11,7 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/foreign"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/driver/nodefacts"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -117,7 +117,7 @@ func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Pl
 	read("the node's interfaces and settings", err)
 	f.Conntrack, err = nodefacts.Conntrack(ctx)
 	read("connection tracking", err)
-	f.Rules, err = foreign.Read(ctx, nft.TableName)
+	f.Rules, err = foreign.Read(ctx, nat.TableName)
 	read("the rules of others", err)
 	f.Ports, err = a.diagnosis.usedPorts(ctx, a.table, plan)
 	read("the ports of translated connections", err)

@@ -12,7 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -46,8 +46,8 @@ func dryRun(cmd *cobra.Command, g *global, node, output string) error {
 	return err
 }
 
-func preview(ctx context.Context, plan *compile.Plan) (*nft.Preview, error) {
-	d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler)})
+func preview(ctx context.Context, plan *compile.Plan) (*nat.Preview, error) {
+	d, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func preview(ctx context.Context, plan *compile.Plan) (*nft.Preview, error) {
 	return d.Preview(ctx, plan.NAT)
 }
 
-func printPreview(w io.Writer, p *nft.Preview) error {
+func printPreview(w io.Writer, p *nat.Preview) error {
 	switch {
 	case p.Equal:
 		_, err := fmt.Fprintf(w, "table %s holds what the manifests say: there is nothing to change\n", p.Table)

@@ -4,24 +4,24 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 )
 
 func TestPrintPreview(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		preview nft.Preview
+		preview nat.Preview
 		want    string
 	}{
-		{nft.Preview{Table: "inet t", Equal: true, Present: true}, "table inet t holds what the manifests say: there is nothing to change\n"},
-		{nft.Preview{Table: "inet t", Sets: []nft.RangesPreview{{Name: "s", New: true, Add: 7, AddFirst: []string{"10.0.0.0/8", "fd00::1-fd00::3"}}}}, `table inet t would be made:
+		{nat.Preview{Table: "inet t", Equal: true, Present: true}, "table inet t holds what the manifests say: there is nothing to change\n"},
+		{nat.Preview{Table: "inet t", Sets: []nat.RangesPreview{{Name: "s", New: true, Add: 7, AddFirst: []string{"10.0.0.0/8", "fd00::1-fd00::3"}}}}, `table inet t would be made:
   set s (new): ranges -0 +7
     + 10.0.0.0/8
     + fd00::1-fd00::3
     + and 5 more
 Nothing was changed.
 `},
-		{nft.Preview{Table: "inet t", Present: true, Chains: []nft.ChainPreview{
+		{nat.Preview{Table: "inet t", Present: true, Chains: []nat.ChainPreview{
 			{Name: "old", Gone: true, Remove: []string{"drop"}},
 			{Name: "hook", Gone: true, New: true, Remove: []string{"a", "b"}, Add: []string{"c"}},
 		}}, `table inet t would be changed, in one transaction:
@@ -33,7 +33,7 @@ Nothing was changed.
     + c
 Nothing was changed.
 `},
-		{nft.Preview{Table: "inet t", Present: true, Replaced: true},
+		{nat.Preview{Table: "inet t", Present: true, Replaced: true},
 			"table inet t would be made anew, in one transaction, since it is dormant or holds strange things. What differs:\nNothing was changed.\n"},
 	} {
 		var out strings.Builder

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/reconcile"
 )
@@ -31,7 +31,7 @@ func measureRepair(ctx context.Context, o options, tmp string) ([]result, error)
 	var out []result
 	for _, t := range []tampering{
 		{"table deleted by others, to first translated packet", func(c *nftables.Conn) {
-			c.DelTable(&nftables.Table{Name: nft.TableName, Family: nftables.TableFamilyINet})
+			c.DelTable(&nftables.Table{Name: nat.TableName, Family: nftables.TableFamilyINet})
 		}},
 		{"ruleset flushed by others, to first translated packet", (*nftables.Conn).FlushRuleset},
 	} {
@@ -106,7 +106,7 @@ func (t tampering) repair(ctx context.Context, f *flipper) (d time.Duration, ans
 func newOpenFlipper(ctx context.Context) (*flipper, error) {
 	return newFlipper(ctx, func(f *flipper) error {
 		log := slog.New(slog.DiscardHandler)
-		d, err := nft.New(nft.Options{Log: log, NetNS: f.node.FD(), Unowned: true})
+		d, err := nat.New(nat.Options{Log: log, NetNS: f.node.FD(), Unowned: true})
 		if err != nil {
 			return err
 		}
@@ -136,7 +136,7 @@ func newOpenFlipper(ctx context.Context) (*flipper, error) {
 }
 
 // openDriver gives the driver its part of the plan, as the agent does.
-type openDriver struct{ *nft.Driver }
+type openDriver struct{ *nat.Driver }
 
 func (openDriver) Name() string { return "nft" }
 

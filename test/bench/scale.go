@@ -12,7 +12,7 @@ import (
 	"go4.org/netipx"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -142,7 +142,7 @@ func measureDriver(ctx context.Context, o options, _ string) ([]result, error) {
 		if err != nil {
 			return nil, err
 		}
-		d, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
+		d, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
 		if err != nil {
 			return nil, errors.Join(err, h.Close())
 		}

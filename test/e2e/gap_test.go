@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
@@ -200,7 +200,7 @@ func (s *service) tryNFT(args ...string) (out string, err error) {
 // olderTable leaves the table as a version without leak guard does when it ends, in place of what stands.
 func (s *service) olderTable() {
 	s.t.Helper()
-	older, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
+	older, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
 	labtest.Must(s.t, err)
 	plan := compile.Compile(snapshot(&model.NATConfiguration{LeakGuard: ptr(model.LeakGuardOff)}, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat"),
 		pool("c 10.2.0.0/16"), pool("d fd00:2::/64")), model.Local{Name: "node"})

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
@@ -159,7 +159,7 @@ func segments(packets [][]byte) []segment {
 	return out
 }
 
-func (r *rig) dropped(t *testing.T) nft.Dropped {
+func (r *rig) dropped(t *testing.T) nat.Dropped {
 	t.Helper()
 	d, err := r.nat.Dropped(t.Context())
 	labtest.Must(t, err)
@@ -304,7 +304,7 @@ func TestStraySegmentOfAService(t *testing.T) {
 		for _, s := range segments(r.flush(t, &ps, r.out[0])) {
 			reset = reset || s.src == service && s.flags&tcpRST != 0
 		}
-		if !reset || r.dropped(t) != (nft.Dropped{}) {
+		if !reset || r.dropped(t) != (nat.Dropped{}) {
 			t.Errorf("%s: the node answered: %t; dropped %+v", service, reset, r.dropped(t))
 		}
 	}
@@ -325,7 +325,7 @@ func TestNodeSpeaksItself(t *testing.T) {
 		for _, s := range segments(r.flush(t, &ps, r.out[0])) {
 			refused = refused || s.src == node && s.flags == tcpRST|tcpACK && s.dport == 5000
 		}
-		if !refused || r.dropped(t) != (nft.Dropped{}) {
+		if !refused || r.dropped(t) != (nat.Dropped{}) {
 			t.Errorf("%s: the node refused a connection: %t; dropped %+v", stranger[family], refused, r.dropped(t))
 		}
 		// A reset for no connection, which conntrack calls invalid: the node's own, to say so.
@@ -335,7 +335,7 @@ func TestNodeSpeaksItself(t *testing.T) {
 		for _, s := range segments(r.flush(t, &ps, r.out[0])) {
 			reset = reset || s.src == node && s.flags&tcpRST != 0 && s.dport == 5001
 		}
-		if !reset || r.dropped(t) != (nft.Dropped{}) {
+		if !reset || r.dropped(t) != (nat.Dropped{}) {
 			t.Errorf("%s: the node answered a late segment: %t; dropped %+v", stranger[family], reset, r.dropped(t))
 		}
 	}

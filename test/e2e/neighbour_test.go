@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
@@ -45,7 +45,7 @@ func TestNeighboursThroughABridge(t *testing.T) {
 		t.Skip("needs kernel feature br_netfilter")
 	}
 	labtest.Must(t, err)
-	nat, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: node.FD()})
+	nat, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
 	plan := compile.Compile(snapshot(nil, pool("a fd00:1::/64 nat")), model.Local{Name: "node"})

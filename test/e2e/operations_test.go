@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -184,7 +184,7 @@ func TestTableOfAnother(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.write("pods.yaml", poolsOfPod(true))
-	other, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
+	other, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
 	labtest.Must(t, err, other.Apply(t.Context(), compile.Compile(snapshot(nil), model.Local{Name: "node"}).NAT))
 	if !strings.Contains(s.nft("list", "table", "inet", "sallyport"), "flags owner") {
 		labtest.Must(t, other.Close())

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
@@ -80,9 +80,9 @@ func newTranslatingPath(t *testing.T) *path {
 }
 
 // nat is a driver for the node, until the test ends.
-func (p *path) nat(t *testing.T) *nft.Driver {
+func (p *path) nat(t *testing.T) *nat.Driver {
 	t.Helper()
-	nat, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: p.node.FD()})
+	nat, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: p.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
 	return nat

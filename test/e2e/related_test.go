@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 )
 
 // tooBig is an ICMP error by which somebody asks the sender of a packet for shorter ones.
@@ -62,7 +62,7 @@ func TestErrorsOfLivingConnections(t *testing.T) {
 			src, dst := addressesOf(ip)
 			arrived = arrived || ok && src == pod && dst == server
 		}
-		if !arrived || r.dropped(t) != (nft.Dropped{}) {
+		if !arrived || r.dropped(t) != (nat.Dropped{}) {
 			t.Errorf("%s: the error arrived: %t; dropped %+v", pod, arrived, r.dropped(t))
 		}
 	}

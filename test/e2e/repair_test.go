@@ -10,7 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
@@ -18,7 +18,7 @@ import (
 )
 
 // natDriver and flowsDriver are the drivers as an agent uses them.
-type natDriver struct{ *nft.Driver }
+type natDriver struct{ *nat.Driver }
 
 func (natDriver) Name() string { return "nft" }
 
@@ -34,7 +34,7 @@ func (flowsDriver) Name() string { return "flows" }
 func openTable(t *testing.T, p *path) *reconcile.Loop {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	driver, err := nft.New(nft.Options{Log: log, NetNS: p.node.FD(), Unowned: true})
+	driver, err := nat.New(nat.Options{Log: log, NetNS: p.node.FD(), Unowned: true})
 	labtest.Must(t, err)
 	flows := conntrack.New(conntrack.NewTable(p.node.FD()), log)
 	loop := reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}, flowsDriver{flows}}, Log: log})

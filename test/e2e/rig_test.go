@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
@@ -23,7 +23,7 @@ import (
 type rig struct {
 	node  *lab.Host
 	local model.Local
-	nat   *nft.Driver
+	nat   *nat.Driver
 	pod   [2]*tap
 	out   [2]*tap
 }
@@ -74,7 +74,7 @@ func newRig(t *testing.T) *rig {
 			r.node.AddRoute(lab.Route{To: to, Table: 200, Via: wires[0].peer[family].Addr(), Dev: "pod0"}),
 		)
 	}
-	nat, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: r.node.FD()})
+	nat, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: r.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
 	r.nat = nat

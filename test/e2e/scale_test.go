@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -19,11 +19,11 @@ import (
 func TestOnePoolAmongMany(t *testing.T) {
 	t.Parallel()
 	h := labtest.NewHost(t, "node")
-	driver, err := nft.New(nft.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
+	driver, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, driver.Close()) })
 	pools := manyPools(10_000)
-	apply := func() nft.Stats {
+	apply := func() nat.Stats {
 		t.Helper()
 		labtest.Must(t, driver.Apply(t.Context(), compile.Compile(snapshot(nil, slices.Clone(pools)...), model.Local{Name: "node"}).NAT))
 		return driver.Stats()

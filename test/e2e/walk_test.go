@@ -25,7 +25,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
-	"github.com/sallyport/sallyport/internal/driver/nft"
+	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
@@ -57,7 +57,7 @@ type walk struct {
 	want      *model.Snapshot   // the last good state
 	stopped   func()
 	loop      *reconcile.Loop
-	watcher   *nft.Driver // that only looks
+	watcher   *nat.Driver // that only looks
 
 	mu    sync.Mutex
 	state dir.State
@@ -74,7 +74,7 @@ func newWalk(t *testing.T) *walk {
 	w.storm = &storm{rnd: rand.New(rand.NewPCG(w.rnd.Uint64(), 0))}
 	labtest.Must(t, os.Mkdir(w.dir(), 0o755), os.Mkdir(w.stateDir(), 0o755), unix.Mount("tmpfs", w.stateDir(), "tmpfs", 0, "size=1m"))
 	t.Cleanup(func() { labtest.Must(t, unix.Unmount(w.stateDir(), unix.MNT_DETACH)) })
-	w.watcher, err = nft.New(nft.Options{Log: w.log, NetNS: w.rig.node.FD()})
+	w.watcher, err = nat.New(nat.Options{Log: w.log, NetNS: w.rig.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, w.watcher.Close()) })
 	w.start()
@@ -88,7 +88,7 @@ func (w *walk) stateDir() string { return filepath.Join(w.base, "state") }
 // start wires the parts as an agent does.
 func (w *walk) start() {
 	w.t.Helper()
-	driver, err := nft.New(nft.Options{Log: w.log, NetNS: w.rig.node.FD(), Unowned: true, Wrap: w.storm.over})
+	driver, err := nat.New(nat.Options{Log: w.log, NetNS: w.rig.node.FD(), Unowned: true, Wrap: w.storm.over})
 	labtest.Must(w.t, err)
 	flows := conntrack.New(conntrack.NewTableOn(func() (nfnetlink.Socket, error) {
 		s, err := nfnetlink.Dial(w.rig.node.FD())

@@ -1,0 +1,231 @@
+package nat
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go4.org/netipx"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+
+	"github.com/sallyport/sallyport/internal/compile"
+)
+
+// postrouted is a packet after every translation, as the guard's rules see it.
+type postrouted struct {
+	family  family
+	header  []byte // the network header, and what follows it
+	tracked bool
+	status  uint32 // of its connection, as the two below
+	reply   bool
+	out     string // the interface by which it leaves
+}
+
+func (p *postrouted) address(offset uint32) netip.Addr {
+	a, _ := netip.AddrFromSlice(p.header[offset : offset+p.family.addrLen])
+	return a
+}
+
+// drawPostrouted makes a packet from and to addresses of and beside what a plan speaks of. Beside the addresses
+// its header holds parts of others, so that it may look like one of the other family.
+func drawPostrouted(rt *rapid.T, p compile.NAT) *postrouted {
+	v4, v6 := cuts()
+	all := append(v4, v6...)
+	for _, s := range p.Sources {
+		all = append(all, s.Range.From(), s.Range.To())
+	}
+	for _, r := range p.Exempt {
+		all = append(all, r.From(), r.To())
+	}
+	for _, a := range slices.Clone(all) {
+		if next := a.Next(); next.IsValid() {
+			all = append(all, next)
+		}
+	}
+	f := rapid.SampledFrom([]family{ipv4(), ipv6()}).Draw(rt, "family")
+	part := rapid.SampledFrom(all)
+	address := rapid.SampledFrom(slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return a.Is4() != (f.addrLen == 4) }))
+	out := &postrouted{family: f, tracked: rapid.IntRange(0, 3).Draw(rt, "tracked") > 0, out: rapid.SampledFrom([]string{"eth0", "eth1", "wan0", "pod0"}).Draw(rt, "out")}
+	for len(out.header) < 64 {
+		out.header = append(out.header, part.Draw(rt, "part").AsSlice()...)
+	}
+	copy(out.header[f.source:], address.Draw(rt, "source").AsSlice())
+	copy(out.header[f.destination:], address.Draw(rt, "destination").AsSlice())
+	out.header[0] = f.version<<4 | rapid.ByteRange(0, 15).Draw(rt, "rest of the first byte")
+	if out.tracked {
+		out.status = rapid.SampledFrom([]uint32{0, ctStatusSNAT, ctStatusSNAT | 1<<5, 1 << 5}).Draw(rt, "status")
+		out.reply = rapid.IntRange(0, 3).Draw(rt, "reply") == 0
+	}
+	return out
+}
+
+// walk goes through the rules of a chain, and of those that it goes to, as the kernel does. It returns the
+// chain that a packet leaves by a verdict or by its end, or "leak" without walking through that.
+func (p *postrouted) walk(tb rapid.TB, t *table, name string) string {
+	for _, r := range t.chain(name).rules {
+		switch to, verdict := p.rule(tb, t, name, r.form); {
+		case !verdict:
+		case to == chainLeak:
+			return chainLeak
+		case to != "":
+			return p.walk(tb, t, to)
+		default:
+			return name
+		}
+	}
+	return name
+}
+
+// rule carries out one rule. It fails the test where the rules of guard have an expression that the kernel
+// does not evaluate in place.
+func (p *postrouted) rule(tb rapid.TB, t *table, chain, form string) (to string, verdict bool) {
+	var reg []byte
+	for form != "" {
+		quoted, err := strconv.QuotedPrefix(form)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		inner, rest, _ := strings.Cut(strings.TrimPrefix(form[len(quoted):], "{"), "}")
+		f := parseFields(inner)
+		form = rest
+		if chain == chainGuard && !evaluatedInPlace(quoted, f) {
+			tb.Fatalf("the kernel evaluates %s{%s} by a call", quoted, inner)
+		}
+		switch quoted {
+		case `"payload"`:
+			reg = p.header[f.number("3"):][:f.number("4")]
+		case `"bitwise"`:
+			reg = slices.Clone(reg)
+			for i, m := range f.value("4") {
+				reg[i] &= m
+			}
+		case `"meta"`:
+			reg = map[uint32][]byte{unix.NFT_META_NFPROTO: {p.family.proto}, unix.NFT_META_OIFNAME: append([]byte(p.out), make([]byte, unix.IFNAMSIZ-len(p.out))...)}[f.number("2")]
+		case `"ct"`:
+			if !p.tracked {
+				return "", false
+			}
+			reg = native32(p.status)
+			if f.number("2") == unix.NFT_CT_DIRECTION {
+				reg = map[bool][]byte{false: {0}, true: {1}}[p.reply]
+			}
+		case `"cmp"`:
+			if want := f["3.1"]; bytes.Equal(reg[:len(want)], want) != (f.number("2") == unix.NFT_CMP_EQ) {
+				return "", false
+			}
+		case `"lookup"`:
+			a, _ := netip.AddrFromSlice(reg)
+			if !slices.ContainsFunc(t.set(f.string("1")).segments, func(s segment) bool { return netipx.IPRangeFrom(s.first, s.last).Contains(a) }) {
+				return "", false
+			}
+		case `"immediate"`:
+			return f.string("2.2.2"), true
+		default:
+			tb.Fatalf("a rule of %s has %s{%s}", chain, quoted, inner)
+		}
+	}
+	return "", false
+}
+
+// evaluatedInPlace says whether nft_do_chain (net/netfilter/nf_tables_core.c) needs no call for an expression.
+func evaluatedInPlace(quoted string, f fields) bool {
+	switch quoted {
+	case `"payload"`: // nft_payload_select_ops
+		return f.number("2") == unix.NFT_PAYLOAD_NETWORK_HEADER && f.number("4") == 4 && f.number("3")%4 == 0
+	case `"bitwise"`: // nft_bitwise_select_ops
+		return f.number("3") == 4
+	case `"cmp"`: // nft_cmp_select_ops
+		return len(f["3.1"]) == 4 && f.number("2") == unix.NFT_CMP_EQ
+	}
+	return quoted == `"immediate"`
+}
+
+// TestGuardStopsWhatThePlanTranslates walks random packets through the guard of random plans. Those that the plan
+// translates, and nobody has, must come to leak, and no others.
+func TestGuardStopsWhatThePlanTranslates(t *testing.T) {
+	t.Parallel()
+	leaks, passes := 0, 0
+	rapid.Check(t, func(rt *rapid.T) {
+		plan := drawPlan(rt)
+		plan.LeakGuard = true
+		wanted, err := layout(plan)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for range 20 {
+			p := drawPostrouted(rt, plan)
+			source, destination := p.address(p.family.source), p.address(p.family.destination)
+			leak := p.status&ctStatusSNAT == 0 && !p.reply &&
+				slices.ContainsFunc(plan.Sources, func(s compile.Source) bool { return s.Range.Contains(source) }) &&
+				!slices.ContainsFunc(plan.Exempt, func(r netipx.IPRange) bool { return r.Contains(destination) }) &&
+				(len(plan.OutInterfaces) == 0 || slices.ContainsFunc(plan.OutInterfaces, func(name string) bool {
+					prefix, any := strings.CutSuffix(name, "*")
+					return name == p.out || any && strings.HasPrefix(p.out, prefix)
+				}))
+			if at := p.walk(rt, wanted, chainGuard); (at == chainLeak) != leak {
+				rt.Fatalf("%s to %s by %s (%+v) ends in %s; a leak: %t", source, destination, p.out, p, at, leak)
+			}
+			if leak {
+				leaks++
+			} else {
+				passes++
+			}
+		}
+	})
+	if leaks == 0 || passes == 0 {
+		t.Errorf("%d leaks and %d others; want some of either", leaks, passes)
+	}
+}
+
+// TestVersionIsTheFirstNibble tells the families apart by every first byte.
+func TestVersionIsTheFirstNibble(t *testing.T) {
+	t.Parallel()
+	for _, f := range []family{ipv4(), ipv6()} {
+		r, err := new(ruleBuilder).version(f).leave().build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for first := range 256 {
+			p := &postrouted{header: binary.BigEndian.AppendUint32(nil, uint32(first)<<24|0x00ffffff)}
+			if _, match := p.rule(t, nil, chainGuard, r.form); match != (first>>4 == int(f.version)) {
+				t.Errorf("%s: a header that begins with %#02x matches: %t", f.name, first, match)
+			}
+		}
+	}
+}
+
+// TestChangesLeaveTheGuardAlone changes a plan: rules of the guard come anew only with the prefixes that they
+// compare addresses with, and never those that count what is dropped.
+func TestChangesLeaveTheGuardAlone(t *testing.T) {
+	t.Parallel()
+	plan := func(from, exempt string) *table {
+		n := simplePlan(t)
+		n.Sources, n.Exempt, n.LeakGuard = sources(t, "a", strings.Fields(from)...), ranges(t, strings.Fields(exempt)...), true
+		wanted, err := layout(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wanted
+	}
+	const four = "10.0.0.0/24 10.0.2.0/24 10.0.8.0/24 10.0.16.0/24 10.0.32.0/24 10.0.64.0/24"
+	before := plan(four, "10.0.0.0/16")
+	for _, test := range []struct {
+		name, sources, exempt string
+		want                  []string
+	}{
+		{"a source where others are", strings.Replace(four, "10.0.8.0/24", "10.0.8.0/24 10.0.10.0/24", 1), "10.0.0.0/16", nil},
+		{"a source far away", four + " 192.168.0.0/24", "10.0.0.0/16", []string{chainGuard}},
+		{"another exempt range without sources", four, "10.0.0.0/16 172.16.0.0/12", nil},
+		{"a wider exempt range", four, "10.0.0.0/8", []string{chainSuspect}},
+	} {
+		c := diff(before, plan(test.sources, test.exempt))
+		if !slices.Equal(c.emptyChains, test.want) || c.emptiesGuard() || len(c.newChains)+len(c.dropChains) > 0 {
+			t.Errorf("%s: chains %v are filled anew, those that count: %t; want %v", test.name, c.emptyChains, c.emptiesGuard(), test.want)
+		}
+	}
+}
