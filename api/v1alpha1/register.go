@@ -19,7 +19,7 @@ func GroupVersion() schema.GroupVersion {
 
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &NATConfiguration{}, &NATConfigurationList{}, &NodeStatus{}, &NodeStatusList{})
+	s.AddKnownTypes(GroupVersion(), &NATConfiguration{}, &NATConfigurationList{}, &SallyportNode{}, &SallyportNodeList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

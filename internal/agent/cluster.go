@@ -16,12 +16,12 @@ import (
 
 // cluster is where an agent says how its node stands.
 type cluster interface {
-	Report(ctx context.Context, nodeUID string, status v1alpha1.NodeStatusStatus) error
+	Report(ctx context.Context, nodeUID string, status v1alpha1.SallyportNodeStatus) error
 	Nodes(ctx context.Context) (int, error)
 	Untaint(ctx context.Context, at []int) error
 }
 
-// Bounds of a NodeStatus, as its definition has them.
+// Bounds of a SallyportNode, as its definition has them.
 const (
 	maxExceptions  = 50
 	maxWarnings    = 10
@@ -208,7 +208,7 @@ func (r *reporter) wanted(now time.Time, held datastore.State) *written {
 	} else if r.unready.IsZero() {
 		r.unready = now
 	}
-	w := &written{owner: held.Self.UID, status: v1alpha1.NodeStatusStatus{Ready: settled, Version: clip(r.core.Version, maxVersion), Reason: clip(reason, maxReason)}}
+	w := &written{owner: held.Self.UID, status: v1alpha1.SallyportNodeStatus{Ready: settled, Version: clip(r.core.Version, maxVersion), Reason: clip(reason, maxReason)}}
 	last := r.pacing.last
 	if !settled && now.Sub(r.unready) < unreadyAfter { // for a moment, maybe: nothing is to be said of it
 		if last == nil {

@@ -17,13 +17,13 @@ import (
 
 // bigCluster counts what it is told.
 type bigCluster struct {
-	reports []v1alpha1.NodeStatusStatus
+	reports []v1alpha1.SallyportNodeStatus
 	counted int
 
 	untainted int
 }
 
-func (c *bigCluster) Report(_ context.Context, _ string, s v1alpha1.NodeStatusStatus) error {
+func (c *bigCluster) Report(_ context.Context, _ string, s v1alpha1.SallyportNodeStatus) error {
 	c.reports = append(c.reports, s)
 	return nil
 }
@@ -99,7 +99,7 @@ func TestReportIsOfWhatWasHeard(t *testing.T) {
 	}
 }
 
-// TestExceptionsAreBounded: of pools that are not held as they are, a NodeStatus names no more than its definition allows,
+// TestExceptionsAreBounded: of pools that are not held as they are, a SallyportNode names no more than its definition allows,
 // and says how many more there are.
 func TestExceptionsAreBounded(t *testing.T) {
 	t.Parallel()

@@ -26,7 +26,7 @@ const (
 // written is a status as it was written, or is to be.
 type written struct {
 	owner   string // the UID of the Node
-	status  v1alpha1.NodeStatusStatus
+	status  v1alpha1.SallyportNodeStatus
 	changed v1alpha1.Observed // as far as objects changed that the node goes by
 }
 

@@ -135,7 +135,7 @@ func lead(ctx context.Context, cfg *rest.Config, owned owner, o *Options) error 
 		return fmt.Errorf("preparing the controller: %w", err)
 	}
 	all := handler.EnqueueRequestsFromMapFunc(w.hear)
-	for _, kind := range []client.Object{&apiv3.IPPool{}, &v1alpha1.NodeStatus{}, &corev1.Node{}} {
+	for _, kind := range []client.Object{&apiv3.IPPool{}, &v1alpha1.SallyportNode{}, &corev1.Node{}} {
 		if err := c.Watch(source.Kind(mgr.GetCache(), kind, all)); err != nil {
 			return fmt.Errorf("watching %T: %w", kind, err)
 		}
@@ -219,7 +219,7 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 	began := time.Now()
 	var pools apiv3.IPPoolList
 	var nodes corev1.NodeList
-	var statuses v1alpha1.NodeStatusList
+	var statuses v1alpha1.SallyportNodeList
 	if err := errors.Join(w.client.List(ctx, &pools), w.client.List(ctx, &nodes), w.client.List(ctx, &statuses)); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing: %w", err)
 	}

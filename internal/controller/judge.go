@@ -90,8 +90,8 @@ type standing struct {
 
 // standings are those of the nodes that count, which are ready and are to have an agent, by how far they have followed,
 // the farthest behind first.
-func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, statuses []v1alpha1.NodeStatus) (out []standing, recheck time.Duration) {
-	byName := make(map[string]*v1alpha1.NodeStatusStatus, len(statuses))
+func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, statuses []v1alpha1.SallyportNode) (out []standing, recheck time.Duration) {
+	byName := make(map[string]*v1alpha1.SallyportNodeStatus, len(statuses))
 	for i := range statuses {
 		byName[statuses[i].Name] = &statuses[i].Status
 	}
@@ -120,7 +120,7 @@ func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, statu
 	return out, recheck
 }
 
-func standingOf(node string, st *v1alpha1.NodeStatusStatus) standing {
+func standingOf(node string, st *v1alpha1.SallyportNodeStatus) standing {
 	s := standing{node: node}
 	switch {
 	case st == nil:

@@ -33,8 +33,8 @@ func testNode(name string, ready bool, since time.Duration) corev1.Node {
 		{Type: corev1.NodeReady, Status: status, LastTransitionTime: metav1.Time{Time: now.Add(-since)}}}}}
 }
 
-func testStatus(name string, ready bool, version uint64, exceptions ...string) v1alpha1.NodeStatus {
-	s := v1alpha1.NodeStatus{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1alpha1.NodeStatusStatus{Ready: ready, Observed: v1alpha1.Observed{IPPools: strconv.FormatUint(version, 10)}}}
+func testStatus(name string, ready bool, version uint64, exceptions ...string) v1alpha1.SallyportNode {
+	s := v1alpha1.SallyportNode{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1alpha1.SallyportNodeStatus{Ready: ready, Observed: v1alpha1.Observed{IPPools: strconv.FormatUint(version, 10)}}}
 	if !ready {
 		s.Status.Reason = "the kernel said no"
 	}
@@ -60,22 +60,22 @@ func TestProgrammed(t *testing.T) {
 	for _, test := range []struct {
 		name     string
 		nodes    []corev1.Node
-		statuses []v1alpha1.NodeStatus
+		statuses []v1alpha1.SallyportNode
 		reason   string
 		says     string
 	}{
-		{"every node is as far", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
-		{"one is behind", both, []v1alpha1.NodeStatus{testStatus("n1", true, 99), testStatus("n2", true, 250)}, apiv3.IPPoolReasonPending, "1 of 2 ready nodes have not taken up the pool yet: n1"},
-		{"one is not ready", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", false, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is not ready: the kernel said no"},
-		{"one cannot hold it", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100, "p"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n1: not understood"},
-		{"one cannot hold another", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100, "q"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, ""},
-		{"one could not hold what it was before", both, []v1alpha1.NodeStatus{mended, testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
-		{"one has no agent", both, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonNodesNotReady, "n2: no agent has reported"},
-		{"one has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one is to have no agent", []corev1.Node{both[0], virtual}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"every node is as far", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
+		{"one is behind", both, []v1alpha1.SallyportNode{testStatus("n1", true, 99), testStatus("n2", true, 250)}, apiv3.IPPoolReasonPending, "1 of 2 ready nodes have not taken up the pool yet: n1"},
+		{"one is not ready", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is not ready: the kernel said no"},
+		{"one cannot hold it", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100, "p"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n1: not understood"},
+		{"one cannot hold another", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100, "q"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, ""},
+		{"one could not hold what it was before", both, []v1alpha1.SallyportNode{mended, testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
+		{"one has no agent", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonNodesNotReady, "n2: no agent has reported"},
+		{"one has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
+		{"one is to have no agent", []corev1.Node{both[0], virtual}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
 		{"there is none", nil, nil, apiv3.IPPoolReasonPending, "no ready node"},
 	} {
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
@@ -99,7 +99,7 @@ func TestProgrammed(t *testing.T) {
 func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
-	nodes, statuses := []corev1.Node{testNode("n1", true, time.Hour)}, []v1alpha1.NodeStatus{testStatus("n1", true, 100)}
+	nodes, statuses := []corev1.Node{testNode("n1", true, time.Hour)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}
 	s := seen{}
 	programmed := func() metav1.ConditionStatus {
 		s.note(now, pools)
@@ -163,7 +163,7 @@ func TestProgrammedMeansHeld(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var nodes []corev1.Node
-		var statuses []v1alpha1.NodeStatus
+		var statuses []v1alpha1.SallyportNode
 		held, count := true, 0
 		version := uint64(rapid.IntRange(1, 5).Draw(t, "version"))
 		for i := range rapid.IntRange(0, 6).Draw(t, "nodes") {
@@ -205,7 +205,7 @@ func TestPendingIsNotSaidAtOnce(t *testing.T) {
 	p := testPool("p", "10.0.0.0/16", 100)
 	s := seen{}
 	s.note(now, []apiv3.IPPool{p})
-	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.NodeStatus{testStatus("n1", true, 1)})
+	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 1)})
 	want := judge([]apiv3.IPPool{p}, s, stand)[0]
 	if !pending(want) || s.settles(now, &p, 1) <= 0 || s.settles(now.Add(settling+settlingPerNode), &p, 1) > 0 {
 		t.Fatalf("%+v settles in %s", want, s.settles(now, &p, 1))
@@ -226,7 +226,7 @@ func TestSeenAsHeard(t *testing.T) {
 	t.Parallel()
 	older, changed, status := testPool("p", "10.0.0.0/16", 90), testPool("p", "10.0.0.0/16", 101), testPool("p", "10.0.0.0/16", 103)
 	older.Generation = 1
-	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.NodeStatus{testStatus("n1", true, 101)})
+	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 101)})
 	hear := func(pools ...*apiv3.IPPool) func(*writer) {
 		return func(w *writer) {
 			for _, p := range pools {

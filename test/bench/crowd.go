@@ -120,7 +120,7 @@ func (c *crowd) start(ctx context.Context) error {
 	t := c.fleet.traffic
 	c.say(
 		milliseconds("all started at once to planned", planned),
-		milliseconds("all started at once to NodeStatus ready", written),
+		milliseconds("all started at once to SallyportNode ready", written),
 		answer("asked at the start by one agent", asked.by(float64(c.o.agents))),
 		answer("answered at the start, as the API server counts, to one agent", after.answered.by(float64(c.o.agents))),
 		one("the busiest second of the start", "requests/s", float64(most)),
@@ -192,7 +192,7 @@ func (c *crowd) change(ctx context.Context) error {
 	after = after.since(before)
 	c.say(
 		milliseconds("one pool changed, from the API's answer to planned", planned),
-		milliseconds("one pool changed, from the API's answer to NodeStatus written", written),
+		milliseconds("one pool changed, from the API's answer to SallyportNode written", written),
 		one("asked after one change", "requests", asked.total()),
 		answer("of these", asked.by(1)),
 		answer("answered after one change, as the API server counts", after.answered.by(1)),
@@ -245,7 +245,7 @@ func (c *crowd) restart(ctx context.Context) error {
 	}
 	c.say(
 		milliseconds(what+", one pool changed at once, to planned", planned),
-		milliseconds(what+", one pool changed at once, to NodeStatus written", written),
+		milliseconds(what+", one pool changed at once, to SallyportNode written", written),
 		answer(what+", answered, as the API server counts, to one agent", after.answered.by(float64(c.o.agents))),
 		one(what+", its CPU since, for one agent", "ms", c.each(after.milliseconds())),
 	)

@@ -132,7 +132,7 @@ func watchStatuses(ctx context.Context, api client.WithWatch) *statuses {
 	s := &statuses{last: map[string]said{}}
 	go func() {
 		for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
-			if w, err := api.Watch(ctx, &v1alpha1.NodeStatusList{}); err == nil { // else the API server is about to come back
+			if w, err := api.Watch(ctx, &v1alpha1.SallyportNodeList{}); err == nil { // else the API server is about to come back
 				s.follow(w)
 			}
 		}
@@ -144,7 +144,7 @@ func watchStatuses(ctx context.Context, api client.WithWatch) *statuses {
 func (s *statuses) follow(w watch.Interface) {
 	defer w.Stop()
 	for e := range w.ResultChan() {
-		o, ok := e.Object.(*v1alpha1.NodeStatus)
+		o, ok := e.Object.(*v1alpha1.SallyportNode)
 		if !ok || e.Type == watch.Deleted {
 			continue
 		}

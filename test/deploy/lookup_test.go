@@ -87,7 +87,7 @@ const (
 	apiService  = "/apis/apiregistration.k8s.io/v1/apiservices/v3.projectcalico.org"
 	poolsV3     = "ippools.projectcalico.org"
 	poolsV1     = "ippools.crd.projectcalico.org"
-	statuses    = "nodestatuses.sallyport.dev"
+	statuses    = "sallyportnodes.sallyport.dev"
 )
 
 // definition is one in a cluster, with annotations as "key: value" lines; ours are as Helm has installed them.

@@ -101,7 +101,7 @@ func TestDefinitions(t *testing.T) {
 		}
 	}
 	without := chart.Render(t, "--set", "crds.ippool=never")
-	if has(without, "CustomResourceDefinition", "ippools.projectcalico.org") || !has(without, "CustomResourceDefinition", "nodestatuses.sallyport.dev") {
+	if has(without, "CustomResourceDefinition", "ippools.projectcalico.org") || !has(without, "CustomResourceDefinition", "sallyportnodes.sallyport.dev") {
 		t.Error("crds.ippool=never does not leave out the definition of IPPool, and it alone")
 	}
 }
@@ -269,7 +269,7 @@ func TestPermissions(t *testing.T) {
 		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org, natconfigurations.sallyport.dev",
 		"ippools.crd.projectcalico.org list", "ippools.crd.projectcalico.org watch",
 		"natconfigurations.sallyport.dev list", "natconfigurations.sallyport.dev watch",
-		"nodestatuses.sallyport.dev create", "nodestatuses.sallyport.dev patch",
+		"sallyportnodes.sallyport.dev create", "sallyportnodes.sallyport.dev patch",
 	})
 	controller := slices.Concat(both, []string{
 		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org",
@@ -277,7 +277,7 @@ func TestPermissions(t *testing.T) {
 		"ippools/status.projectcalico.org patch",
 		"leases.coordination.k8s.io create",
 		"leases.coordination.k8s.io get of sallyport-controller", "leases.coordination.k8s.io update of sallyport-controller",
-		"nodestatuses.sallyport.dev list", "nodestatuses.sallyport.dev watch",
+		"sallyportnodes.sallyport.dev list", "sallyportnodes.sallyport.dev watch",
 	})
 	for name, values := range valueSets {
 		all := chart.Render(t, values...)

@@ -177,12 +177,12 @@ func policies(t *testing.T, values string, names ...string) map[string]*policy {
 	return compiled
 }
 
-// TestAgentWritesOwnNodeStatus has the policy judge what an agent may do to NodeStatuses.
-func TestAgentWritesOwnNodeStatus(t *testing.T) {
+// TestAgentWritesOwnSallyportNode has the policy judge what an agent may do to SallyportNodes.
+func TestAgentWritesOwnSallyportNode(t *testing.T) {
 	t.Parallel()
-	const a = "apiVersion: sallyport.dev/v1alpha1\nkind: NodeStatus\nmetadata: {name: a}\nstatus: {ready: false, version: '1'}\n"
+	const a = "apiVersion: sallyport.dev/v1alpha1\nkind: SallyportNode\nmetadata: {name: a}\nstatus: {ready: false, version: '1'}\n"
 	ready := strings.Replace(a, "false", "true", 1)
-	const refused = "the agent of node b may not write the NodeStatus a, only that of its own node"
+	const refused = "the agent of node b may not write the SallyportNode a, only that of its own node"
 	tests := []struct {
 		name string
 		request
@@ -194,13 +194,13 @@ func TestAgentWritesOwnNodeStatus(t *testing.T) {
 		{"changes another's", request{account: agentAccount, node: "b", object: ready, oldValue: a}, refused},
 		{"deletes another's", request{account: agentAccount, node: "b", oldValue: a}, refused},
 		{"has a token of no node", request{account: agentAccount, object: a},
-			"the agent of no node (its token names none) may not write the NodeStatus a, only that of its own node"},
+			"the agent of no node (its token names none) may not write the SallyportNode a, only that of its own node"},
 		{"is somebody else", request{account: "system:serviceaccount:sallyport-system:sallyport-controller", node: "b", object: a}, ""},
 		{"is a person", request{account: "admin", oldValue: a}, ""},
 	}
-	p := policies(t, "default", "sallyport-agent-nodestatuses")["sallyport-agent-nodestatuses"]
+	p := policies(t, "default", "sallyport-agent-sallyportnodes")["sallyport-agent-sallyportnodes"]
 	for _, tt := range tests {
-		tt.resource = schema.GroupVersionResource{Group: "sallyport.dev", Version: "v1alpha1", Resource: "nodestatuses"}
+		tt.resource = schema.GroupVersionResource{Group: "sallyport.dev", Version: "v1alpha1", Resource: "sallyportnodes"}
 		if got := p.ask(t, tt.request); got != tt.says {
 			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
 		}
@@ -255,7 +255,7 @@ status: {phase: Running}
 			"the agent of node a may not CREATE the Node a, only take the taint sallyport.dev/not-ready from its own"},
 		{"is the kubelet", request{account: "system:node:b", oldValue: node, object: with("one", "two")}, ""},
 	}
-	p := policies(t, "startup-taint", "sallyport-agent-nodestatuses", "sallyport-agent-nodes")["sallyport-agent-nodes"]
+	p := policies(t, "startup-taint", "sallyport-agent-sallyportnodes", "sallyport-agent-nodes")["sallyport-agent-nodes"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 		if tt.account == "" {

@@ -31,7 +31,7 @@ type nodeStatus struct {
 
 func (s *site) nodeStatus(name string) (st nodeStatus, text string) {
 	s.t.Helper()
-	text = s.kubectl("", "get", "nodestatus", name, "--ignore-not-found", "-o", "json")
+	text = s.kubectl("", "get", "sallyportnode", name, "--ignore-not-found", "-o", "json")
 	if text != "" {
 		labtest.Must(s.t, json.Unmarshal([]byte(text), &st))
 	}
@@ -205,7 +205,7 @@ func (v *convergence) collected(t *testing.T) {
 	n.end(syscall.SIGTERM)
 	v.probes.hold(t, "Node deleted", func() {
 		s.kubectl("", "delete", "node", n.name)
-		s.kubectl("", "wait", "--for=delete", "nodestatus/"+n.name, "--timeout=50s")
+		s.kubectl("", "wait", "--for=delete", "sallyportnode/"+n.name, "--timeout=50s")
 	})
 	v.probes.hold(t, "Node made anew", func() {
 		s.declare(n)

@@ -51,7 +51,7 @@ func (s *site) scenes(all []scene) {
 // own has the definitions be Sallyport's, as an installation does.
 func (s *site) own() {
 	s.t.Helper()
-	s.kubectl("", "annotate", "--overwrite", "crd", "ippools.projectcalico.org", "natconfigurations.sallyport.dev", "nodestatuses.sallyport.dev", "sallyport.dev/version=test")
+	s.kubectl("", "annotate", "--overwrite", "crd", "ippools.projectcalico.org", "natconfigurations.sallyport.dev", "sallyportnodes.sallyport.dev", "sallyport.dev/version=test")
 }
 
 type convergence struct {

@@ -17,7 +17,7 @@ import (
 const (
 	poolsFile    = "projectcalico.org_ippools.yaml"
 	settingsFile = "sallyport.dev_natconfigurations.yaml"
-	statusesFile = "sallyport.dev_nodestatuses.yaml"
+	statusesFile = "sallyport.dev_sallyportnodes.yaml"
 )
 
 // TestDefinitions takes away and changes what the kinds are defined by.

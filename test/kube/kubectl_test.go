@@ -134,7 +134,7 @@ func (k *kubectl) status(t *testing.T) {
 }
 
 func (k *kubectl) explain(t *testing.T) {
-	for _, path := range []string{"ippool.spec.cidr", "natconfiguration.spec.portRange", "nodestatus.status.observed"} {
+	for _, path := range []string{"ippool.spec.cidr", "natconfiguration.spec.portRange", "sallyportnode.status.observed"} {
 		if out := k.run(t, "", "explain", path); !strings.Contains(out, "DESCRIPTION") {
 			t.Errorf("explain %s prints\n%s", path, out)
 		}

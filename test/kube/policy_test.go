@@ -21,7 +21,7 @@ func TestAgentConfined(t *testing.T) {
 	}
 	// The role alone would let an agent do more than this; what else it lacks is given here, so that the policies decide.
 	k.run(t, rolesFor("more", []permission{
-		{verb: "*", resource: "nodes"}, {verb: "*", group: "sallyport.dev", resource: "nodestatuses"},
+		{verb: "*", resource: "nodes"}, {verb: "*", group: "sallyport.dev", resource: "sallyportnodes"},
 	}), "apply", "-f", "-")
 	for _, account := range []string{agentAccount, controllerAccount} {
 		k.run(t, "", "create", "clusterrolebinding", "more-"+account, "--clusterrole=more", "--serviceaccount="+chart.Namespace+":"+account)
@@ -31,7 +31,7 @@ func TestAgentConfined(t *testing.T) {
 	}
 	agent := as(agentAccount, "n1")
 	status := func(node string) string {
-		return fmt.Sprintf("apiVersion: sallyport.dev/v1alpha1\nkind: NodeStatus\nmetadata: {name: %s}\nstatus: {ready: false, version: '1'}\n", node)
+		return fmt.Sprintf("apiVersion: sallyport.dev/v1alpha1\nkind: SallyportNode\nmetadata: {name: %s}\nstatus: {ready: false, version: '1'}\n", node)
 	}
 	take := func(node string) []string {
 		return []string{"patch", "node", node, "--type=json", "-p", `[{"op": "test", "path": "/spec/taints/1/key", "value": "sallyport.dev/not-ready"}, {"op": "remove", "path": "/spec/taints/1"}]`}
@@ -43,7 +43,7 @@ func TestAgentConfined(t *testing.T) {
 		_, other := c.Kubectl(t, status("n2"), append(agent, append(apply, "--dry-run=server")...)...)
 		return err != nil && other != nil, fmt.Sprint(err, other)
 	})
-	const foreign = "may not write the NodeStatus n2, only that of its own node"
+	const foreign = "may not write the SallyportNode n2, only that of its own node"
 	const nothing = "may change nothing of the Node n1"
 	const taint = "may take no taint but sallyport.dev/not-ready"
 	for _, tt := range []struct {
@@ -51,9 +51,9 @@ func TestAgentConfined(t *testing.T) {
 		args        []string
 		refused     string
 	}{
-		{"create its NodeStatus", status("n1"), apply, ""},
-		{"change its NodeStatus", strings.ReplaceAll(status("n1"), "'1'", "'2'"), apply, ""},
-		{"create another's NodeStatus", status("n2"), apply, foreign},
+		{"create its SallyportNode", status("n1"), apply, ""},
+		{"change its SallyportNode", strings.ReplaceAll(status("n1"), "'1'", "'2'"), apply, ""},
+		{"create another's SallyportNode", status("n2"), apply, foreign},
 		{"take another's taint", "", take("n2"), "may not UPDATE the Node n2"},
 		{"label another's Node", "", merge("n2", `{"metadata":{"labels":{"a":"b"}}}`), "may not UPDATE the Node n2"},
 		{"delete another's Node", "", []string{"delete", "node", "n2", "--wait=false"}, "may not DELETE the Node n2"},
@@ -74,12 +74,12 @@ func TestAgentConfined(t *testing.T) {
 		}
 	}
 	k.run(t, status("n2"), apply...)
-	k.refused(t, "", foreign, append(agent, "patch", "nodestatus", "n2", "--type=merge", "-p", `{"status":{"ready":true}}`)...)
-	k.refused(t, "", foreign, append(agent, "delete", "nodestatus", "n2")...)
+	k.refused(t, "", foreign, append(agent, "patch", "sallyportnode", "n2", "--type=merge", "-p", `{"status":{"ready":true}}`)...)
+	k.refused(t, "", foreign, append(agent, "delete", "sallyportnode", "n2")...)
 	// Others: the same requests with the account of the controller, and as an administrator.
 	other := as(controllerAccount, "n1")
 	k.run(t, "", append(other, merge("n2", `{"metadata":{"labels":{"a":"b"}}}`)...)...)
-	k.run(t, "", append(other, "patch", "nodestatus", "n2", "--type=merge", "-p", `{"status":{"ready":true}}`)...)
+	k.run(t, "", append(other, "patch", "sallyportnode", "n2", "--type=merge", "-p", `{"status":{"ready":true}}`)...)
 	k.run(t, "", take("n2")...)
 	if taints := k.run(t, "", "get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}"); strings.Contains(taints, "sallyport.dev") || strings.Count(taints, "other") != 2 {
 		t.Errorf("the taints at the end are %s", taints)

@@ -76,8 +76,8 @@ func (n *node) withoutVerb(all []permission, p permission, poolVersion string) {
 	s.apply(rolesFor(account, all))
 	n.start()
 	n.expectSoon("with all rights", n.own)
-	eventually(s.t, "the NodeStatus is written", func() (bool, string) {
-		out, err := s.c.Kubectl(s.t, "", "get", "nodestatus", n.name)
+	eventually(s.t, "the SallyportNode is written", func() (bool, string) {
+		out, err := s.c.Kubectl(s.t, "", "get", "sallyportnode", n.name)
 		return err == nil, out
 	})
 	n.end(syscall.SIGTERM)
@@ -85,7 +85,7 @@ func (n *node) withoutVerb(all []permission, p permission, poolVersion string) {
 	s.apply(rolesFor(account, slices.DeleteFunc(slices.Clone(all), func(q permission) bool { return q == p })))
 	switch {
 	case p.verb == "create":
-		s.kubectl("", "delete", "nodestatus", n.name)
+		s.kubectl("", "delete", "sallyportnode", n.name)
 	case p.resource == "nodes" && p.verb == "patch":
 		s.kubectl("", "taint", "node", n.name, "sallyport.dev/not-ready=:NoSchedule")
 	}
@@ -104,7 +104,7 @@ func (n *node) withoutVerb(all []permission, p permission, poolVersion string) {
 	})
 	s.apply(own(false))
 	n.expectSoon("after a change", n.inner)
-	s.kubectl("", "wait", "--for=jsonpath={.status.ready}=true", "--timeout=30s", "nodestatus/"+n.name)
+	s.kubectl("", "wait", "--for=jsonpath={.status.ready}=true", "--timeout=30s", "sallyportnode/"+n.name)
 	if p.resource == "nodes" && p.verb == "patch" {
 		eventually(s.t, "the taint is gone", func() (bool, string) {
 			out := s.kubectl("", "get", "node", n.name, "-o", "jsonpath={.spec.taints}")

@@ -28,7 +28,7 @@ const (
 	pathPools    = "ippools"
 	pathNAT      = "natconfigurations"
 	pathNodes    = "nodes"
-	pathStatuses = "nodestatuses"
+	pathStatuses = "sallyportnodes"
 )
 
 // AgentConfig reads how an agent reaches its API server: by a kubeconfig file, or else as the pod that it is. It
@@ -123,7 +123,7 @@ func mapper() meta.RESTMapper {
 		{apiv3.GroupVersion(), apiv3.KindIPPool, pathPools},
 		{legacyVersion, apiv3.KindIPPool, pathPools},
 		{v1alpha1.GroupVersion(), v1alpha1.KindNATConfiguration, pathNAT},
-		{v1alpha1.GroupVersion(), v1alpha1.KindNodeStatus, pathStatuses},
+		{v1alpha1.GroupVersion(), v1alpha1.KindSallyportNode, pathStatuses},
 		{corev1.SchemeGroupVersion, datastore.KindNode, pathNodes},
 		{definitionVersion, "CustomResourceDefinition", "customresourcedefinitions"},
 		{apiServiceVersion, "APIService", "apiservices"},

@@ -168,7 +168,7 @@ func TestContactProblems(t *testing.T) {
 			}
 			time.Sleep(test.after)
 			_, _, _ = call(t.Context(), t, c, server, http.MethodGet, listPath) // again, which is no change
-			_, _, _ = call(t.Context(), t, c, server, http.MethodGet, "/apis/sallyport.dev/v1alpha1/nodestatuses/n1")
+			_, _, _ = call(t.Context(), t, c, server, http.MethodGet, "/apis/sallyport.dev/v1alpha1/sallyportnodes/n1")
 			said := ""
 			for _, p := range c.problems(time.Now()) {
 				said += p.Message

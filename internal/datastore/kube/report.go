@@ -22,27 +22,27 @@ const fieldOwner = "sallyport-agent"
 // writePatience bounds one write.
 const writePatience = 15 * time.Second
 
-// Report writes the NodeStatus of this node, which the Node with this UID owns; without one, nobody does. It may be
+// Report writes the SallyportNode of this node, which the Node with this UID owns; without one, nobody does. It may be
 // called while Run runs.
-func (s *Store) Report(ctx context.Context, nodeUID string, status v1alpha1.NodeStatusStatus) error {
+func (s *Store) Report(ctx context.Context, nodeUID string, status v1alpha1.SallyportNodeStatus) error {
 	ctx, cancel := context.WithTimeout(ctx, writePatience)
 	defer cancel()
-	o := &v1alpha1.NodeStatus{ObjectMeta: metav1.ObjectMeta{Name: s.node}, Status: status}
-	o.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.KindNodeStatus))
+	o := &v1alpha1.SallyportNode{ObjectMeta: metav1.ObjectMeta{Name: s.node}, Status: status}
+	o.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.KindSallyportNode))
 	if nodeUID != "" {
 		o.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: s.node, UID: types.UID(nodeUID)}}
 	}
 	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {
-		return fmt.Errorf("encoding NodeStatus %q: %w", s.node, err)
+		return fmt.Errorf("encoding SallyportNode %q: %w", s.node, err)
 	}
 	b, err := json.Marshal(m)
 	if err != nil {
-		return fmt.Errorf("encoding NodeStatus %q: %w", s.node, err)
+		return fmt.Errorf("encoding SallyportNode %q: %w", s.node, err)
 	}
 	err = s.api.client.Patch(ctx, o, client.RawPatch(types.ApplyPatchType, b), client.FieldOwner(fieldOwner), client.ForceOwnership)
 	if err != nil {
-		return fmt.Errorf("writing NodeStatus %q: %w%s", s.node, err, remedy(err.Error()))
+		return fmt.Errorf("writing SallyportNode %q: %w%s", s.node, err, remedy(err.Error()))
 	}
 	return nil
 }

@@ -2,21 +2,21 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// KindNodeStatus is the kind of a NodeStatus.
-const KindNodeStatus = "NodeStatus"
+// KindSallyportNode is the kind of a SallyportNode.
+const KindSallyportNode = "SallyportNode"
 
-// NodeStatus is how Sallyport stands on one node. The agent of the node writes it, under the node's name, and the
+// SallyportNode is how Sallyport stands on one node. The agent of the node writes it, under the node's name, and the
 // node owns it, so that it goes with the node. It is written when something in it changes, not now and then: counters
 // are metrics.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,path=nodestatuses,shortName=nodestat
+// +kubebuilder:resource:scope=Cluster,path=sallyportnodes,shortName=spnode
 // +kubebuilder:printcolumn:name="Ready",type=boolean,JSONPath=`.status.ready`,description="Whether the kernel was read back and equals the pools and settings"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.reason`,description="Why it is not ready"
 // +kubebuilder:printcolumn:name="Translates-To",type=string,JSONPath=`.status.translatesTo`,description="The addresses that connections are translated to"
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="The version of the agent"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-type NodeStatus struct {
+type SallyportNode struct {
 	metav1.TypeMeta `json:",inline"`
 
 	// Standard object metadata. The name is that of the node.
@@ -25,11 +25,11 @@ type NodeStatus struct {
 
 	// How the node stands.
 	// +required
-	Status NodeStatusStatus `json:"status"`
+	Status SallyportNodeStatus `json:"status"`
 }
 
-// NodeStatusStatus is how Sallyport stands on one node.
-type NodeStatusStatus struct {
+// SallyportNodeStatus is how Sallyport stands on one node.
+type SallyportNodeStatus struct {
 	// Whether the kernel was read back and equals the pools and settings that the agent has seen.
 	Ready bool `json:"ready"`
 
@@ -103,12 +103,12 @@ type PoolException struct {
 	Reason string `json:"reason"`
 }
 
-// NodeStatusList is a list of NodeStatuses.
+// SallyportNodeList is a list of SallyportNodes.
 //
 // +kubebuilder:object:root=true
-type NodeStatusList struct {
+type SallyportNodeList struct {
 	metav1.TypeMeta `json:",inline"`
 	metav1.ListMeta `json:"metadata,omitzero"`
 
-	Items []NodeStatus `json:"items"`
+	Items []SallyportNode `json:"items"`
 }
