@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// passes bounds how often the table is walked through for one change. A packet that was under way while
-	// the rules changed may leave a flow behind a first walk.
+	// passes bounds how often the table is walked through for one change, where once is not enough: the kernel
+	// offers no way to wait for the packets that were under way (grace.go), or more places were kept than fit in
+	// memory (lateMost).
 	passes = 3
 	// remembered bounds the plans that stood since flows were judged last.
 	remembered = 16
@@ -34,8 +35,9 @@ type Stats struct {
 type Driver struct {
 	table *Table
 	log   *slog.Logger
-	pass  sync.Mutex // held while the table is walked through
-	older []uint32   // under pass: the flows that live under an older decision, sorted
+	grace func() error // waits for the packets that are under way; see grace.go
+	pass  sync.Mutex   // held while the table is walked through
+	older []uint32     // under pass: the flows that live under an older decision, sorted
 
 	mu sync.Mutex // held briefly
 	// stood are the plans that have stood since flows were judged last, the newest last. The first is the
@@ -55,7 +57,7 @@ type standing struct {
 }
 
 // New makes a driver for a table.
-func New(t *Table, log *slog.Logger) *Driver { return &Driver{table: t, log: log} }
+func New(t *Table, log *slog.Logger) *Driver { return &Driver{table: t, log: log, grace: grace} }
 
 // Stands tells the driver that from now on the rules of a plan stand in the kernel. Repaired says that
 // somebody else had undone them, so that flows may have been opened which nobody translated; these do not
@@ -93,8 +95,9 @@ func (d *Driver) add(plan *compile.Plan) {
 
 // Apply judges all flows by the newest plan that stands, and ends those that must not live on; the plan that it
 // is given stands if it was told of none. It costs nothing if no decision about any flow can have changed since
-// the last time. With an error some may be ended, and the
-// next Apply goes on; the error is an *nfnetlink.UnsupportedError if the kernel cannot list flows.
+// the last time, and next to nothing if the kernel tracks no flow. Else it walks through the table once, after the
+// packets that were under way while the rules changed have left the kernel. With an error some flows may be ended,
+// and the next Apply goes on; the error is an *nfnetlink.UnsupportedError if the kernel cannot list flows.
 func (d *Driver) Apply(ctx context.Context, plan *compile.Plan) error {
 	d.pass.Lock()
 	defer d.pass.Unlock()
@@ -102,32 +105,36 @@ func (d *Driver) Apply(ctx context.Context, plan *compile.Plan) error {
 	if !news {
 		return nil
 	}
-	var w walked
+	once := d.grace() == nil
+	w, err := d.judge(ctx, c, once)
+	d.note(w)
+	if err != nil {
+		d.restore(c.Tampered)
+		return err
+	}
+	d.older = w.older
+	d.settle(number)
+	if w.ended > 0 {
+		d.log.Info("flows were judged again", "ended", w.ended, "older_decision", len(w.older), "tracked", w.tracked)
+	}
+	return nil
+}
+
+// judge judges all flows by a change. Once says that one walk meets every flow that was opened before it.
+func (d *Driver) judge(ctx context.Context, c compile.Change, once bool) (w walked, err error) {
+	if n, err := d.table.Count(ctx); err == nil && n == 0 {
+		return walked{}, nil
+	}
 	ended := 0
 	for range passes {
-		var err error
-		w, err = d.walk(ctx, c, false)
-		if err == nil && w.ended == 0 && w.orphans > 0 {
-			w, err = d.walk(ctx, c, true)
-		}
+		w, err = d.walk(ctx, c)
 		ended += w.ended
-		if err != nil {
-			d.note(w.tracked, len(d.older), ended)
-			d.restore(c.Tampered)
-			return err
-		}
-		if w.ended == 0 {
+		if err != nil || !w.more && (once || w.ended == 0) {
 			break
 		}
 	}
-	older, tracked := w.older, w.tracked
-	d.older = older
-	d.note(tracked, len(older), ended)
-	d.settle(number)
-	if ended > 0 {
-		d.log.Info("flows were judged anew", "ended", ended, "older_decision", len(older), "tracked", tracked)
-	}
-	return nil
+	w.ended = ended
+	return w, err
 }
 
 // change is what flows are to be judged by, with the number of the newest plan, and whether there is
@@ -169,16 +176,16 @@ func (d *Driver) settle(number uint64) {
 // walked is what was found by one walk through the table.
 type walked struct {
 	older   []uint32 // the flows that live under an older decision, sorted
-	tracked int      // flows
-	orphans int      // entries that keep places for which there is no use
+	tracked int      // flows that are left
 	ended   int      // flows
+	more    bool     // another walk is needed for the places that are kept without use
 }
 
-// walk judges every flow once. Entries that keep places go with the flows that need these; only when nothing
-// is left to end do orphans make room for the flows whose places they keep.
-func (d *Driver) walk(ctx context.Context, c compile.Change, orphans bool) (w walked, err error) {
+// walk judges every flow once. Entries that keep places go with the flows that need these; after all flows, those
+// without use make room for the flows whose places they keep.
+func (d *Driver) walk(ctx context.Context, c compile.Change) (w walked, err error) {
 	same := len(c.Stood) == 1 && c.Stood[0].NAT.SameForFlows(&c.Now.NAT)
-	ended, err := d.table.Walk(ctx, func() Visit {
+	done, err := d.table.Walk(ctx, func() Visit {
 		w = walked{}
 		return func(f *Flow) Action {
 			t := f.Tracked()
@@ -186,11 +193,7 @@ func (d *Driver) walk(ctx context.Context, c compile.Change, orphans bool) (w wa
 				if t.Source = t.Seen; c.Now.Translates(&t) {
 					return Leave
 				}
-				w.orphans++
-				if orphans {
-					return Restore
-				}
-				return Leave
+				return RestoreLast
 			}
 			w.tracked++
 			_, t.Older = slices.BinarySearch(d.older, f.ID)
@@ -206,10 +209,8 @@ func (d *Driver) walk(ctx context.Context, c compile.Change, orphans bool) (w wa
 	})
 	slices.Sort(w.older)
 	w.older = slices.Compact(w.older)
-	w.ended = ended
-	if orphans {
-		w.ended = max(0, ended-w.orphans)
-	}
+	w.ended, w.more = done.Flows, done.More
+	w.tracked -= min(w.ended, w.tracked)
 	return w, err
 }
 
@@ -242,20 +243,20 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	if idle {
 		return 0, nil
 	}
-	w, err := d.walk(ctx, c, false)
+	w, err := d.walk(ctx, c)
 	if err != nil {
 		return 0, err
 	}
 	d.older = w.older
-	d.note(w.tracked, len(w.older), w.ended)
+	d.note(w)
 	return 0, nil
 }
 
-func (d *Driver) note(tracked, older, ended int) {
+func (d *Driver) note(w walked) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stats.Judged, d.stats.Tracked, d.stats.Older = time.Now(), tracked, older
-	d.stats.Ended += uint64(ended)
+	d.stats.Judged, d.stats.Tracked, d.stats.Older = time.Now(), w.tracked, len(w.older)
+	d.stats.Ended += uint64(w.ended)
 }
 
 // Stats says what the driver has found and done.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,8 @@ const (
 	together = 128
 	// attempts bounds how often it is tried to keep the place of one flow.
 	attempts = 5
+	// lateMost bounds how many entries wait for the end of a walk; each takes some 400 bytes.
+	lateMost = 8192
 	// longest bounds the time for which a place is kept while nothing comes.
 	longest = time.Hour
 )
@@ -41,6 +44,7 @@ type ender struct {
 	table *Table
 	conn  *nfnetlink.Conn // nil before the first
 	flows []ending        // to be ended by the next flush; the room of earlier ones is used again
+	late  []ending        // to be ended by flushLate
 	ended int             // entries that were deleted
 
 	buf   []byte
@@ -87,26 +91,37 @@ const (
 )
 
 // add ends a flow, at the latest with the next flush.
-func (e *ender) add(ctx context.Context, f *Flow, how Action) (err error) {
-	if e.conn == nil {
-		if e.conn, err = e.table.open(); err != nil {
-			return err
-		}
-	}
+func (e *ender) add(ctx context.Context, f *Flow, how Action) error {
 	n := len(e.flows)
 	if n < cap(e.flows) {
 		e.flows = e.flows[:n+1]
 	} else {
 		e.flows = append(e.flows, ending{})
 	}
-	g, in := &e.flows[n], f.placeFor(how)
-	*g = ending{place: in, free: how == Restore && in != opener, family: f.family, id: f.ID, port: f.Reply.Destination.Port(),
-		timeout: uint32(min(max(f.Timeout, time.Second), longest) / time.Second),
-		orig:    append(g.orig[:0], f.orig...), reply: append(g.reply[:0], f.reply...), zone: append(g.zone[:0], f.zone...)}
+	e.flows[n].set(f, how)
 	if len(e.flows) < together {
 		return nil
 	}
 	return e.flush(ctx)
+}
+
+// addLate restores a flow with flushLate, and says whether there was room for that.
+func (e *ender) addLate(f *Flow) bool {
+	if len(e.late) == lateMost {
+		return false
+	}
+	var g ending
+	g.set(f, Restore)
+	e.late = append(e.late, g)
+	return true
+}
+
+// set makes g the end of a flow. It uses the room of what g was before.
+func (g *ending) set(f *Flow, how Action) {
+	in := f.placeFor(how)
+	*g = ending{place: in, free: how == Restore && in != opener, family: f.family, id: f.ID, port: f.Reply.Destination.Port(),
+		timeout: uint32(min(max(f.Timeout, time.Second), longest) / time.Second),
+		orig:    append(g.orig[:0], f.orig...), reply: append(g.reply[:0], f.reply...), zone: append(g.zone[:0], f.zone...)}
 }
 
 // placeFor is what is to take the place of a flow.
@@ -140,14 +155,30 @@ func (e *ender) flush(ctx context.Context) error {
 	return nil
 }
 
+// flushLate ends the flows that were to end last.
+func (e *ender) flushLate(ctx context.Context) error {
+	for chunk := range slices.Chunk(e.late, together) {
+		e.flows = append(e.flows[:0], chunk...)
+		if err := e.flush(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // send ends the flows, and leaves those whose place was taken before it could be kept.
-func (e *ender) send(ctx context.Context) error {
+func (e *ender) send(ctx context.Context) (err error) {
+	if e.conn == nil {
+		if e.conn, err = e.table.open(); err != nil {
+			return err
+		}
+	}
 	e.write()
 	if err := e.conn.Send(e.buf); err != nil {
 		return err
 	}
 	taken := 0
-	err := e.conn.ReceiveAny(ctx, func(m nfnetlink.Message) error {
+	err = e.conn.ReceiveAny(ctx, func(m nfnetlink.Message) error {
 		if m.Kind != unix.NLMSG_ERROR || !e.conn.Answers(m, len(e.sent)) {
 			return nil
 		}

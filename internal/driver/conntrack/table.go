@@ -42,23 +42,33 @@ const (
 	Translate
 	// Restore ends the flow so that it goes on with its own address, whoever sends first.
 	Restore
+	// RestoreLast does so after all others have ended.
+	RestoreLast
 )
 
-// Walk visits every flow of both families, and returns how many were ended. Flows that come and go
-// meanwhile may be missed, and one may be visited twice. A walk that the kernel interrupts is begun anew, a
+// Walked is what a walk has done.
+type Walked struct {
+	// Flows is how many ended, without those that were to end last.
+	Flows int
+	// More says that there were too many that were to end last: some did not.
+	More bool
+}
+
+// Walk visits every flow of both families, and returns what has come of it. Flows that come and go
+// meanwhile may be missed, and one may be visited twice. Where the kernel interrupts a walk, it begins again, a
 // few times: begin is called for each, and gives what visits its flows.
 //
 // The error is an *nfnetlink.UnsupportedError if the kernel cannot list flows.
-func (t *Table) Walk(ctx context.Context, begin func() Visit) (ended int, err error) {
+func (t *Table) Walk(ctx context.Context, begin func() Visit) (w Walked, err error) {
 	for range walks {
-		var n int
-		n, err = t.walk(ctx, begin())
-		ended += n
+		ended := w.Flows
+		w, err = t.walk(ctx, begin())
+		w.Flows += ended
 		if !errors.Is(err, nfnetlink.ErrInterrupted) && !errors.Is(err, unix.ENOBUFS) {
 			break
 		}
 	}
-	return ended, err
+	return w, err
 }
 
 // Cleanup removes the entries that keep the places of flows: what they were kept from, nothing does any more.
@@ -79,10 +89,10 @@ func (t *Table) Cleanup(ctx context.Context) error {
 	return err
 }
 
-func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
+func (t *Table) walk(ctx context.Context, visit Visit) (w Walked, err error) {
 	c, err := t.open()
 	if err != nil {
-		return 0, err
+		return w, err
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	// Entries are deleted through a socket of their own: the answers would be mixed up with the listing.
@@ -101,11 +111,15 @@ func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
 		if f.status&statusDying != 0 {
 			return nil
 		}
-		action := visit(&f)
-		if action == Leave {
+		switch action := visit(&f); action {
+		case Leave:
 			return nil
+		case RestoreLast:
+			w.More = !d.addLate(&f) || w.More
+			return nil
+		default:
+			return d.add(ctx, &f, action)
 		}
-		return d.add(ctx, &f, action)
 	})
 	var refused *nfnetlink.Refusal
 	if errors.As(err, &refused) && refused.Doing == doing {
@@ -114,7 +128,11 @@ func (t *Table) walk(ctx context.Context, visit Visit) (ended int, err error) {
 	if err == nil || errors.Is(err, nfnetlink.ErrInterrupted) {
 		err = errors.Join(err, d.flush(ctx))
 	}
-	return d.ended, err
+	w.Flows = d.ended
+	if err == nil {
+		err = d.flushLate(ctx)
+	}
+	return w, err
 }
 
 func (t *Table) open() (*nfnetlink.Conn, error) {

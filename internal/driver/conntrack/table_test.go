@@ -73,7 +73,8 @@ func TestWalkEndsExactlyOne(t *testing.T) {
 	track(t, h, plain, zoned)
 	table := NewTable(h.FD())
 	end := func(choose Visit) int {
-		n, err := table.Walk(t.Context(), func() Visit { return choose })
+		w, err := table.Walk(t.Context(), func() Visit { return choose })
+		n := w.Flows
 		labtest.Must(t, err)
 		return n
 	}
@@ -197,7 +198,8 @@ func TestPlaces(t *testing.T) {
 			t.Parallel()
 			h := labtest.NewHost(t, "node")
 			track(t, h, tc.flow)
-			ended, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(*Flow) Action { return tc.how } })
+			w, err := NewTable(h.FD()).Walk(t.Context(), func() Visit { return func(*Flow) Action { return tc.how } })
+			ended := w.Flows
 			labtest.Must(t, err)
 			var got []string
 			_, err = NewTable(h.FD()).Walk(t.Context(), func() Visit {
@@ -293,9 +295,9 @@ func TestPlaceIsKeptAgainstAnAnswer(t *testing.T) {
 			}
 		}}, err
 	}}
-	ended, err := table.Walk(t.Context(), func() Visit { return func(*Flow) Action { return Translate } })
+	w, err := table.Walk(t.Context(), func() Visit { return func(*Flow) Action { return Translate } })
 	labtest.Must(t, err)
-	if got := list(t, h); ended != 1 || answers != 3 || len(got) != 0 {
-		t.Errorf("%d flows were ended in %d attempts, %q are left", ended, answers, got)
+	if got := list(t, h); w.Flows != 1 || answers != 3 || len(got) != 0 {
+		t.Errorf("%d flows were ended in %d attempts, %q are left", w.Flows, answers, got)
 	}
 }
