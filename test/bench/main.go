@@ -49,6 +49,8 @@ type options struct {
 	away   time.Duration // for which they have no API server
 	settle time.Duration
 	idle   time.Duration // over which an idle agent's CPU is counted
+
+	connections int // that a node tracks while a change's CPU is counted
 }
 
 // thorough gives figures, in a few minutes; quick shows in seconds that each variant is valid and each
@@ -56,10 +58,10 @@ type options struct {
 var (
 	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
 		pools: 10_000, prefixes: 100_000, nodes: 5000, changes: 50,
-		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 8 * time.Second, idle: time.Minute}
+		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 8 * time.Second, idle: time.Minute, connections: 25_000}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
 		pools: 100, prefixes: 1000, nodes: 50, changes: 2,
-		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond}
+		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond, connections: 10}
 )
 
 func run() error {
@@ -69,7 +71,7 @@ func run() error {
 	out := flag.String("json", "bin/bench.json", "file for the results; empty for none")
 	fast := flag.Bool("quick", false, "only see that everything can be measured; the figures say little")
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
-	only := flag.String("only", "", "measure one part alone: traffic, agent (on a directory of manifests), cluster (an agent in a large one) or fleet (many agents)")
+	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), cluster (an agent in a large one) or fleet (many agents)")
 	still := flag.Duration("still", thorough.still, "how long the requests of many agents are counted while nothing changes; watches are renewed after 5 to 10 minutes")
 	agents := flag.Int("agents", thorough.agents, "how many agents ask one API server")
 	flag.Parse()
@@ -78,8 +80,8 @@ func run() error {
 	if *fast {
 		o = quick
 	}
-	if !slices.Contains([]string{"", partTraffic, partAgent, partCluster, partFleet}, *only) {
-		return fmt.Errorf("-only %s: is not %s, %s, %s or %s", *only, partTraffic, partAgent, partCluster, partFleet)
+	if !slices.Contains([]string{"", partTraffic, partChange, partAgent, partCluster, partFleet}, *only) {
+		return fmt.Errorf("-only %s: is not %s, %s, %s, %s or %s", *only, partTraffic, partChange, partAgent, partCluster, partFleet)
 	}
 	var err error
 	if o.program, err = filepath.Abs(*program); err != nil {
@@ -119,6 +121,7 @@ func run() error {
 // The parts of the benchmark.
 const (
 	partTraffic = "traffic"
+	partChange  = "change"
 	partAgent   = "agent"
 	partCluster = "cluster"
 	partFleet   = "fleet"
@@ -136,8 +139,9 @@ func measureAll(ctx context.Context, o options, tmp, only string) (*report, erro
 		measure func() error
 	}{
 		{partTraffic, func() (err error) { r.Traffic, err = measureTraffic(ctx, o, tmp, kind); return err }},
+		{partChange, func() error { return each(ctx, o, tmp, &r.Agent, measureChange, measureChangeCPU) }},
 		{partAgent, func() error {
-			return each(ctx, o, tmp, &r.Agent, measureChange, measureFootprint, measureManyPools, measureDriver, measureRepair)
+			return each(ctx, o, tmp, &r.Agent, measureFootprint, measureManyPools, measureDriver, measureRepair)
 		}},
 		{partCluster, func() error { return each(ctx, o, tmp, &r.Cluster, measureLarge) }},
 		{partFleet, func() error { return each(ctx, o, tmp, &r.Cluster, measureCrowd) }},
