@@ -114,9 +114,17 @@ type Loop struct {
 	mu      sync.Mutex
 	input   input
 	state   State
-	changed chan struct{}   // closed and replaced whenever state changes
-	turns   []chan struct{} // one for each goroutine that drives drivers; see Turn
+	changed chan struct{} // closed and replaced whenever state changes
+	gates   []gate        // one for each goroutine that drives drivers
 }
+
+// gate is how a goroutine that drives drivers is reached when it comes round.
+type gate struct {
+	turn  chan struct{}          // see Turn
+	pause chan (<-chan struct{}) // see Pause; it rests until the channel that it gets is closed
+}
+
+func newGate() gate { return gate{make(chan struct{}), make(chan (<-chan struct{}))} }
 
 // input is the newest of everything that a plan is made of.
 type input struct {
@@ -151,7 +159,7 @@ func New(opts Options) *Loop {
 	def(&opts.RetryMin, 50*time.Millisecond)
 	def(&opts.RetryMax, 30*time.Second)
 	l := &Loop{opts: opts, wake: make(chan struct{}, 1), changed: make(chan struct{})}
-	l.turns = append(l.turns, make(chan struct{}))
+	l.gates = append(l.gates, newGate())
 	l.state.waiting = l.input.waiting()
 	for _, d := range opts.Drivers {
 		l.state.Drivers = append(l.state.Drivers, DriverState{Name: d.Name(), Error: "nothing was applied yet"})
@@ -198,16 +206,37 @@ func (l *Loop) State() (State, <-chan struct{}) {
 // them hangs, or until the context ends. A change to the kernel that is under way may take its time.
 func (l *Loop) Turn(ctx context.Context) error {
 	l.mu.Lock()
-	turns := l.turns
+	gates := l.gates
 	l.mu.Unlock()
-	for _, t := range turns {
+	for _, g := range gates {
 		select {
-		case <-t:
+		case <-g.turn:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
 	return nil
+}
+
+// Pause has do called while no driver is driven, so that it may undo what stands in the kernel, and returns its error.
+// Unless the loop ends meanwhile, each plan is then applied again. Where the drivers do not come to rest before the
+// context ends, its error is returned, and do is not called.
+func (l *Loop) Pause(ctx context.Context, do func() error) error {
+	resume := make(chan struct{})
+	defer close(resume)
+	for i := 0; ; i++ {
+		l.mu.Lock()
+		gates := l.gates // Run has made all of them before the first one opens
+		l.mu.Unlock()
+		if i == len(gates) {
+			return do()
+		}
+		select {
+		case gates[i].pause <- resume:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // Run works until the context ends; it leaves the kernel as it is.
@@ -229,19 +258,19 @@ func (l *Loop) Run(ctx context.Context) {
 		t := &trail{driver: f, index: i, wake: make(chan struct{}, 1)}
 		ahead := workers[len(workers)-1]
 		ahead.trails = append(ahead.trails, t)
-		turn := make(chan struct{})
+		g := newGate()
 		l.mu.Lock()
-		l.turns = append(l.turns, turn)
+		l.gates = append(l.gates, g)
 		l.mu.Unlock()
-		others.Go(func() { l.drive(ctx, []*worker{w}, turn, t.wake, t.take, nil) })
+		others.Go(func() { l.drive(ctx, []*worker{w}, g, t.wake, t.take, nil) })
 	}
-	l.drive(ctx, workers, l.turns[0], l.wake, l.compile, look)
+	l.drive(ctx, workers, l.gates[0], l.wake, l.compile, look)
 }
 
 // drive applies the plans that next gives, one for each token at most, looks after what stands, sooner if look
-// has a token, and tries again what failed, until the context ends. Each time that it comes round it gives turn a token, if that
-// is waited for.
-func (l *Loop) drive(ctx context.Context, workers []*worker, turn chan<- struct{}, wake <-chan struct{}, next func() *compile.Plan, look <-chan struct{}) {
+// has a token, and tries again what failed, until the context ends. Each time that it comes round it gives the gate's turn a
+// token, if that is waited for.
+func (l *Loop) drive(ctx context.Context, workers []*worker, g gate, wake <-chan struct{}, next func() *compile.Plan, look <-chan struct{}) {
 	resync := time.NewTicker(l.opts.Resync)
 	defer resync.Stop()
 	retry := time.NewTimer(time.Hour)
@@ -268,7 +297,23 @@ func (l *Loop) drive(ctx context.Context, workers []*worker, turn chan<- struct{
 			for _, w := range workers {
 				w.retryIfDue(ctx)
 			}
-		case turn <- struct{}{}:
+		case g.turn <- struct{}{}:
+		case resume := <-g.pause:
+			for _, w := range workers {
+				w.rest()
+			}
+			select {
+			case <-resume:
+			case <-ctx.Done():
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			for _, w := range workers {
+				if w.plan != nil {
+					w.apply(ctx, w.plan)
+				}
+			}
 		}
 		retry.Reset(nextRetry(workers))
 	}

@@ -112,6 +112,17 @@ func (w *worker) observe(ctx context.Context) {
 	w.apply(ctx, w.plan)
 }
 
+// rest says in the state that the kernel may not hold the plan, for a pause that follows.
+func (w *worker) rest() {
+	if w.plan == nil {
+		return
+	}
+	w.loop.update(func(s *State) {
+		d := &s.Drivers[w.index]
+		d.Ready, d.Error = false, "a cleanup is under way"
+	})
+}
+
 func (w *worker) retryIfDue(ctx context.Context) {
 	switch now := time.Now(); {
 	case w.pause > 0 && !now.Before(w.retryAt):
