@@ -72,8 +72,9 @@ type Agent struct {
 	loop      *reconcile.Loop
 	diagnosis diagnosis
 	counting  *counting
-	stop      context.CancelFunc        // ends run, as a signal does
-	turned    atomic.Pointer[time.Time] // when the reconcile loop last came round; nil before
+	stop      context.CancelFunc            // ends run, as a signal does
+	remove    []func(context.Context) error // what removes all of ours from the kernel, in this order
+	turned    atomic.Pointer[time.Time]     // when the reconcile loop last came round; nil before
 }
 
 // Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not
@@ -106,6 +107,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	flows := conntrack.New(table, cfg.Log)
 	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store}
+	a.remove = []func(context.Context) error{driver.Cleanup, table.Cleanup}
 	a.counting = newCounting(a.readCounts)
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
 	a.Core = &Core{Store: store, Loop: a.loop, Version: cfg.Version, Log: cfg.Log,

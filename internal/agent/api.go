@@ -122,6 +122,12 @@ type WaitResponse struct {
 	Reason string `json:"reason,omitempty"` // why not in time
 }
 
+// CleanupRequest asks the agent to remove what it has put into the kernel, and to end.
+type CleanupRequest struct {
+	// Seconds after which the agent gives up, puts back what it has removed and goes on; up to 600.
+	Seconds float64 `json:"seconds"`
+}
+
 // ExplainResponse is the verdict of the plan that the agent holds.
 type ExplainResponse struct {
 	Node    string          `json:"node"`

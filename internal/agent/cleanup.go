@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,15 +13,18 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/nat"
 )
 
-// How long cleanup waits for an agent that was asked to stop, and how often it looks.
+// How long cleanup waits for an agent to remove what it has made, and then to end, and how often it looks whether it
+// has ended.
 const (
-	stopPatience = 20 * time.Second
-	stopInterval = 20 * time.Millisecond
+	removePatience = 20 * time.Second
+	stopPatience   = 20 * time.Second
+	stopInterval   = 20 * time.Millisecond
 )
 
-// Cleanup removes from the kernel all that agents have put there. The agent of this network namespace, if
-// one runs, is asked through its socket to stop; stopped is its process, or 0. With an error it may have
-// stopped, and what stood in the kernel may stand there still.
+// Cleanup removes from the kernel all that agents have put there. The agent of this network namespace, if one runs,
+// is asked through its socket to remove it and end; stopped is its process, or 0. An agent that cannot remove all, or
+// whose caller is gone before it has, goes on as before, and repairs what it had removed. With an
+// error and stopped other than 0, the agent has removed all and ended.
 func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 	log := slog.New(slog.DiscardHandler)
 	held, stopped, err := takeOver(ctx, socket, log)
@@ -58,8 +62,8 @@ func takeOver(ctx context.Context, socket string, log *slog.Logger) (l io.Closer
 		return nil, 0, fmt.Errorf("an agent runs in this network namespace %s, and is not the one on the socket %s: give its --socket, or stop it first, %s",
 			first.who(), socket, first.remedy())
 	}
-	if err := NewClient(socket).Stop(ctx); err != nil {
-		return nil, 0, fmt.Errorf("stopping the agent %s: %w", first.who(), err)
+	if err := NewClient(socket).Cleanup(ctx, removePatience); err != nil {
+		return nil, 0, fmt.Errorf("nothing was cleaned up, and the agent %s goes on: %w", first.who(), err)
 	}
 	err = await(ctx, func() (bool, error) {
 		var err error
@@ -75,6 +79,28 @@ func takeOver(ctx context.Context, socket string, log *slog.Logger) (l io.Closer
 		return false, err
 	})
 	return l, first.PID, err
+}
+
+// cleanUp removes from the kernel what this agent has put there, and ends the agent. With an error the agent goes on,
+// and puts back what was removed: so where remove fails, and where the context ends before all is done.
+func (a *Agent) cleanUp(ctx context.Context) error {
+	err := a.loop.Pause(ctx, func() error {
+		for _, remove := range a.remove {
+			if err := remove(ctx); err != nil {
+				return err
+			}
+		}
+		// A process that was stopped meanwhile runs on before its timers do.
+		if end, ok := ctx.Deadline(); ctx.Err() != nil || ok && !time.Now().Before(end) {
+			return cmp.Or(ctx.Err(), context.DeadlineExceeded)
+		}
+		a.stop()
+		return nil
+	})
+	if err != nil {
+		a.log.Error("a cleanup failed: the agent goes on, and programs the kernel again", "error", err)
+	}
+	return err
 }
 
 // await calls try until it is done, for the time of stopPatience, and returns its last error.

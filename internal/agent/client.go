@@ -46,8 +46,9 @@ type Client struct {
 func NewClient(socket string) *Client {
 	var d net.Dialer
 	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
-		DisableKeepAlives: true,
+		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", socket) },
+		DisableKeepAlives:     true,
+		ExpectContinueTimeout: 24 * time.Hour, // without it, the body would be sent to an agent that has not begun
 	}}}
 }
 
@@ -79,10 +80,15 @@ func (c *Client) Explain(ctx context.Context, f compile.Flow) (*ExplainResponse,
 	return &r, c.callWithin(ctx, glance, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r)
 }
 
-// Stop asks the agent to end, and leave the kernel as it is. It returns before the agent has ended.
-func (c *Client) Stop(ctx context.Context) error {
+// expectContinue makes an agent ask for a request's body before the client sends it. What was given up before the agent
+// began, it never sees.
+const expectContinue = "100-continue"
+
+// Cleanup asks the agent to remove what it has put into the kernel, within the time given, and to end. It returns before
+// the agent has ended. With an error the agent goes on, and puts back what it had removed.
+func (c *Client) Cleanup(ctx context.Context, within time.Duration) error {
 	var nothing struct{}
-	return c.call(ctx, http.MethodPost, "/v1/stop", nil, &nothing)
+	return c.callWithin(ctx, within+glance, http.MethodPost, "/v1/cleanup", CleanupRequest{Seconds: within.Seconds()}, &nothing)
 }
 
 // Running says whether an agent holds the socket, also one that answers nothing or not to us.
@@ -138,6 +144,9 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Res
 	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("asking the agent: %w", err)
+	}
+	if in != nil {
+		req.Header.Set("Expect", expectContinue)
 	}
 	resp, err := c.http.Do(req)
 	var op *net.OpError

@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -32,7 +34,7 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("POST /v1/wait", a.serveWait)
 	mux.HandleFunc("GET /v1/explain", a.serveExplain)
 	mux.HandleFunc("GET /v1/flows", a.serveFlows)
-	mux.HandleFunc("POST /v1/stop", a.serveStop)
+	mux.HandleFunc("POST /v1/cleanup", a.serveCleanup)
 	return mux
 }
 
@@ -101,7 +103,7 @@ func (a *Agent) serveWait(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	reason := a.until(r.Context(), time.Duration(req.Seconds*float64(time.Second)), func() string { return a.missing(req.Objects) })
+	reason := a.until(r.Context(), seconds(req.Seconds), func() string { return a.missing(req.Objects) })
 	reply(w, WaitResponse{Held: reason == "", Reason: reason})
 }
 
@@ -158,11 +160,28 @@ func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
 	reply(w, ExplainResponse{Node: a.cfg.NodeName, Verdict: s.Plan.Decide(f), Ready: ready, Reason: reason})
 }
 
-// serveStop answers, and then ends the agent.
-func (a *Agent) serveStop(w http.ResponseWriter, _ *http.Request) {
-	a.log.Info("asked to stop, to be cleaned up after")
+// serveCleanup removes what the agent has put into the kernel, and ends the agent. The request lives no longer than
+// its caller: one that was sent to an agent that hung, and given up, has no body when the agent reads it at last, since
+// the caller sends that only once the agent asks for it (RFC 9110, section 10.1.1).
+func (a *Agent) serveCleanup(w http.ResponseWriter, r *http.Request) {
+	if r.Header.Get("Expect") != expectContinue {
+		http.Error(w, "a cleanup needs the header Expect: "+expectContinue, http.StatusBadRequest)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	var req CleanupRequest
+	if err = cmp.Or(err, json.Unmarshal(body, &req)); err != nil {
+		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), min(seconds(req.Seconds), maxWait))
+	defer cancel()
+	a.log.Info("asked to clean up and end")
+	if err := a.cleanUp(ctx); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	reply(w, struct{}{})
-	a.stop()
 }
 
 func flowOf(r *http.Request) (compile.Flow, error) {
@@ -178,6 +197,11 @@ func flowOf(r *http.Request) (compile.Flow, error) {
 	}
 	return compile.Flow{Source: src.Unmap(), Destination: dst.Unmap(), Protocol: compile.Protocol(proto),
 		DestinationPort: uint16(port), OutInterface: r.FormValue("outInterface")}, nil
+}
+
+// seconds is a number of seconds that a caller has sent, without what no duration can hold.
+func seconds(s float64) time.Duration {
+	return time.Duration(min(max(s, 0), maxWait.Seconds()) * float64(time.Second))
 }
 
 func reply(w http.ResponseWriter, v any) {

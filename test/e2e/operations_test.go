@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,9 +13,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -57,6 +60,43 @@ func TestCleanup(t *testing.T) {
 			stopped = ""
 		}
 		s.expect("after cleanup", pathPod)
+	}
+}
+
+// TestCleanupThatFailsChangesNothing asks an agent to clean up in no time at all, and one that hangs, of which the
+// caller then knows nothing any more. The agent must go on and hold its table.
+func TestCleanupThatFailsChangesNothing(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	s.start()
+	before := s.kernelObjects()
+	goesOn := func(when string) {
+		t.Helper()
+		if out, err := s.sallyport("status", "--wait", "10s"); err != nil {
+			t.Fatalf("%s: %v\n%s", when, err, out)
+		}
+		if after := s.kernelObjects(); !slices.Equal(before, after) {
+			t.Errorf("%s the kernel holds\n%v\nand held\n%v", when, after, before)
+		}
+		s.expect(when, pathNode)
+	}
+	if err := agent.NewClient(s.socket).Cleanup(t.Context(), time.Nanosecond); err == nil {
+		t.Error("a cleanup has ended before it began")
+	}
+	goesOn("after a cleanup that had no time")
+
+	labtest.Must(t, s.agent.Process.Signal(syscall.SIGSTOP))
+	gone, err := new(net.Dialer).DialContext(t.Context(), "unix", s.socket)
+	labtest.Must(t, err)
+	_, err = gone.Write([]byte("POST /v1/cleanup HTTP/1.1\r\nHost: agent\r\nExpect: 100-continue\r\nContent-Length: 14\r\n\r\n"))
+	labtest.Must(t, err, gone.Close(), s.agent.Process.Signal(syscall.SIGCONT))
+	goesOn("after a cleanup that was given up")
+
+	said, err := os.ReadFile(s.log.Name())
+	labtest.Must(t, err)
+	if n := strings.Count(string(said), "asked to clean up"); n != 1 {
+		t.Errorf("the agent has begun %d cleanups, want the one that had no time", n)
 	}
 }
 
