@@ -8,7 +8,8 @@ const KindNATConfiguration = "NATConfiguration"
 // NATConfiguration says how connections are translated on the nodes that it selects. Several may select
 // one node. They are merged field by field: for each field, the configuration with the highest priority
 // among those that set it decides, and of equal priorities the one lower in name. Defaults are filled in
-// after that. A list that is empty is set, to nothing; a list that is absent is not set.
+// after that. Each default can be set, against a configuration that has a lower priority: the fields name the
+// value, and an empty list is set, to nothing. A field that is absent is not set.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=natconfig
@@ -63,11 +64,11 @@ type NATConfigurationSpec struct {
 	Addresses []string `json:"addresses,omitzero"`
 
 	// The source ports of translated TCP, UDP and SCTP connections, as FIRST-LAST, both included, each 1 to
-	// 65535, such as 32768-65535. While a pool uses VXLAN, port 4789 is kept free of UDP, so that a range of
-	// 4789 alone is refused. Default: the kernel chooses.
+	// 65535, such as 32768-65535; or Any: the kernel chooses. While a pool uses VXLAN, port 4789 is kept free of
+	// UDP, so that a range of 4789 alone is refused. Default: Any.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[1-9][0-9]{0,4}-[1-9][0-9]{0,4}$') && int(self.split('-')[0]) <= 65535 && int(self.split('-')[1]) <= 65535",message="must be FIRST-LAST with ports from 1 to 65535, such as 32768-65535"
+	// +kubebuilder:validation:XValidation:rule="self == 'Any' || (self.matches('^[1-9][0-9]{0,4}-[1-9][0-9]{0,4}$') && int(self.split('-')[0]) <= 65535 && int(self.split('-')[1]) <= 65535)",message="must be FIRST-LAST with ports from 1 to 65535, such as 32768-65535, or Any"
 	// +kubebuilder:validation:XValidation:rule="!self.matches('^[1-9][0-9]{0,4}-[1-9][0-9]{0,4}$') || int(self.split('-')[0]) > 65535 || int(self.split('-')[1]) > 65535 || int(self.split('-')[0]) <= int(self.split('-')[1])",messageExpression="'ends before it begins; write ' + self.split('-')[1] + '-' + self.split('-')[0]"
 	// +kubebuilder:validation:XValidation:rule="self != '4789-4789'",message="4789 is the port of VXLAN, which translated UDP must not use; widen the range"
 	PortRange *string `json:"portRange,omitempty"`
@@ -94,10 +95,17 @@ type NATConfigurationSpec struct {
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^/:*[:space:]]{1,15}$|^[^/:*[:space:]]{1,14}[*]$') && bytes(self).size() <= 15 && !(self in ['.', '..'])",message="must be the name of an interface, 1 to 15 bytes without '/', ':' and white space, such as eth0, or the beginning of one and '*', such as eth*"
 	OutInterfaces []string `json:"outInterfaces,omitzero"`
 
+	// What happens to connections to IPv4 link-local addresses (169.254.0.0/16) outside the node, such as a
+	// cloud's metadata service: they are translated like those to any other destination (Translate), or keep the
+	// pod's address (Keep). Connections to the node's own addresses, link-local ones too, are never translated.
+	// Nor are those to IPv6 link-local addresses (fe80::/10), which no node forwards. Default: Translate.
+	// +optional
+	LinkLocal *LinkLocal `json:"linkLocal,omitempty"`
+
 	// What happens to a packet that should have been translated and was not, such as one that belongs to no
-	// connection: it is dropped and counted (Enforce), or sent with the address of the pod (Off). The guard
+	// connection: it is dropped and counted (Enabled), or sent with the address of the pod (Disabled). The guard
 	// also drops TCP segments that come from outside for no connection and no socket, since the reset with
-	// which the node answers them can end a connection of a pod's that is well. Default: Enforce.
+	// which the node answers them can end a connection of a pod's that is well. Default: Enabled.
 	// +optional
 	LeakGuard *LeakGuard `json:"leakGuard,omitempty"`
 }
@@ -134,14 +142,24 @@ const (
 	ExistingFlowsReset ExistingFlows = "Reset"
 )
 
+// LinkLocal says what happens to connections to IPv4 link-local addresses.
+// +kubebuilder:validation:Enum=Translate;Keep
+type LinkLocal string
+
+// The values of LinkLocal.
+const (
+	LinkLocalTranslate LinkLocal = "Translate"
+	LinkLocalKeep      LinkLocal = "Keep"
+)
+
 // LeakGuard says what happens to a packet that should have been translated and was not.
-// +kubebuilder:validation:Enum=Enforce;Off
+// +kubebuilder:validation:Enum=Enabled;Disabled
 type LeakGuard string
 
 // The values of LeakGuard.
 const (
-	LeakGuardEnforce LeakGuard = "Enforce"
-	LeakGuardOff     LeakGuard = "Off"
+	LeakGuardEnabled  LeakGuard = "Enabled"
+	LeakGuardDisabled LeakGuard = "Disabled"
 )
 
 // NATConfigurationList is a list of NATConfigurations.

@@ -99,6 +99,11 @@ func (in *NATConfigurationSpec) DeepCopyInto(out *NATConfigurationSpec) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.LinkLocal != nil {
+		in, out := &in.LinkLocal, &out.LinkLocal
+		*out = new(LinkLocal)
+		**out = **in
+	}
 	if in.LeakGuard != nil {
 		in, out := &in.LeakGuard, &out.LeakGuard
 		*out = new(LeakGuard)

@@ -12,14 +12,14 @@ func TestConvertMasq(t *testing.T) {
 	t.Parallel()
 	config := "nonMasqueradeCIDRs: [172.16.0.0/12]\nmasqLinkLocal: true\n"
 	out, errs, code := sallyport(t, t.TempDir(), config, "convert", "ip-masq-agent", "--pod-cidr", "10.244.0.0/16", "--random-fully=false", "-f", "-")
-	if code != 0 || !strings.Contains(errs, "note: -:2: masqLinkLocal: true lets the agent") || !strings.Contains(out, "# - masqLinkLocal: true lets") {
+	if code != 0 || !strings.Contains(errs, "note: towards multicast") || !strings.Contains(out, "\n  linkLocal: Translate\n") {
 		t.Fatalf("exit code %d\n%s\n%s", code, errs, out)
 	}
 	dir := t.TempDir()
 	if applied, errs, code := sallyport(t, dir, out, "apply", "-f", "-"); code != 0 || strings.Count(applied, " created\n") != 3 {
 		t.Fatalf("apply: exit code %d, %s%s", code, applied, errs)
 	}
-	for dst, want := range map[string]string{"172.16.0.1": "Kept", "198.51.100.1": "Translated", "10.0.0.1": "Translated"} {
+	for dst, want := range map[string]string{"172.16.0.1": "Kept", "169.254.169.254": "Translated", "198.51.100.1": "Translated", "10.0.0.1": "Translated"} {
 		if said, errs, _ := sallyport(t, dir, "", "explain", "10.244.0.1", dst); !strings.HasPrefix(said, want+": ") {
 			t.Errorf("%s: %s%s, want %s", dst, said, errs, want)
 		}

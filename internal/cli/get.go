@@ -259,7 +259,7 @@ func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 func tableNAT(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool) {
 	fmt.Fprint(w, "NAME\tPRIORITY\tNODES\tEXCLUSIONS\tADDRESSES\tPORTS")
 	if wide {
-		fmt.Fprint(w, "\tPORTALLOCATION\tEXISTINGFLOWS\tOUTINTERFACES\tLEAKGUARD")
+		fmt.Fprint(w, "\tPORTALLOCATION\tEXISTINGFLOWS\tOUTINTERFACES\tLINKLOCAL\tLEAKGUARD")
 	}
 	fmt.Fprintln(w)
 	for i := range l.Snapshot.NATConfigurations {
@@ -269,7 +269,7 @@ func tableNAT(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s", c.Name, c.Priority, cell(c.NodeSelector), orDash(c.Exclusions), list(c.Addresses), portsOf(c.PortRange))
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", orDash(c.PortAllocation), orDash(c.ExistingFlows), list(c.OutInterfaces), orDash(c.LeakGuard))
+			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\t%s", orDash(c.PortAllocation), orDash(c.ExistingFlows), list(c.OutInterfaces), orDash(c.LinkLocal), orDash(c.LeakGuard))
 		}
 		fmt.Fprintln(w)
 	}
@@ -313,8 +313,11 @@ func orDash[T ~string](v *T) string {
 }
 
 func portsOf(r *model.PortRange) string {
-	if r == nil {
+	switch {
+	case r == nil:
 		return "-"
+	case r.IsZero():
+		return "Any"
 	}
 	return r.String()
 }

@@ -10,24 +10,27 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// never are the destinations that no node translates, whatever the pools say: link-local addresses,
-// multicast and the limited broadcast address (RFC 3927, RFC 4291, RFC 5771, RFC 919).
+// never are the destinations that no node translates, whatever the pools say: multicast, the limited broadcast
+// address, and the link-local addresses of IPv6, which no router forwards (RFC 5771, RFC 919, RFC 4291).
 var never = []struct {
 	prefix netip.Prefix
 	what   string
 }{
-	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address"},
 	{netip.MustParsePrefix("224.0.0.0/4"), "a multicast address"},
 	{netip.MustParsePrefix("255.255.255.255/32"), "the broadcast address"},
 	{netip.MustParsePrefix("fe80::/10"), "a link-local address"},
 	{netip.MustParsePrefix("ff00::/8"), "a multicast address"},
 }
 
+// linkLocal are the link-local addresses of IPv4 (RFC 3927): clouds route some of them, so that a setting decides.
+var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
+
 // Compile decides what the kernel of one node should hold. It reads s and local and keeps references to
 // them, so they must not be changed afterwards.
 func Compile(s *model.Snapshot, local model.Local) *Plan {
 	cfg, origins := merge(selecting(s, local.Name))
-	p := &Plan{Settings: origins, local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools}
+	p := &Plan{Settings: origins, local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools,
+		keepLinkLocal: cfg.linkLocal == model.LinkLocalKeep}
 	for _, i := range local.Interfaces {
 		p.own[i.Addr()] = struct{}{}
 	}
@@ -37,14 +40,14 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 	ordered := byCIDR(s.Pools)
 	p.NAT = NAT{
 		Sources:       sources(ordered),
-		Exempt:        exempt(ordered, local, p.hosts),
+		Exempt:        exempt(ordered, local, p.hosts, p.keepLinkLocal),
 		OutInterfaces: cfg.outInterfaces,
 		To4:           cfg.to4,
 		To6:           cfg.to6,
 		Ports:         cfg.ports,
 		UDPPorts:      udpPorts(cfg.ports, usesVXLAN(s.Pools)),
 		Allocation:    cfg.allocation,
-		LeakGuard:     cfg.leakGuard == model.LeakGuardEnforce,
+		LeakGuard:     cfg.leakGuard != model.LeakGuardDisabled,
 		ExistingFlows: cfg.existingFlows,
 	}
 	return p
@@ -129,8 +132,11 @@ func (c *cutter) emit(pool string, last netip.Addr) {
 }
 
 // exempt merges every destination that is not translated into the fewest ranges. The pools come as byCIDR has them.
-func exempt(ordered []*model.Pool, local model.Local, hosts hostAddresses) []netipx.IPRange {
-	others := make([]netip.Prefix, 0, len(never)+len(local.Interfaces)+len(hosts))
+func exempt(ordered []*model.Pool, local model.Local, hosts hostAddresses, keepLinkLocal bool) []netipx.IPRange {
+	others := make([]netip.Prefix, 0, len(never)+1+len(local.Interfaces)+len(hosts))
+	if keepLinkLocal {
+		others = append(others, linkLocal)
+	}
 	for _, n := range never {
 		others = append(others, n.prefix)
 	}

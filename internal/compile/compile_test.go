@@ -96,7 +96,7 @@ func TestLeakGuardIsOnUnlessTurnedOff(t *testing.T) {
 	for _, tc := range []struct {
 		set  *model.LeakGuard
 		want bool
-	}{{nil, true}, {ptr(model.LeakGuardEnforce), true}, {ptr(model.LeakGuardOff), false}} {
+	}{{nil, true}, {ptr(model.LeakGuardEnabled), true}, {ptr(model.LeakGuardDisabled), false}} {
 		s := &model.Snapshot{NATConfigurations: []model.NATConfiguration{{Name: "c", NodeSelector: "all()", LeakGuard: tc.set}}}
 		if got := Compile(s, model.Local{Name: "n"}).NAT.LeakGuard; got != tc.want {
 			t.Errorf("set to %v: %t", tc.set, got)
@@ -118,7 +118,7 @@ func TestReasonsNameThePool(t *testing.T) {
 			Exclusions: ptr(model.ExcludeIPPoolsAndHostIPs), OutInterfaces: []string{"eth*"}}},
 		Nodes: []model.Node{{Name: "n2", Addresses: []netip.Addr{netip.MustParseAddr("172.16.0.2")}}},
 	}
-	p := Compile(s, model.Local{Name: "n1", Interfaces: []netip.Prefix{netip.MustParsePrefix("172.16.0.1/24")}})
+	p := Compile(s, model.Local{Name: "n1", Interfaces: []netip.Prefix{netip.MustParsePrefix("169.254.20.10/32"), netip.MustParsePrefix("172.16.0.1/24")}})
 	for _, tc := range []struct{ src, dst, out, want string }{
 		{"10.244.0.1", "198.51.100.1", "", "pool pods has natOutgoing: true and no pool holds 198.51.100.1, nor is it a node's address"},
 		{"10.244.0.1", "198.51.100.1", "wg0", "it leaves by wg0, and outInterfaces covers only eth*"},
@@ -128,7 +128,8 @@ func TestReasonsNameThePool(t *testing.T) {
 		{"10.244.0.1", "172.16.0.1", "", "172.16.0.1 is this node's own address: what a pod says to its node never passes the translation"},
 		{"10.244.0.1", "172.16.0.2", "", "172.16.0.2 is an address of node n2, and exclusions is IPPoolsAndHostIPs"},
 		{"10.244.0.1", "172.16.0.255", "", "172.16.0.255 is the broadcast address of a subnet of this node"},
-		{"10.244.0.1", "169.254.169.254", "", "169.254.169.254 is a link-local address, which is never translated"},
+		{"10.244.0.1", "169.254.169.254", "", "pool pods has natOutgoing: true and no pool holds 169.254.169.254, nor is it a node's address"},
+		{"10.244.0.1", "169.254.20.10", "", "169.254.20.10 is this node's own address: what a pod says to its node never passes the translation"},
 		{"203.0.113.1", "198.51.100.1", "", "pool public has natOutgoing: false, and no other pool that holds 203.0.113.1 says true"},
 		{"192.0.2.1", "198.51.100.1", "", "pool services, which holds 192.0.2.1, is for load balancers alone and holds no pod"},
 		{"198.51.100.2", "198.51.100.1", "", "no pool holds 198.51.100.2"},
@@ -137,6 +138,37 @@ func TestReasonsNameThePool(t *testing.T) {
 		v := p.Decide(Flow{Source: netip.MustParseAddr(tc.src), Destination: netip.MustParseAddr(tc.dst), Protocol: TCP, OutInterface: tc.out})
 		if v.Reason != tc.want {
 			t.Errorf("%s to %s by %q:\n got %s\nwant %s", tc.src, tc.dst, tc.out, v.Reason, tc.want)
+		}
+	}
+}
+
+// TestLinkLocal follows the setting through its merge: Keep exempts 169.254.0.0/16 to its bounds, and a higher
+// priority sets it back.
+func TestLinkLocal(t *testing.T) {
+	t.Parallel()
+	keep := model.NATConfiguration{Name: "keep", NodeSelector: "all()", LinkLocal: ptr(model.LinkLocalKeep)}
+	translate := model.NATConfiguration{Name: "translate", NodeSelector: "all()", Priority: 1, LinkLocal: ptr(model.LinkLocalTranslate)}
+	for name, tc := range map[string]struct {
+		set  []model.NATConfiguration
+		kept string
+	}{
+		"not set":  {nil, ""},
+		"Keep":     {[]model.NATConfiguration{keep}, "169.254.0.0-169.254.255.255"},
+		"set back": {[]model.NATConfiguration{keep, translate}, ""},
+	} {
+		p := Compile(&model.Snapshot{Pools: []*model.Pool{pool("pods", "10.0.0.0/8", true)}, NATConfigurations: tc.set}, model.Local{Name: "n"})
+		for _, dst := range []string{"169.253.255.255", "169.254.0.0", "169.254.169.254", "169.254.255.255", "169.255.0.0"} {
+			v := p.Decide(Flow{Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr(dst)})
+			want := Translate
+			if tc.kept != "" && v.Destination.Address.IsLinkLocalUnicast() {
+				want = Keep
+			}
+			if v.Action != want || want == Keep && v.Reason != dst+" is a link-local address, and linkLocal is Keep" {
+				t.Errorf("%s: %s: %s, %s; want %s", name, dst, v.Action, v.Reason, want)
+			}
+		}
+		if got := fmt.Sprint(p.NAT.Exempt); strings.Contains(got, "169.254") != (tc.kept != "") || !strings.Contains(got, tc.kept) {
+			t.Errorf("%s: exempt are %s", name, got)
 		}
 	}
 }

@@ -135,6 +135,9 @@ func (p *Plan) whyExempt(a netip.Addr) (decider, reason string) {
 			return "", fmt.Sprintf("%s is %s, which is never translated", a, n.what)
 		}
 	}
+	if p.keepLinkLocal && linkLocal.Contains(a) {
+		return "", fmt.Sprintf("%s is a link-local address, and linkLocal is Keep", a)
+	}
 	if q := p.mostSpecific(a, func(q *model.Pool) bool { return !q.LoadBalancerOnly() }); q != nil {
 		what := "and nothing is translated between pools"
 		if q.Disabled {

@@ -145,7 +145,8 @@ func (p *Plan) gives(f *Tracked) bool {
 	if to := p.NAT.To(f.Source.Addr()); to.IsValid() {
 		return f.Seen.Addr() == to
 	}
-	return p.isLocal(f.Seen.Addr()) || f.Seen.Addr().IsLinkLocalUnicast()
+	seen := f.Seen.Addr()
+	return p.isLocal(seen) || seen.Is6() && seen.IsLinkLocalUnicast() // of these a node does not list its own
 }
 
 // leavesUncovered says whether a flow that is not translated must leave by an interface that is not

@@ -21,6 +21,8 @@ type Plan struct {
 	own   map[netip.Addr]struct{} // the node's addresses, of which there may be thousands
 	pools []*model.Pool           // every pool of the snapshot
 	hosts hostAddresses
+
+	keepLinkLocal bool // destinations in 169.254.0.0/16 are exempt
 }
 
 // NAT is the part of a plan that translates connections.

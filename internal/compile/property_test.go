@@ -22,6 +22,7 @@ type world struct {
 var bases = []netip.Prefix{
 	netip.MustParsePrefix("10.1.0.0/24"),
 	netip.MustParsePrefix("255.255.255.0/24"),
+	netip.MustParsePrefix("169.254.255.0/24"),
 	netip.MustParsePrefix("0.0.0.0/0"),
 	netip.MustParsePrefix("fd00::/120"),
 	netip.MustParsePrefix("::/0"),
@@ -64,6 +65,9 @@ func drawWorld(t *rapid.T) world {
 		if rapid.Bool().Draw(t, "has ports") {
 			lo := rapid.Uint16Range(1, 6000).Draw(t, "first port")
 			c.PortRange = &model.PortRange{First: lo, Last: rapid.Uint16Range(lo, 6001).Draw(t, "last port")}
+			if rapid.Bool().Draw(t, "any port") {
+				c.PortRange = &model.PortRange{}
+			}
 		}
 		if rapid.Bool().Draw(t, "has allocation") {
 			c.PortAllocation = ptr(rapid.SampledFrom([]model.PortAllocation{model.PortsFullyRandom, model.PortsRandom, model.PortsPreserve}).Draw(t, "allocation"))
@@ -71,8 +75,11 @@ func drawWorld(t *rapid.T) world {
 		if rapid.Bool().Draw(t, "has existing flows") {
 			c.ExistingFlows = ptr(rapid.SampledFrom([]model.ExistingFlows{model.FlowsMove, model.FlowsKeep, model.FlowsReset}).Draw(t, "existing flows"))
 		}
+		if rapid.Bool().Draw(t, "has link-local") {
+			c.LinkLocal = ptr(rapid.SampledFrom([]model.LinkLocal{model.LinkLocalTranslate, model.LinkLocalKeep}).Draw(t, "link-local"))
+		}
 		if rapid.Bool().Draw(t, "has leak guard") {
-			c.LeakGuard = ptr(rapid.SampledFrom([]model.LeakGuard{model.LeakGuardEnforce, model.LeakGuardOff}).Draw(t, "leak guard"))
+			c.LeakGuard = ptr(rapid.SampledFrom([]model.LeakGuard{model.LeakGuardEnabled, model.LeakGuardDisabled}).Draw(t, "leak guard"))
 		}
 		c.OutInterfaces = rapid.SampledFrom([][]string{nil, {}, {"eth0"}, {"eth*", "wan"}}).Draw(t, "interfaces")
 		c.Addresses = rapid.SampledFrom([][]netip.Addr{nil, {}, {netip.MustParseAddr("192.0.2.1")},
@@ -144,8 +151,17 @@ func firstSet[T any](cs []model.NATConfiguration, field func(model.NATConfigurat
 func (w world) naiveKept(dst netip.Addr, chosen []model.NATConfiguration) (decider string, kept bool) {
 	b := dst.As16()
 	switch {
-	case dst.IsMulticast(), dst.IsLinkLocalUnicast(), dst == netip.MustParseAddr("255.255.255.255"):
+	case dst.IsMulticast(), dst.Is6() && dst.IsLinkLocalUnicast(), dst == netip.MustParseAddr("255.255.255.255"):
 		return "", true
+	}
+	for _, c := range chosen {
+		if c.LinkLocal == nil {
+			continue
+		}
+		if *c.LinkLocal == model.LinkLocalKeep && dst.Is4() && dst.IsLinkLocalUnicast() {
+			return "", true
+		}
+		break
 	}
 	if d := best(w.snapshot.Pools, dst, func(*model.Pool) bool { return true }); d != "" {
 		return d, true
@@ -242,7 +258,8 @@ func TestDecideEqualsTheNaiveModel(t *testing.T) {
 				OutInterface: rapid.SampledFrom([]string{"", "", "eth0", "eth1", "wan", "wan0"}).Draw(t, "out"),
 			}
 			if rapid.SampledFrom([]bool{true, false}).Draw(t, "far away") {
-				f.Destination = map[bool]netip.Addr{true: netip.MustParseAddr("198.51.100.1"), false: netip.MustParseAddr("2001:db8:1::1")}[f.Source.Is4()]
+				far := map[bool][]string{true: {"198.51.100.1", "169.254.169.254"}, false: {"2001:db8:1::1", "fe80::1"}}[f.Source.Is4()]
+				f.Destination = netip.MustParseAddr(rapid.SampledFrom(far).Draw(t, "how far"))
 			}
 			if f.Source.Is4() != f.Destination.Is4() {
 				continue

@@ -16,6 +16,7 @@ type settings struct {
 	ports         model.PortRange
 	allocation    model.PortAllocation
 	existingFlows model.ExistingFlows
+	linkLocal     model.LinkLocal
 	leakGuard     model.LeakGuard
 	outInterfaces []string
 }
@@ -71,7 +72,7 @@ func merge(chosen []*model.NATConfiguration) (settings, []Setting) {
 			return 1
 		}
 	})
-	const fields = 8
+	const fields = 9
 	m := merger{chosen, make([]Setting, 0, fields)}
 	var out settings
 	out.exclusions = first(&m, Setting{Field: "exclusions"}, model.ExcludeIPPoolsOnly, func(c *model.NATConfiguration) *model.Exclusions { return c.Exclusions }, asText)
@@ -81,7 +82,8 @@ func merge(chosen []*model.NATConfiguration) (settings, []Setting) {
 	out.allocation = first(&m, Setting{Field: "portAllocation"}, model.PortsFullyRandom, func(c *model.NATConfiguration) *model.PortAllocation { return c.PortAllocation }, asText)
 	out.existingFlows = first(&m, Setting{Field: "existingFlows"}, model.FlowsMove, func(c *model.NATConfiguration) *model.ExistingFlows { return c.ExistingFlows }, asText)
 	out.outInterfaces = first(&m, Setting{Field: "outInterfaces"}, nil, interfaces, func(names []string) string { return strings.Join(names, ",") })
-	out.leakGuard = first(&m, Setting{Field: "leakGuard"}, model.LeakGuardEnforce, func(c *model.NATConfiguration) *model.LeakGuard { return c.LeakGuard }, asText)
+	out.linkLocal = first(&m, Setting{Field: "linkLocal"}, model.LinkLocalTranslate, func(c *model.NATConfiguration) *model.LinkLocal { return c.LinkLocal }, asText)
+	out.leakGuard = first(&m, Setting{Field: "leakGuard"}, model.LeakGuardEnabled, func(c *model.NATConfiguration) *model.LeakGuard { return c.LeakGuard }, asText)
 	return out, m.origins
 }
 

@@ -13,13 +13,13 @@ import (
 // order of the list.
 func TestSettingsNameWhatDecidedThem(t *testing.T) {
 	t.Parallel()
-	low := model.NATConfiguration{Name: "low", NodeSelector: "all()", Priority: -1, LeakGuard: ptr(model.LeakGuardOff),
+	low := model.NATConfiguration{Name: "low", NodeSelector: "all()", Priority: -1, LeakGuard: ptr(model.LeakGuardDisabled),
 		Addresses: []netip.Addr{}, PortRange: &model.PortRange{First: 1000, Last: 1999}}
 	a := model.NATConfiguration{Name: "a", NodeSelector: "all()", PortRange: &model.PortRange{First: 2000, Last: 2999},
 		Addresses: []netip.Addr{netip.MustParseAddr("2001:db8::1")}}
 	b := model.NATConfiguration{Name: "b", NodeSelector: "all()", PortRange: &model.PortRange{First: 3000, Last: 3999},
 		OutInterfaces: []string{"wg0", "eth*"}}
-	other := model.NATConfiguration{Name: "other", NodeSelector: "has(nothing)", Priority: 9, LeakGuard: ptr(model.LeakGuardEnforce)}
+	other := model.NATConfiguration{Name: "other", NodeSelector: "has(nothing)", Priority: 9, LeakGuard: ptr(model.LeakGuardEnabled)}
 	want := []Setting{
 		{Field: "exclusions", Value: "IPPoolsOnly"},
 		{Field: "addresses", Family: "IPv4", Value: "node", NATConfiguration: "low"},
@@ -28,7 +28,8 @@ func TestSettingsNameWhatDecidedThem(t *testing.T) {
 		{Field: "portAllocation", Value: "FullyRandom"},
 		{Field: "existingFlows", Value: "Move"},
 		{Field: "outInterfaces", Value: "eth*,wg0", NATConfiguration: "b"},
-		{Field: "leakGuard", Value: "Off", NATConfiguration: "low"},
+		{Field: "linkLocal", Value: "Translate"},
+		{Field: "leakGuard", Value: "Disabled", NATConfiguration: "low"},
 	}
 	for _, list := range [][]model.NATConfiguration{{low, a, b, other}, {other, b, a, low}, {b, other, low, a}} {
 		p := Compile(&model.Snapshot{NATConfigurations: list}, model.Local{Name: "n"})

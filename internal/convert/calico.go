@@ -33,8 +33,8 @@ func Calico(docs []Document) (*Result, []model.Fault) {
 		return nil, c.faults
 	}
 	c.felixConfigurations()
-	c.note(place{}, "", "Sallyport never translates towards link-local, multicast and broadcast addresses; Calico does. Let pods that need an answer "+
-		"from a link-local address, such as a cloud's metadata service, use the node's network (hostNetwork: true)")
+	c.note(place{}, "", "Sallyport never translates towards multicast and broadcast addresses; Calico does. Nothing is to be done, since no "+
+		"connection goes there")
 	c.note(place{}, "", "Calico's agent takes settings also from the environment and the configuration file of calico-node, where they come "+
 		"before those of resources: look for FELIX_NATPORTRANGE, FELIX_NATOUTGOINGADDRESS, FELIX_NATOUTGOINGEXCLUSIONS and "+
 		"FELIX_IPTABLESNATOUTGOINGINTERFACEFILTER, and write what they say into a NATConfiguration")

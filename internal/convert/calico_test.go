@@ -33,7 +33,6 @@ func TestCalicoFaults(t *testing.T) {
 		{"ports", felix("default", "{natPortRange: web}"), `"web" is no range of ports: write FIRST:LAST`},
 		{"ports backwards", felix("default", "{natPortRange: '9:1'}"), "write 1:9"},
 		{"ports of another type", felix("default", "{natPortRange: [1]}"), "not a list"},
-		{"no ports", felix("node.a", "{natPortRange: none}"), "sets the range to nothing"},
 		{"port of VXLAN", felix("default", "{natPortRange: 4789}"), "widen the range"},
 		{"interface", felix("default", "{iptablesNATOutgoingInterfaceFilter: 'eth0:1'}"), "is not the name of an interface"},
 		{"long interface", felix("default", "{iptablesNATOutgoingInterfaceFilter: abcdefghijklmno+}"), "is not the name of an interface"},
@@ -56,7 +55,7 @@ func TestCalicoNotes(t *testing.T) {
 		{felix("default", "{natPortRange: 100}"), "Sallyport those of SCTP too"},
 		{felix("other", "{natPortRange: web}"), "is neither default nor node.NAME"},
 		{felix("default", "{logSeverityScreen: Info}"), "look for FELIX_NATPORTRANGE"},
-		{felix("default", "{logSeverityScreen: Info}"), "never translates towards link-local"},
+		{felix("default", "{logSeverityScreen: Info}"), "never translates towards multicast"},
 	} {
 		docs := documents(t, "a", tc.text+"---\napiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.0.0.0/8}\n")
 		r, faults := Calico(docs)

@@ -195,15 +195,15 @@ func TestMasqNotes(t *testing.T) {
 	v := newValidator(t)
 	flags := MasqFlags{PodCIDRs: []string{"10.244.0.0/16"}, EnableIPv6: true}
 	for text, want := range map[string]string{
-		"masqLinkLocal: true":                      "masqLinkLocal: true lets the agent translate towards 169.254.0.0/16",
-		"masqLinkLocalIPv6: true":                  "towards fe80::/10",
-		"nonMasqueradeCIDRs: [169.254.169.254/32]": "nonMasqueradeCIDRs[0]: 169.254.169.254/32 is link-local",
-		"nonMasqueradeCIDRs: ['::/0']":             "the rest of it is written as 10 pools",
-		"nonMasqueradeCIDRs: null":                 "which the agent takes for an empty list",
-		"nonMasqueradeCIDRs: []":                   "--pod-cidr: 10.244.0.0/16 is not, or not as a whole, in the list",
-		"nonMasquerade: []":                        "nonMasquerade: is no field that ip-masq-agent knows",
-		"resyncInterval: 60s":                      "nonMasqueradeCIDRs: is not set",
-		"null":                                     "nonMasqueradeCIDRs: is not set",
+		"masqLinkLocalIPv6: true":                                       "masqLinkLocalIPv6: true changes nothing, since no node forwards to fe80::/10",
+		"nonMasqueradeCIDRs: [169.254.169.254/32]":                      "nonMasqueradeCIDRs[0]: 169.254.169.254/32 is link-local",
+		"masqLinkLocal: true\nnonMasqueradeCIDRs: [169.254.169.254/32]": "nonMasqueradeCIDRs[0]: 169.254.169.254/32 is a part of 169.254.0.0/16",
+		"nonMasqueradeCIDRs: ['::/0']":                                  "the rest of it is written as 10 pools",
+		"nonMasqueradeCIDRs: null":                                      "which the agent takes for an empty list",
+		"nonMasqueradeCIDRs: []":                                        "--pod-cidr: 10.244.0.0/16 is not, or not as a whole, in the list",
+		"nonMasquerade: []":                                             "nonMasquerade: is no field that ip-masq-agent knows",
+		"resyncInterval: 60s":                                           "nonMasqueradeCIDRs: is not set",
+		"null":                                                          "nonMasqueradeCIDRs: is not set",
 	} {
 		r, faults := IPMasqAgent(documents(t, "a", text), flags)
 		if len(faults) > 0 {
@@ -212,6 +212,35 @@ func TestMasqNotes(t *testing.T) {
 		}
 		if got := string(valid(t, v, r)); !noted(r, want) || !strings.HasPrefix(got, "# Converted from") {
 			t.Errorf("%s: %v; want a note with %q", text, r.Notes, want)
+		}
+	}
+}
+
+// TestMasqLinkLocal follows masqLinkLocal into linkLocal, whatever else names link-local addresses.
+func TestMasqLinkLocal(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                     "Keep",
+		"{}":                   "Keep",
+		"masqLinkLocal: false": "Keep",
+		"masqLinkLocal: null":  "Keep",
+		"masqLinkLocal: true":  "Translate",
+		"MasqLinkLocal: true":  "Translate",
+		"masqLinkLocal: true\nnonMasqueradeCIDRs: [10.0.0.0/8]":       "Translate",
+		"masqLinkLocal: true\nnonMasqueradeCIDRs: [169.254.0.0/16]":   "Keep",
+		"masqLinkLocal: true\nnonMasqueradeCIDRs: [0.0.0.0/0]":        "Keep",
+		"masqLinkLocal: true\nnonMasqueradeCIDRs: [169.254.169.0/24]": "Keep",
+		"masqLinkLocal: false\nmasqLinkLocalIPv6: true":               "Keep",
+		"masqLinkLocal: true\nmasqLinkLocalIPv6: false":               "Translate",
+		"masqLinkLocal: true\nnonMasqueradeCIDRs: ['fe80::/10']":      "Translate",
+	} {
+		r, faults := IPMasqAgent(documents(t, "a", text), MasqFlags{PodCIDRs: []string{"10.244.0.0/16"}, EnableIPv6: true})
+		if len(faults) > 0 {
+			t.Fatalf("%s: %v", text, faults)
+		}
+		spec := r.Manifests[len(r.Manifests)-1].Object["spec"].(map[string]any)
+		if spec["linkLocal"] != want {
+			t.Errorf("%q: %v, want linkLocal: %s", text, spec, want)
 		}
 	}
 }

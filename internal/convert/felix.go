@@ -170,7 +170,7 @@ func (c *calicoConverter) felixPorts(f *felixConfig, p place, v any) {
 		return
 	}
 	if strings.EqualFold(text, none) {
-		c.fault(p, felixPortRange, "sets the range to nothing, which a NATConfiguration cannot say: remove the field here, and write the range of default into the configurations of the other nodes")
+		f.spec["portRange"] = "Any"
 		return
 	}
 	r, wrong := parsePorts(text, ":")

@@ -40,7 +40,7 @@ func IPMasqAgent(docs []Document, flags MasqFlags) (*Result, []model.Fault) {
 	}
 	c.note(place{}, "", "ip-masq-agent translates whatever the node forwards or sends, Sallyport only what comes from the pools below with "+
 		"natOutgoing: true. If others need translation, such as containers beside Kubernetes, convert again with their ranges as --pod-cidr too")
-	c.note(place{}, "", "towards link-local, multicast and broadcast addresses Sallyport translates nothing")
+	c.note(place{}, "", "towards multicast and broadcast addresses Sallyport translates nothing")
 	c.emit(cfg)
 	if len(c.faults) > 0 {
 		return nil, c.faults
@@ -119,7 +119,7 @@ func (c *masqConverter) emit(cfg *masqConfig) {
 	c.settings(cfg)
 }
 
-// settings writes a NATConfiguration where the defaults are not what the agent did.
+// settings writes a NATConfiguration with what the agent did.
 func (c *masqConverter) settings(cfg *masqConfig) {
 	spec := map[string]any{}
 	if cfg.snatTarget.IsValid() {
@@ -138,9 +138,11 @@ func (c *masqConverter) settings(cfg *masqConfig) {
 	case c.flags.RandomFully != nil:
 		spec["portAllocation"] = "FullyRandom"
 	}
-	if len(spec) > 0 {
-		c.result.Manifests = append(c.result.Manifests, configuration("ip-masq-agent", "", spec))
+	spec["linkLocal"] = "Keep" // as the agent does unless it is told otherwise
+	if cfg.masqLinkLocal && !cfg.listsLinkLocal {
+		spec["linkLocal"] = "Translate"
 	}
+	c.result.Manifests = append(c.result.Manifests, configuration("ip-masq-agent", "", spec))
 }
 
 // toPorts takes over --to-ports, of which the agent takes several ranges.

@@ -9,14 +9,15 @@ import (
 )
 
 // exempt writes a disabled pool for each range towards which the agent does not translate. What lies in another
-// one, or in a range of pods, adds nothing; what no pool may hold is cut out, since nothing is translated there.
+// one, or in a range of pods, adds nothing; what no pool may hold is cut out, and left to linkLocal.
 func (c *masqConverter) exempt(cfg *masqConfig) {
 	var all []netip.Prefix
 	from := map[netip.Prefix]netip.Prefix{} // of the parts of a range that was cut
 	for _, r := range cfg.ranges {
+		c.listed(cfg, r)
 		switch parts := withoutLinkLocal(r.prefix); {
 		case len(parts) == 0:
-			c.note(r.place, r.field, "%s is link-local, which no pool may hold: left out, and nothing is to be done, since Sallyport never translates towards it", r.prefix)
+			c.note(r.place, r.field, "%s is link-local, which no pool may hold: left out, since linkLocal says what becomes of it. Nothing is to be done", r.prefix)
 		case len(parts) > 1:
 			c.note(r.place, r.field, "%s holds link-local addresses, which no pool may: the rest of it is written as %d pools. Nothing is to be done", r.prefix, len(parts))
 			for _, p := range parts {
@@ -44,6 +45,18 @@ func (c *masqConverter) exempt(cfg *masqConfig) {
 			map[string]any{"cidr": p.String(), "disabled": true}))
 	}
 	c.betweenPods(all)
+}
+
+// listed sees whether a range of the list has link-local addresses of IPv4, and says so where they are not all of
+// them although the others are translated.
+func (c *masqConverter) listed(cfg *masqConfig, r masqRange) {
+	if !r.prefix.Overlaps(linkLocal[0]) {
+		return
+	}
+	cfg.listsLinkLocal = true
+	if cfg.masqLinkLocal && !covers(r.prefix, linkLocal[0]) {
+		c.note(r.place, r.field, "%s is a part of %s, which a NATConfiguration translates as a whole or not at all: linkLocal is Keep. Set Translate if the rest matters more", r.prefix, linkLocal[0])
+	}
 }
 
 // isPods says whether a range lies in one of pods, towards which nothing is translated anyway.

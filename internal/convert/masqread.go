@@ -40,6 +40,8 @@ type masqConfig struct {
 	version    version
 	ranges     []masqRange
 	snatTarget netip.Addr
+	// masqLinkLocal says that 169.254.0.0/16 is translated towards, and listsLinkLocal that some of it is in ranges.
+	masqLinkLocal, listsLinkLocal bool
 }
 
 // masqSource is one configuration, as a file or as a key of a ConfigMap.
@@ -172,9 +174,12 @@ func (c *masqConverter) source(cfg *masqConfig, s masqSource) {
 			listed = true
 			count += c.ranges(cfg, s.place, key, v)
 		case "masqlinklocal":
-			c.linkLocal(s.place, key, v, true, linkLocal[0])
+			// Of several configurations, one that says true is enough (ip-masq-agent-v2, MasqConfig.merge).
+			cfg.masqLinkLocal = c.boolean(s.place, key, v) || cfg.masqLinkLocal
 		case "masqlinklocalipv6":
-			c.linkLocal(s.place, key, v, c.flags.EnableIPv6, linkLocal[1])
+			if c.boolean(s.place, key, v) && c.flags.EnableIPv6 {
+				c.note(s.place, key, "true changes nothing, since no node forwards to %s (RFC 4291): left out. Nothing is to be done", linkLocal[1])
+			}
 		case "cidrlimit":
 			n, ok := integer(v)
 			if !ok && v != nil {
@@ -230,15 +235,13 @@ func (c *masqConverter) ranges(cfg *masqConfig, p place, key string, v any) int 
 	return len(list)
 }
 
-// linkLocal names what the agent translates and Sallyport never does.
-func (c *masqConverter) linkLocal(p place, key string, v any, relevant bool, what netip.Prefix) {
+// boolean reads true or false, which is false where it is not set.
+func (c *masqConverter) boolean(p place, key string, v any) bool {
 	b, ok := v.(bool)
-	switch {
-	case !ok && v != nil:
+	if !ok && v != nil {
 		c.fault(p, key, "must be true or false, not %s", typeName(v))
-	case b && relevant:
-		c.note(p, key, "true lets the agent translate towards %s, and Sallyport never does. Let pods that need an answer from there, such as from a cloud's metadata service, use the node's network (hostNetwork: true)", what)
 	}
+	return b
 }
 
 // interval checks resyncInterval, which has no meaning here: changes are watched.

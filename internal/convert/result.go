@@ -118,7 +118,7 @@ func manifest(apiVersion, kind, name, comment string, spec map[string]any) Manif
 	}}
 }
 
-// linkLocal are the ranges that no pool may touch, and towards which nothing is translated.
+// linkLocal are the ranges that no pool may touch.
 var linkLocal = []netip.Prefix{netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10")}
 
 // parseRange reads a CIDR in canonical form, or says what is wrong with it.

@@ -147,6 +147,10 @@ func NATConfiguration(in *v1alpha1.NATConfiguration) (model.NATConfiguration, er
 		v := model.ExistingFlows(*in.Spec.ExistingFlows)
 		out.ExistingFlows = &v
 	}
+	if in.Spec.LinkLocal != nil {
+		v := model.LinkLocal(*in.Spec.LinkLocal)
+		out.LinkLocal = &v
+	}
 	if in.Spec.LeakGuard != nil {
 		v := model.LeakGuard(*in.Spec.LeakGuard)
 		out.LeakGuard = &v
@@ -174,8 +178,14 @@ func NATConfiguration(in *v1alpha1.NATConfiguration) (model.NATConfiguration, er
 	return out, nil
 }
 
-// portRange parses FIRST-LAST.
+// anyPort is the portRange by which the kernel chooses.
+const anyPort = "Any"
+
+// portRange parses FIRST-LAST, or Any, which is the zero range.
 func portRange(s string) (model.PortRange, error) {
+	if s == anyPort {
+		return model.PortRange{}, nil
+	}
 	first, last, ok := strings.Cut(s, "-")
 	lo, err1 := strconv.ParseUint(first, 10, 16)
 	hi, err2 := strconv.ParseUint(last, 10, 16)

@@ -80,9 +80,9 @@ func TestNATConfiguration(t *testing.T) {
 			t.Errorf("%s: %v\n%s", test.name, err, diff)
 		}
 	}
-	one, off := "4788-4788", v1alpha1.LeakGuardOff
+	one, off := "4788-4788", v1alpha1.LeakGuardDisabled
 	got, err := NATConfiguration(&v1alpha1.NATConfiguration{Spec: v1alpha1.NATConfigurationSpec{PortRange: &one, LeakGuard: &off}})
-	if err != nil || *got.PortRange != (model.PortRange{First: 4788, Last: 4788}) || got.LeakGuard == nil || *got.LeakGuard != model.LeakGuardOff {
+	if err != nil || *got.PortRange != (model.PortRange{First: 4788, Last: 4788}) || got.LeakGuard == nil || *got.LeakGuard != model.LeakGuardDisabled {
 		t.Errorf("one port, and no guard: %+v, %v", got, err)
 	}
 	for _, bad := range []string{"", "1", "0-5", "9-8", "1-65536", "a-b", "1-2-3"} {

@@ -102,13 +102,22 @@ const (
 	FlowsReset ExistingFlows = "Reset"
 )
 
+// LinkLocal says what happens to connections to IPv4 link-local addresses outside the node.
+type LinkLocal string
+
+// What happens to them, as in the field linkLocal of a NATConfiguration.
+const (
+	LinkLocalTranslate LinkLocal = "Translate"
+	LinkLocalKeep      LinkLocal = "Keep"
+)
+
 // LeakGuard says what happens to a packet that should have been translated and was not.
 type LeakGuard string
 
 // The guards, as in the field leakGuard of a NATConfiguration.
 const (
-	LeakGuardEnforce LeakGuard = "Enforce"
-	LeakGuardOff     LeakGuard = "Off"
+	LeakGuardEnabled  LeakGuard = "Enabled"
+	LeakGuardDisabled LeakGuard = "Disabled"
 )
 
 // PortRange is an inclusive range of ports. The zero value means that none is set.
@@ -136,9 +145,10 @@ type NATConfiguration struct {
 
 	Exclusions     *Exclusions
 	Addresses      []netip.Addr // at most one per family
-	PortRange      *PortRange
+	PortRange      *PortRange // the zero range: the kernel chooses
 	PortAllocation *PortAllocation
 	ExistingFlows  *ExistingFlows
+	LinkLocal      *LinkLocal
 	LeakGuard      *LeakGuard
 	OutInterfaces  []string // interface names; a trailing "*" matches any rest
 }

@@ -61,7 +61,7 @@ func messageOf(err *field.Error) string {
 		return "is missing; it must be set"
 	case field.ErrorTypeNotSupported:
 		allowed := strings.ReplaceAll(strings.TrimPrefix(err.Detail, "supported values: "), `"`, "")
-		return quoteValue(err.BadValue) + "is not one of the values it can have: " + allowed + quoteHint(err.BadValue, allowed)
+		return quoteValue(err.BadValue) + "is not one of the values it can have: " + allowed
 	case field.ErrorTypeTypeInvalid:
 		return typeMessage(err)
 	case field.ErrorTypeTooLong:
@@ -138,14 +138,4 @@ func typeName(jsonType string) string {
 		return "nothing"
 	}
 	return jsonType
-}
-
-// quoteHint says which of the values was meant where YAML has read a word without quotes as true or false.
-func quoteHint(value any, allowed string) string {
-	for word, truth := range map[string]bool{"On": true, "Yes": true, "Off": false, "No": false} {
-		if value == truth && slices.Contains(strings.Split(allowed, ", "), word) {
-			return fmt.Sprintf(`; write "%s" with the quotes, since YAML reads it without them as %t`, word, truth)
-		}
-	}
-	return ""
 }

@@ -202,7 +202,7 @@ func (s *service) olderTable() {
 	s.t.Helper()
 	older, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
 	labtest.Must(s.t, err)
-	plan := compile.Compile(snapshot(&model.NATConfiguration{LeakGuard: ptr(model.LeakGuardOff)}, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat"),
+	plan := compile.Compile(snapshot(&model.NATConfiguration{LeakGuard: ptr(model.LeakGuardDisabled)}, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat"),
 		pool("c 10.2.0.0/16"), pool("d fd00:2::/64")), model.Local{Name: "node"})
 	labtest.Must(s.t, older.Apply(s.t.Context(), plan.NAT), older.Close())
 	if chains := s.nft("list", "chains", "inet"); strings.Contains(chains, "chain guard") {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -212,14 +213,22 @@ func routable(r *rig, a netip.Addr) bool {
 
 func pick[E any](rnd *rand.Rand, list []E) E { return list[rnd.IntN(len(list))] }
 
-// TestToNode makes sure that what pods say to their node's own addresses keeps the pod's address.
+// TestToNode makes sure that what pods say to their node's own addresses, link-local ones too, keeps the pod's
+// address, and that the plan of a node with these addresses says so.
 func TestToNode(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.program(t, snapshot(nil, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat")))
-	for _, pod := range []string{"10.0.0.5", "fd00::5"} {
-		src := netip.MustParseAddr(pod)
-		dst := nodeAddress("eth0", src)
+	// NodeLocal DNSCache listens on such an address, on an interface of its own.
+	labtest.Must(t, r.node.AddAddress("eth1", netip.MustParsePrefix("169.254.20.10/32")))
+	var listed []netip.Prefix
+	labtest.Must(t, r.node.Do(func() (err error) { listed, err = hostaddr.List(); return err }))
+	plan := compile.Compile(snapshot(nil, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat")), model.Local{Name: "node", Interfaces: listed})
+	for _, flow := range [][2]string{{"10.0.0.5", "192.0.2.1"}, {"10.0.0.6", "169.254.20.10"}, {"fd00::5", "2001:db8:f0::1"}} {
+		src, dst := netip.MustParseAddr(flow[0]), netip.MustParseAddr(flow[1])
+		if v := plan.Decide(compile.Flow{Source: src, Destination: dst, Protocol: compile.UDP}); v.Action != compile.Keep {
+			t.Errorf("%s to %s: the plan says %s: %s", src, dst, v.Action, v.Reason)
+		}
 		conn, err := r.node.ListenPacket("udp", netip.AddrPortFrom(dst, 5353).String())
 		labtest.Must(t, err)
 		send(t, r.pod[0], packet{src: src, dst: dst, proto: compile.UDP, sport: 1234, dport: 5353, id: 1})

@@ -170,7 +170,7 @@ func (r *rig) dropped(t *testing.T) nat.Dropped {
 // address none may come out with it, whatever becomes of it; every other may, as without a guard.
 func TestLeaks(t *testing.T) {
 	t.Parallel()
-	for _, way := range []model.LeakGuard{model.LeakGuardEnforce, model.LeakGuardOff} {
+	for _, way := range []model.LeakGuard{model.LeakGuardEnabled, model.LeakGuardDisabled} {
 		t.Run(string(way), func(t *testing.T) {
 			t.Parallel()
 			r := newGuardedRig(t)
@@ -213,9 +213,9 @@ func (r *rig) sendAllFlags(t *testing.T, ps *probes, family int, way model.LeakG
 		switch {
 		case !from.leaks && (untranslated != 64 || dropped != 0):
 			t.Errorf("%s; want all of them untouched", what)
-		case from.leaks && way == model.LeakGuardEnforce && (untranslated != 0 || translated == 0 || int(dropped)+translated != 64):
+		case from.leaks && way == model.LeakGuardEnabled && (untranslated != 0 || translated == 0 || int(dropped)+translated != 64):
 			t.Errorf("%s; want some translated, the rest dropped and counted", what)
-		case from.leaks && way == model.LeakGuardOff && (untranslated == 0 || dropped != 0):
+		case from.leaks && way == model.LeakGuardDisabled && (untranslated == 0 || dropped != 0):
 			t.Errorf("%s; want leaks without a guard, or this test shows nothing", what)
 		}
 	}
@@ -228,7 +228,7 @@ func TestStraySegment(t *testing.T) {
 	to := addresses("192.0.2.1", "2001:db8:f0::1") // the node's own
 	for name, settings := range map[string]model.NATConfiguration{
 		"masquerade": {}, "interface": {OutInterfaces: []string{"eth*"}}, "address": {Addresses: to[:]},
-		"off": {LeakGuard: ptr(model.LeakGuardOff)}, "elsewhere": {OutInterfaces: []string{"eth1"}},
+		"off": {LeakGuard: ptr(model.LeakGuardDisabled)}, "elsewhere": {OutInterfaces: []string{"eth1"}},
 		"other address": {Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.99"), netip.MustParseAddr("2001:db8:f0::99")}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,7 +53,7 @@ var hostNode = model.Node{Name: "other", Addresses: []netip.Addr{
 // madeByHand are snapshots that each show one thing.
 func madeByHand() map[string]*model.Snapshot {
 	random, preserve := model.PortsRandom, model.PortsPreserve
-	hosts := model.ExcludeIPPoolsAndHostIPs
+	hosts, keep := model.ExcludeIPPoolsAndHostIPs, model.LinkLocalKeep
 	list := map[string]*model.Snapshot{
 		"nothing": snapshot(nil),
 		"one of each": snapshot(nil, pool("a 10.244.0.0/16 nat"), pool("b fd00:10:244::/48 nat"),
@@ -68,6 +68,7 @@ func madeByHand() map[string]*model.Snapshot {
 		"ends of the address space": snapshot(nil, pool("a 128.0.0.0/1 nat"), pool("b 8000::/1 nat"), pool("c 1.0.0.0/32")),
 		"one address":               snapshot(nil, pool("a 10.0.0.1/32 nat"), pool("b fd00::1/128 nat")),
 		"host IPs":                  snapshot(&model.NATConfiguration{Exclusions: &hosts}, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat")),
+		"link-local kept":           snapshot(&model.NATConfiguration{LinkLocal: &keep}, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat")),
 		"outInterfaces": snapshot(&model.NATConfiguration{OutInterfaces: []string{"eth1"}},
 			pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat")),
 		"outInterfaces by pattern": snapshot(&model.NATConfiguration{OutInterfaces: []string{"wg0", "et*"}},
@@ -143,6 +144,10 @@ func randomConfiguration(r *rand.Rand) *model.NATConfiguration {
 	if r.IntN(2) == 0 {
 		a := []model.PortAllocation{model.PortsFullyRandom, model.PortsRandom, model.PortsPreserve}[r.IntN(3)]
 		cfg.PortAllocation = &a
+	}
+	if r.IntN(2) == 0 {
+		l := []model.LinkLocal{model.LinkLocalTranslate, model.LinkLocalKeep}[r.IntN(2)]
+		cfg.LinkLocal = &l
 	}
 	if r.IntN(3) == 0 {
 		cfg.OutInterfaces = [][]string{{"eth1"}, {"eth*"}, {"eth0", "wlan*"}}[r.IntN(3)]

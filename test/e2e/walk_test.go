@@ -197,7 +197,7 @@ func (w *walk) removePool() {
 func (w *walk) putSettings() {
 	var spec []string
 	for _, field := range [][]string{
-		{"leakGuard: Enforce", "leakGuard: 'Off'"}, {"existingFlows: Move", "existingFlows: Keep", "existingFlows: Reset"},
+		{"leakGuard: Enabled", "leakGuard: Disabled"}, {"linkLocal: Translate", "linkLocal: Keep"}, {"existingFlows: Move", "existingFlows: Keep", "existingFlows: Reset"},
 		{"outInterfaces: [eth0]", "outInterfaces: ['eth*']", "outInterfaces: []"}, {"portRange: 20000-40000"}, {"exclusions: IPPoolsAndHostIPs"},
 		{"addresses: [192.0.2.200]", "addresses: [192.0.2.200, '2001:db8:f0::200']"}, {"portAllocation: Random", "portAllocation: Preserve"},
 	} {

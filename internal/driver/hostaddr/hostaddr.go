@@ -16,7 +16,8 @@ import (
 )
 
 // List is every address on the node's interfaces with the length of its subnet's prefix, sorted. Link-local
-// addresses are left out: no decision depends on whose they are.
+// addresses of IPv6 are left out: no decision depends on whose they are. Those of IPv4 count, since one may be this
+// node's, such as NodeLocal DNSCache's, or outside, such as a cloud's metadata service.
 func List() ([]netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -25,7 +26,7 @@ func List() ([]netip.Prefix, error) {
 	out := make([]netip.Prefix, 0, len(addrs))
 	for _, a := range addrs {
 		p, err := netip.ParsePrefix(a.String())
-		if err != nil || p.Addr().IsLinkLocalUnicast() {
+		if err != nil || p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() {
 			continue
 		}
 		out = append(out, netip.PrefixFrom(p.Addr().Unmap().WithZone(""), p.Bits()))

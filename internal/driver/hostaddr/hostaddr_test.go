@@ -66,6 +66,17 @@ func TestWatchReportsEveryChange(t *testing.T) {
 	want("2001:db8::1/64", true)
 	labtest.Must(t, host.RemoveAddress("eth0", netip.MustParsePrefix("192.0.2.1/24")))
 	want("192.0.2.1/24", false)
+	// Of the link-local addresses, IPv4's alone count: NodeLocal DNSCache has one. The interface has one of IPv6's too.
+	labtest.Must(t, host.AddAddress("eth0", netip.MustParsePrefix("fe80::5/64")))
+	labtest.Must(t, host.AddAddress("eth0", netip.MustParsePrefix("169.254.20.10/32")))
+	want("169.254.20.10/32", true)
+	labtest.Must(t, host.Do(func() error {
+		got, err := List()
+		if slices.ContainsFunc(got, func(p netip.Prefix) bool { return p.Addr().Is6() && p.Addr().IsLinkLocalUnicast() }) {
+			t.Errorf("List holds a link-local address of IPv6: %s", got)
+		}
+		return err
+	}))
 	cancel()
 	select {
 	case err := <-done:
