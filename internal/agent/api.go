@@ -87,6 +87,8 @@ type NATStatus struct {
 	Ports          string               `json:"ports,omitempty"`
 	UDPPorts       string               `json:"udpPorts,omitempty"`
 	PortAllocation model.PortAllocation `json:"portAllocation"`
+	// Settings say for each field of a NATConfiguration what is in force, and which configuration decided that.
+	Settings []compile.Setting `json:"settings"`
 }
 
 // PoolStatus is how one pool stands on this node.
@@ -130,9 +132,15 @@ type CleanupRequest struct {
 
 // ExplainResponse is the verdict of the plan that the agent holds.
 type ExplainResponse struct {
-	Node    string          `json:"node"`
-	Verdict compile.Verdict `json:"verdict"`
+	Node     string            `json:"node"`
+	Verdict  compile.Verdict   `json:"verdict"`
+	Settings []compile.Setting `json:"settings"` // of the plan
 	// Ready says that the kernel was read back and equals that plan; Reason is why not.
 	Ready  bool   `json:"ready"`
 	Reason string `json:"reason,omitempty"`
+	// Dir is the directory of manifests that the agent watches; absent in a cluster. Current says that the agent has
+	// looked it over for this answer, and that the plan is that of the manifests as they are: none is faulty, and none is
+	// being written.
+	Dir     string `json:"dir,omitempty"`
+	Current bool   `json:"current"`
 }

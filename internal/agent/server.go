@@ -19,12 +19,13 @@ import (
 
 // Bounds on what callers may ask for.
 const (
-	maxWait       = 10 * time.Minute
-	lookPatience  = 2 * time.Second
-	hung          = 3 * time.Minute        // without a turn of the loop, after which the agent is not healthy
-	countPatience = 500 * time.Millisecond // for the kernel's counters in a status
-	maxRequest    = 16 << 20               // bytes of a request's body
-	scrapeTimeout = 5 * time.Second        // less than Prometheus waits by default, which would lose all metrics
+	maxWait        = 10 * time.Minute
+	lookPatience   = 2 * time.Second
+	settlePatience = time.Second
+	hung           = 3 * time.Minute        // without a turn of the loop, after which the agent is not healthy
+	countPatience  = 500 * time.Millisecond // for the kernel's counters in a status
+	maxRequest     = 16 << 20               // bytes of a request's body
+	scrapeTimeout  = 5 * time.Second        // less than Prometheus waits by default, which would lose all metrics
 )
 
 // socketHandler serves the agent's socket.
@@ -151,13 +152,23 @@ func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	look, cancel := context.WithTimeout(r.Context(), lookPatience)
+	defer cancel()
+	looked := a.store.Look(look)
+	a.until(look, settlePatience, a.unsettled) // a change that was just made comes into force within milliseconds
 	s, _ := a.loop.State()
-	ready, reason := s.Ready()
+	held := a.resources.get()
+	ok, reason := ready(s, held)
 	if s.Plan == nil {
 		http.Error(w, reason, http.StatusServiceUnavailable)
 		return
 	}
-	reply(w, ExplainResponse{Node: a.cfg.NodeName, Verdict: s.Plan.Decide(f), Ready: ready, Reason: reason})
+	out := ExplainResponse{Node: a.cfg.NodeName, Verdict: s.Plan.Decide(f), Settings: s.Plan.Settings, Ready: ok, Reason: reason}
+	if a.cfg.Datastore != Kubernetes {
+		out.Dir = a.store.Contact().Where
+		out.Current = looked == nil && s.Version == held.Version && len(held.Faults)+len(held.Pending) == 0
+	}
+	reply(w, out)
 }
 
 // serveCleanup removes what the agent has put into the kernel, and ends the agent. The request lives no longer than

@@ -29,6 +29,7 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 	a.addContact(out)
 	if loop.Plan != nil {
 		out.NAT = natStatus(&loop.Plan.NAT)
+		out.NAT.Settings = loop.Plan.Settings
 		out.Flows = a.flowsStatus(loop.Plan.NAT.ExistingFlows)
 	}
 	counted, err := a.counting.get(ctx)

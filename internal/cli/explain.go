@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -18,19 +20,34 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// explanation is what `explain -o json` prints: the verdict, and what a running agent adds.
+// explanation is what `explain -o json` prints: the verdict, what it follows from, and whether the kernel was found to
+// hold the same.
 type explanation struct {
 	compile.Verdict
-	// Agent is absent where no agent answers.
-	Agent *agentView `json:"agent,omitempty"`
+	Settings  []compile.Setting `json:"settings"`
+	DecidedBy string            `json:"decidedBy"` // one of those below
+	Kernel    kernelView        `json:"kernel"`
 }
 
-// agentView is how the verdict compares with what the agent holds in the kernel.
-type agentView struct {
-	// Same says that the kernel was read back and does just this.
-	Same   bool   `json:"same"`
-	Reason string `json:"reason,omitempty"` // why not
+// What a verdict was decided by.
+const (
+	byAgent     = "agent"     // the plan of the agent, which watches the manifests
+	byManifests = "manifests" // the manifests, which were read
+	byAPI       = "api"       // the API of the cluster, which was read
+)
+
+// kernelView says how a verdict compares with what the kernel of the node holds.
+type kernelView struct {
+	State  string `json:"state"`            // one of those below
+	Reason string `json:"reason,omitempty"` // why it is not kernelSame
 }
+
+// What is known of a kernel. The agent tells same and differs by what it has read back.
+const (
+	kernelSame       = "same"
+	kernelDiffers    = "differs"
+	kernelNotChecked = "notChecked"
+)
 
 func explainCommand(g *global) *cobra.Command {
 	var proto, outInterface, node, output string
@@ -38,9 +55,10 @@ func explainCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain SRC DST",
 		Short: "Say what happens to a connection from SRC to DST, and which pool decides",
-		Long: `Say whether a connection that SRC opens to DST is translated, and why. It reads the manifests or, with
---datastore kubernetes, the API of a cluster, and needs neither an agent nor root; where an agent answers, it adds
-whether the kernel holds the same.
+		Long: `Say whether a connection that SRC opens to DST is translated, and why. The agent decides, if it watches the same
+manifests and holds them as they are. Else the command reads the manifests or, with --datastore kubernetes, the API of
+a cluster; for that it needs neither an agent nor root. The last line says whether the kernel holds the same, differs,
+or was not checked, and why.
 
 DST is the address after any service translation. Without --out-interface, an interface that
 outInterfaces covers is assumed. For another node than this one, the node's own addresses are those of
@@ -56,14 +74,14 @@ its Node.`,
 				return err
 			}
 			f.DestinationPort, f.OutInterface = dport, outInterface
-			e, plan, err := explain(cmd.Context(), g, f, node, cmd.ErrOrStderr())
+			e, err := explain(cmd.Context(), g, f, node, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), e)
 			}
-			return printExplanation(cmd.OutOrStdout(), e, f, plan)
+			return printExplanation(cmd.OutOrStdout(), e, f)
 		},
 	}
 	cmd.Flags().StringVar(&proto, "proto", "tcp", "tcp, udp, sctp, icmp, or a protocol number")
@@ -121,43 +139,63 @@ func parseProtocol(s string, v4 bool) (compile.Protocol, error) {
 	return compile.Protocol(n), nil
 }
 
-// explain decides by the manifests, and compares with the agent of this machine where there is one. While
-// a manifest is faulty only an agent knows what is in force, so it is asked instead.
-func explain(ctx context.Context, g *global, f compile.Flow, node string, warn io.Writer) (explanation, *compile.Plan, error) {
+// explain decides by the agent of this machine where it holds the manifests as they are, and else by what is declared,
+// and compares with the agent. While a manifest is faulty only an agent knows what is in force, so it is asked instead.
+func explain(ctx context.Context, g *global, f compile.Flow, node string, warn io.Writer) (explanation, error) {
+	if err := g.checkDatastore(); err != nil {
+		return explanation{}, err
+	}
 	running, agentErr := g.client().Explain(ctx, f)
 	if agentErr != nil {
 		running = nil
 	}
+	inCluster := g.datastore == string(agent.Kubernetes)
+	if running != nil && running.Current && !inCluster && (node == "" || node == running.Node) && sameFile(running.Dir, g.dir) {
+		return saidBy(running), nil
+	}
 	local, here, err := localOf(node, running)
 	if err != nil {
-		return explanation{}, nil, err
+		return explanation{}, err
 	}
 	loaded, err := g.load(ctx)
 	if err != nil {
-		return explanation{}, nil, err
+		return explanation{}, err
 	}
 	g.sayFaults(warn, loaded.Faults)
-	if len(loaded.Faults) > 0 && g.datastore != string(agent.Kubernetes) {
+	if len(loaded.Faults) > 0 && !inCluster {
 		if !here {
-			return explanation{}, nil, errors.New("there are faulty manifests, and only that node's agent knows which good state is in force there: mend them first")
+			return explanation{}, errors.New("there are faulty manifests, and only that node's agent knows which good state is in force there: fix them first")
 		}
 		if running == nil {
-			return explanation{}, nil, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): mend them first", agentErr)
+			return explanation{}, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): fix them first", agentErr)
 		}
-		return explanation{running.Verdict, &agentView{running.Ready, running.Reason}}, nil, nil
+		return saidBy(running), nil
 	}
-	if node == "" && running == nil && g.datastore == string(agent.Kubernetes) && !isNode(loaded.Snapshot.Nodes, local.Name) {
-		return explanation{}, nil, fmt.Errorf("this machine, %s, is no node of the cluster: say with --node-name which one hosts %s", local.Name, f.Source)
+	if node == "" && running == nil && inCluster && !isNode(loaded.Snapshot.Nodes, local.Name) {
+		return explanation{}, fmt.Errorf("this machine, %s, is no node of the cluster: say with --node-name which one hosts %s", local.Name, f.Source)
 	}
 	if !here {
 		local.Interfaces = declared(loaded.Snapshot.Nodes, local.Name)
 	}
 	plan := compile.Compile(loaded.Snapshot, local)
-	e := explanation{Verdict: plan.Decide(f)}
-	if here && running != nil {
-		e.Agent = compare(e.Verdict, running)
+	e := explanation{Verdict: plan.Decide(f), Settings: plan.Settings, DecidedBy: byManifests}
+	if inCluster {
+		e.DecidedBy = byAPI
 	}
-	return e, plan, nil
+	switch {
+	case !here:
+		e.Kernel = kernelView{kernelNotChecked, fmt.Sprintf("node %s is not this one; ask there", local.Name)}
+	case running == nil:
+		e.Kernel = kernelView{kernelNotChecked, agentErr.Error()}
+	default:
+		e.Kernel = compare(e.Verdict, running)
+	}
+	return e, nil
+}
+
+// saidBy is the verdict of the agent itself.
+func saidBy(running *agent.ExplainResponse) explanation {
+	return explanation{Verdict: running.Verdict, Settings: running.Settings, DecidedBy: byAgent, Kernel: compare(running.Verdict, running)}
 }
 
 // localOf is what is known here of a node, and whether it is this machine. An agent, where one answers,
@@ -192,19 +230,19 @@ func declared(nodes []model.Node, name string) []netip.Prefix {
 	return out
 }
 
-func compare(v compile.Verdict, r *agent.ExplainResponse) *agentView {
+func compare(v compile.Verdict, r *agent.ExplainResponse) kernelView {
 	same := v.Action == r.Verdict.Action && (v.To == nil) == (r.Verdict.To == nil) && (v.To == nil || *v.To == *r.Verdict.To)
 	switch {
 	case !r.Ready:
-		return &agentView{Reason: "the agent is not ready: " + r.Reason}
+		return kernelView{kernelNotChecked, "the agent is not ready: " + r.Reason}
 	case !same:
-		return &agentView{Reason: fmt.Sprintf("the agent says %s, because %s", r.Verdict.Action, r.Verdict.Reason)}
+		return kernelView{kernelDiffers, fmt.Sprintf("the agent, whose plan it holds, says %s, because %s", r.Verdict.Action, r.Verdict.Reason)}
 	default:
-		return &agentView{Same: true}
+		return kernelView{State: kernelSame}
 	}
 }
 
-func printExplanation(w io.Writer, e explanation, f compile.Flow, plan *compile.Plan) error {
+func printExplanation(w io.Writer, e explanation, f compile.Flow) error {
 	var s strings.Builder
 	if e.Action == compile.Keep {
 		fmt.Fprintf(&s, "Kept: the connection from %s to %s leaves with the pod's address, since %s.", e.Source.Address, e.Destination.Address, e.Reason)
@@ -218,14 +256,50 @@ func printExplanation(w io.Writer, e explanation, f compile.Flow, plan *compile.
 		}
 		fmt.Fprintf(&s, "Translated: the connection from %s to %s leaves with %s, since %s.", e.Source.Address, e.Destination.Address, to, e.Reason)
 	}
-	if plan != nil && f.OutInterface == "" && len(plan.NAT.OutInterfaces) > 0 && e.Action == compile.Translate {
-		fmt.Fprintf(&s, " This assumes that it leaves by %s.", strings.Join(plan.NAT.OutInterfaces, " or "))
+	if out := outInterfaces(e.Settings); f.OutInterface == "" && out != "" && e.Action == compile.Translate {
+		fmt.Fprintf(&s, " This assumes that it leaves by %s.", strings.ReplaceAll(out, ",", " or "))
 	}
-	if e.Agent != nil && e.Agent.Same {
+	if by := decidedBy(e.Settings); by != "" {
+		s.WriteString("\nSettings: " + by + ".")
+	}
+	switch from := map[string]string{byAgent: "the agent", byManifests: "the manifests", byAPI: "the API"}[e.DecidedBy]; e.Kernel.State {
+	case kernelSame:
 		s.WriteString("\nThe kernel of this node holds the same.")
-	} else if e.Agent != nil {
-		s.WriteString("\nThe kernel of this node may do otherwise: " + e.Agent.Reason + ".")
+	case kernelDiffers:
+		fmt.Fprintf(&s, "\nThis is by %s. The kernel of this node DIFFERS: %s.", from, e.Kernel.Reason)
+	default:
+		fmt.Fprintf(&s, "\nThis is by %s. The kernel was NOT CHECKED: %s.", from, e.Kernel.Reason)
 	}
 	_, err := fmt.Fprintln(w, s.String())
 	return err
+}
+
+// outInterfaces is the value of that setting.
+func outInterfaces(settings []compile.Setting) string {
+	for _, s := range settings {
+		if s.Field == "outInterfaces" {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// decidedBy names the NATConfigurations that decide something, each with what it decides; "" where all is by default.
+func decidedBy(settings []compile.Setting) string {
+	said := map[string][]string{}
+	for _, s := range settings {
+		if s.NATConfiguration == "" {
+			continue
+		}
+		text := s.Field
+		if s.Family != "" {
+			text += " (" + s.Family + ")"
+		}
+		said[s.NATConfiguration] = append(said[s.NATConfiguration], text+" "+cmp.Or(s.Value, "(none)"))
+	}
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		out = append(out, strings.Join(said[name], ", ")+" by NATConfiguration "+name)
+	}
+	return strings.Join(out, "; ")
 }

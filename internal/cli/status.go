@@ -114,6 +114,9 @@ func printCondition(w io.Writer, s *agent.Status) error {
 	}
 	if n := s.NAT; n != nil {
 		fmt.Fprintf(t, "Translates:\t%d source ranges, %d exempt ranges, %s\n", n.SourceRanges, n.ExemptRanges, target(n))
+		if by := decidedBy(n.Settings); by != "" {
+			fmt.Fprintf(t, "Settings:\t%s; all else by default\n", by)
+		}
 	}
 	if f := s.Flows; f != nil {
 		fmt.Fprintf(t, "Flows:\t%d of %d live under an older decision, %d were ended (existingFlows: %s)\n", f.OlderDecision, f.Tracked, f.Ended, f.ExistingFlows)

@@ -80,12 +80,20 @@ func TestStatusAfterAChange(t *testing.T) {
 		if out, err := s.sallyport("status"); err != nil || !strings.Contains(out, "2 pools") {
 			t.Errorf("round %d: after two pools were made: %v\n%s", i, err, out)
 		}
-		_, err := s.sallyport("delete", "ippool", "pods-v4")
+		s.write("pods.yaml", poolsOfPod(false)+"---\napiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata: {name: mine}\nspec: {portRange: 2000-2999}\n")
+		out, err := s.sallyport("explain", "10.0.0.1", "192.0.2.1", "-o", "json")
+		for _, want := range []string{`"action": "keep"`, `"decidedBy": "agent"`, `"state": "same"`, `"natConfiguration": "mine"`} {
+			if err != nil || !strings.Contains(out, want) {
+				t.Errorf("round %d: explain after a change: %v, want %s in\n%s", i, err, want, out)
+			}
+		}
+		s.write("pods.yaml", poolsOfPod(true))
+		_, err = s.sallyport("delete", "ippool", "pods-v4")
 		labtest.Must(t, err)
 		if out, err := s.sallyport("status"); err != nil || !strings.Contains(out, "1 pools") {
 			t.Errorf("round %d: after one was deleted: %v\n%s", i, err, out)
 		}
-		out, err := s.sallyport("delete", "ippool", "pods-v6", "--wait", "5s")
+		out, err = s.sallyport("delete", "ippool", "pods-v6", "--wait", "5s")
 		labtest.Must(t, err)
 		if got := s.translates(); got {
 			t.Errorf("round %d: delete --wait has come back, and the kernel still translates: %s", i, out)

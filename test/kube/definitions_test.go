@@ -200,7 +200,7 @@ func (v *definitions) foreign(t *testing.T) {
 					strings.Contains(said, "{pods-v4 spec.natOutgoing: is a string") && strings.Contains(said, "what it said before stays in force"), text
 			})
 		}
-		for _, words := range []string{`IPPool "pods-v4": spec.natOutgoing: is a string`, "what follows leaves these out", "may do otherwise: the agent says translate"} {
+		for _, words := range []string{`IPPool "pods-v4": spec.natOutgoing: is a string`, "what follows leaves these out", "DIFFERS: the agent, whose plan it holds, says translate"} {
 			s.nodes[0].says("explain", words, s.nodes[0].inner[0].String(), destinations[0][0])
 		}
 	})
