@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/agent"
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
@@ -32,11 +32,11 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 			if err != nil {
 				return err
 			}
-			manifests, err := dir.ReadManifests(files, cmd.InOrStdin())
+			manifests, err := manifest.Read(files, cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
-			results, err := dir.Apply(g.dir, v, manifests, dryRun)
+			results, err := manifest.Apply(g.dir, v, manifests, dryRun)
 			if err != nil {
 				return err
 			}
@@ -67,7 +67,7 @@ func waitFlag(cmd *cobra.Command, wait *time.Duration) {
 }
 
 // waitHeld waits until the kernel of this node holds what was written.
-func waitHeld(cmd *cobra.Command, g *global, results []dir.Result, wait time.Duration) error {
+func waitHeld(cmd *cobra.Command, g *global, results []manifest.Result, wait time.Duration) error {
 	digests := make([]agent.ObjectDigest, 0, len(results))
 	for _, r := range results {
 		digests = append(digests, agent.ObjectDigest{Kind: r.Kind, Name: r.Name, Digest: r.Digest})

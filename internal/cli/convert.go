@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/convert"
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
 )
@@ -90,7 +90,7 @@ func convertFilesFlag(cmd *cobra.Command, files *[]string) {
 
 // runConvert reads the input, converts and prints: all of it, or faults and nothing else.
 func runConvert(cmd *cobra.Command, files []string, with func([]convert.Document) (*convert.Result, []model.Fault)) error {
-	read, faults, err := dir.ReadDocuments(files, cmd.InOrStdin())
+	read, faults, err := manifest.ReadDocuments(files, cmd.InOrStdin())
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
@@ -32,7 +33,7 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			if err != nil {
 				return err
 			}
-			results, err := dir.Delete(g.dir, v, keys, false)
+			results, err := manifest.Delete(g.dir, v, keys, false)
 			for _, r := range results {
 				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
 			}
@@ -49,19 +50,19 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 }
 
 // keysOf is what a person wants to delete, named by arguments or by files.
-func keysOf(cmd *cobra.Command, files, args []string) ([]dir.Key, error) {
+func keysOf(cmd *cobra.Command, files, args []string) ([]model.Key, error) {
 	switch {
 	case len(files) > 0 && len(args) > 0:
 		return nil, errors.New("give either KIND NAME... or -f, not both")
 	case len(files) > 0:
-		manifests, err := dir.ReadManifests(files, cmd.InOrStdin())
+		manifests, err := manifest.Read(files, cmd.InOrStdin())
 		if err != nil {
 			return nil, err
 		}
 		if faults := manifests.Unreadable(); len(faults) > 0 {
-			return nil, &dir.FaultsError{Reason: "nothing was deleted, since not everything can be read", Faults: faults}
+			return nil, &manifest.FaultsError{Reason: "nothing was deleted, since not everything can be read", Faults: faults}
 		}
-		var keys []dir.Key
+		var keys []model.Key
 		for _, o := range manifests.Objects() {
 			keys = append(keys, o.Key)
 		}
@@ -76,9 +77,9 @@ func keysOf(cmd *cobra.Command, files, args []string) ([]dir.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := make([]dir.Key, 0, len(args)-1)
+	keys := make([]model.Key, 0, len(args)-1)
 	for _, name := range args[1:] {
-		keys = append(keys, dir.Key{Kind: r.kind, Name: name})
+		keys = append(keys, model.Key{Kind: r.kind, Name: name})
 	}
 	return keys, nil
 }

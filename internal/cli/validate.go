@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
 )
@@ -28,7 +28,7 @@ the object, the field and the remedy; the exit code is 1 if there is one. It nee
 			if err != nil {
 				return err
 			}
-			manifests, err := dir.ReadManifests(files, cmd.InOrStdin())
+			manifests, err := manifest.Read(files, cmd.InOrStdin())
 			if err != nil {
 				return err
 			}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	manifests "github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
 )
@@ -20,14 +20,14 @@ var update = flag.Bool("update", false, "rewrite the files in testdata")
 // documents takes a text apart as the command does.
 func documents(t testing.TB, file, text string) []Document {
 	t.Helper()
-	read, faults := dir.Documents(file, []byte(text))
+	read, faults := manifests.Documents(file, []byte(text))
 	if len(faults) > 0 {
 		t.Fatalf("the input of the test: %v", faults)
 	}
 	return own(read)
 }
 
-func own(read []dir.Document) []Document {
+func own(read []manifests.Document) []Document {
 	var docs []Document
 	for i := range read {
 		docs = append(docs, Document{File: read[i].File, Value: read[i].Value, Line: read[i].Line})
@@ -47,7 +47,7 @@ func valid(t testing.TB, v *validate.Validator, r *Result) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := dir.ReadManifests([]string{"-"}, strings.NewReader(string(text)))
+	read, err := manifests.Read([]string{"-"}, strings.NewReader(string(text)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	manifests "github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
@@ -49,7 +49,7 @@ func FuzzIPMasqAgent(f *testing.F) {
 	v := newValidator(f)
 	flags := MasqFlags{PodCIDRs: []string{"10.244.0.0/16"}, EnableIPv6: true}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		docs, _ := dir.Documents("a", data)
+		docs, _ := manifests.Documents("a", data)
 		r, faults := IPMasqAgent(own(docs), flags)
 		holds(t, v, r, len(faults))
 		r, faults = IPMasqAgent([]Document{{Value: map[string]any{
@@ -64,7 +64,7 @@ func FuzzCalico(f *testing.F) {
 	f.Add([]byte(felix("node.a", "{natPortRange: 4788, iptablesNATOutgoingInterfaceFilter: eth+, natOutgoingAddress: 192.0.2.1}")))
 	v := newValidator(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		docs, _ := dir.Documents("a", data)
+		docs, _ := manifests.Documents("a", data)
 		r, faults := Calico(own(docs))
 		holds(t, v, r, len(faults))
 	})

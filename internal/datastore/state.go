@@ -58,7 +58,7 @@ type Holder interface {
 // Holds says whether the snapshot has the object with this digest (see Object.Digest), or with an empty digest, has
 // no such object.
 func (s State) Holds(kind, name, digest string) bool {
-	return s.Holder != nil && s.Holder.Digest(Key{kind, name}) == digest
+	return s.Holder != nil && s.Holder.Digest(Key{Kind: kind, Name: name}) == digest
 }
 
 // Followed is how far the objects of one kind were followed. Both are resourceVersions of objects, which are

@@ -22,7 +22,7 @@ type rule struct {
 // packages of lower layers, and its own subpackages.
 var layers = [][]string{
 	{"api", "internal/model", "internal/selector"},
-	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/lab", "internal/nfnetlink"},
+	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
 	{"internal/diagnose", "internal/convert"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nat", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",

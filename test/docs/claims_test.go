@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/cli"
-	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
@@ -46,7 +46,7 @@ func TestManifests(t *testing.T) {
 		t.Fatalf("only %d manifests were found; the test looks at nothing", len(manifests))
 	}
 	for where, text := range manifests {
-		read, err := dir.ReadManifests([]string{"-"}, strings.NewReader(text))
+		read, err := manifest.Read([]string{"-"}, strings.NewReader(text))
 		if err != nil {
 			t.Errorf("%s: %v", where, err)
 			continue

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -45,7 +46,7 @@ func (s *Store) changes() []change {
 	}
 	slices.SortFunc(changes, byPlace)
 	for _, c := range changes {
-		if c.record == nil || c.key.Kind != KindIPPool {
+		if c.record == nil || c.key.Kind != datastore.KindIPPool {
 			continue
 		}
 		have := s.tables.find(c.key)

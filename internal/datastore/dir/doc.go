@@ -4,13 +4,8 @@
 // parsed or accepted, the snapshot stays the last good one of all resources, and the faults are published
 // beside it. The last good state survives a restart in the state directory.
 //
-// What counts as a manifest is every file of the directory itself whose name ends in .yaml, .yml or .json and
-// does not begin with a dot; links are followed. Subdirectories and other names are ignored. A file holds YAML or
-// JSON, several documents, and Lists of objects; one with nothing in it at all is faulty, one with nothing but
-// comments is not.
+// What counts as a manifest, and what stands in one, package manifest says.
 //
-// The package has three layers. Pure functions split files into documents (split.go), decode them
-// (decode.go), find lines (locate.go) and compute edits (edit.go). A watcher (inotify.go, links.go, watch.go)
-// says which files changed. The Store (store.go and what follows it) turns both into States.
-// It owns its state file and nothing else; only Apply and Delete write to the directory.
+// A watcher (inotify.go, links.go, watch.go) says which files changed. The Store (store.go and what follows it) has
+// them read and turns them into States. It owns its state file and nothing else; it never writes to the directory.
 package dir

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/manifest"
 )
 
 func TestFaultsKeepEverything(t *testing.T) {
@@ -86,7 +88,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 		{"link to itself", func(p string) error { return os.Symlink(filepath.Base(p), p) }, "leads to itself"},
 		{"link through a file", func(p string) error { return os.Symlink("a.yaml/x", p) }, "not a directory"},
 		{"FIFO", func(p string) error { return unix.Mkfifo(p, 0o644) }, "no regular file"},
-		{"too long", func(p string) error { return truncated(p, maxFileSize+1) }, "the limit is"},
+		{"too long", func(p string) error { return truncated(p, manifest.MaxFileSize+1) }, "the limit is"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -184,23 +186,6 @@ func touchUntil(t *testing.T, h *harness, d time.Duration) {
 			return s.Snapshot != nil && len(s.Snapshot.Nodes) == 1 && s.Snapshot.Nodes[0].Labels["i"] == want
 		})
 		time.Sleep(10 * time.Millisecond) // paces a writer; nothing waits for it
-	}
-}
-
-func TestBeingWritten(t *testing.T) {
-	t.Parallel()
-	path := filepath.Join(t.TempDir(), "f")
-	f, err := os.Create(path)
-	must(t, err)
-	r, err := os.Open(path)
-	must(t, err)
-	defer r.Close()
-	if !beingWritten(int(r.Fd())) {
-		t.Error("a file that is open for writing counts as complete")
-	}
-	must(t, f.Close())
-	if beingWritten(int(r.Fd())) {
-		t.Error("a closed file counts as being written")
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -11,7 +12,7 @@ import (
 type file struct {
 	objects []*object     // every object that has a name, also those with faults (without a value)
 	faults  []model.Fault // what is wrong with it
-	id      identity
+	id      manifest.Identity
 	racy    bool // it was read so soon after its last change that another would look the same
 }
 
@@ -126,9 +127,9 @@ func (x *index) faults() []model.Fault {
 	for k := range x.twice {
 		live := x.live(k)
 		for _, r := range live[1:] {
-			out = append(out, twice(&r.object.Object, &live[0].object.Object))
+			out = append(out, manifest.Twice(&r.object.Object, &live[0].object.Object))
 		}
 	}
-	sortFaults(out)
+	manifest.SortFaults(out)
 	return out
 }

@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"bytes"
 	"errors"
 	"io/fs"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -27,10 +29,10 @@ func (s *Store) scan(now time.Time) {
 	err := w.open()
 	var names []string
 	if err == nil {
-		names, err = list(s.path)
+		names, err = manifest.List(s.path)
 	}
 	if err != nil {
-		s.rootFault = &model.Fault{File: s.path, Message: "the directory of manifests " + explain(s.path, err)}
+		s.rootFault = &model.Fault{File: s.path, Message: "the directory of manifests " + manifest.Explain(s.path, err)}
 	}
 	if (before == nil) != (s.rootFault == nil) || (before != nil && *before != *s.rootFault) {
 		s.stale = true
@@ -56,7 +58,7 @@ func (s *Store) differs(name string) bool {
 	if _, gone := s.index.gone[name]; f == nil || f.racy || gone || s.watcher.places[name] != nil {
 		return true
 	}
-	id, err := stat(filepath.Join(s.path, name))
+	id, err := manifest.Stat(filepath.Join(s.path, name))
 	return err != nil || id != f.id
 }
 
@@ -83,7 +85,7 @@ func (s *Store) read(due map[string]bool, now time.Time) {
 	work()
 	helpers.Wait()
 	for i, name := range names {
-		if errors.Is(errs[i], errBusy) {
+		if errors.Is(errs[i], manifest.ErrBusy) {
 			s.watcher.hold(name, now)
 			continue
 		}
@@ -108,33 +110,47 @@ func (s *Store) put(name string, f *file) {
 func (s *Store) readFile(name string, insist bool) (*file, error) {
 	path := filepath.Join(s.path, name)
 	began := time.Now()
-	data, id, err := readFile(path, insist)
+	data, id, err := manifest.ReadFile(path, insist)
 	switch {
-	case errors.Is(err, errBusy):
+	case errors.Is(err, manifest.ErrBusy):
 		return nil, err
-	case errors.Is(err, fs.ErrNotExist) && !isLink(path):
+	case errors.Is(err, fs.ErrNotExist) && !manifest.IsLink(path):
 		return nil, nil
 	case err != nil:
-		return &file{id: id, racy: true, faults: []model.Fault{{File: path, Message: explain(path, err)}}}, nil
+		return &file{id: id, racy: true, faults: []model.Fault{{File: path, Message: manifest.Explain(path, err)}}}, nil
 	}
-	p := parse(path, data)
-	p.validate(s.validator, s.tables.find)
-	f := &file{id: id, racy: began.Sub(time.Unix(id.ctime.Unix())) < racyFor, objects: make([]*object, 0, len(p.manifests))}
-	for i := range p.manifests {
-		m := &p.manifests[i]
-		o := &object{Object: m.Object}
-		if m.same != nil {
-			o.JSON, o.value = m.same.JSON, m.same.value
-		} else if !m.bad {
-			if o, err = convert(m.Object); err != nil {
-				o = &object{Object: m.Object}
-				p.fault(*m, model.Fault{Kind: m.Kind, Name: m.Name, Message: err.Error()})
-			}
-		}
-		f.objects = append(f.objects, o)
+	p := manifest.Parse(path, data)
+	p.Validate(s.validator, s.inForce)
+	f := &file{id: id, racy: id.Changed(began) < racyFor, objects: make([]*object, 0, len(p.Objects))}
+	for i := range p.Objects {
+		f.objects = append(f.objects, s.object(p, &p.Objects[i]))
 	}
-	f.faults = p.faults
+	f.faults = p.Faults
 	return f, nil
+}
+
+// inForce is the object of a key that is in force, or nil.
+func (s *Store) inForce(k Key) *Object {
+	if r := s.tables.find(k); r != nil {
+		return &r.Object
+	}
+	return nil
+}
+
+// object is what is kept of an object of a file. It shares what is in force and says the same; one that is faulty has
+// no value.
+func (s *Store) object(p *manifest.File, d *manifest.Declared) *object {
+	o := &object{Object: d.Object}
+	if r := s.tables.find(d.Key); r != nil && bytes.Equal(r.JSON, d.JSON) {
+		o.JSON, o.value = r.JSON, r.value
+	} else if !d.Faulty {
+		good, err := convert(d.Object)
+		if err == nil {
+			return good
+		}
+		p.Blame(d, err.Error())
+	}
+	return o
 }
 
 // leave notes that a file is not there. It stands until the directory is quiet, since editors, git and

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/manifest"
 )
 
 func TestLastGoodStateSurvives(t *testing.T) {
@@ -49,7 +51,7 @@ func TestLastGoodStateSurvives(t *testing.T) {
 func TestWithoutLastGoodState(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, map[string]string{"a.yaml": "[", "b.yaml": pool("b", "10.2.0.0/24")})
-	if s := h.untilFault("not valid YAML"); s.Snapshot != nil || s.Version != 0 || s.Holds(KindIPPool, "b", "") {
+	if s := h.untilFault("not valid YAML"); s.Snapshot != nil || s.Version != 0 || s.Holds(datastore.KindIPPool, "b", "") {
 		t.Errorf("a snapshot of a faulty directory: %v", pools(s))
 	}
 	must(t, os.Remove(filepath.Join(h.dir, "a.yaml")))
@@ -98,13 +100,13 @@ func TestHolds(t *testing.T) {
 	text := pool("a", "10.1.0.0/24")
 	h := newHarness(t, map[string]string{"a.yaml": text})
 	s := h.untilPools("a=10.1.0.0/24")
-	digest := manifests(t, "# the same\n"+text+"status: {}\n").Objects()[0].Digest()
-	other := manifests(t, pool("a", "10.1.0.0/24", "disabled: true")).Objects()[0].Digest()
+	digestOf := func(text string) string { return manifest.Parse("-", []byte(text)).Objects[0].Digest() }
+	digest, other := digestOf("# the same\n"+text+"status: {}\n"), digestOf(pool("a", "10.1.0.0/24", "disabled: true"))
 	for _, test := range []struct {
 		name, digest string
 		want         bool
 	}{{"a", digest, true}, {"a", other, false}, {"a", "", false}, {"b", "", true}, {"b", digest, false}} {
-		if got := s.Holds(KindIPPool, test.name, test.digest); got != test.want {
+		if got := s.Holds(datastore.KindIPPool, test.name, test.digest); got != test.want {
 			t.Errorf("Holds(%q, %q) = %v", test.name, test.digest, got)
 		}
 	}

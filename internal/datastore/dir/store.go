@@ -12,6 +12,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/lastgood"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -22,20 +23,30 @@ const (
 	pollPeriod   = 2 * time.Second
 )
 
+// What every store has, by the names that it has here.
+type (
+	// Key names an object.
+	Key = datastore.Key
+	// Object is one object as a manifest declares it.
+	Object = datastore.Object
+	// State is what a Store holds at one moment.
+	State = datastore.State
+)
+
 // Options say what a Store reads and where it keeps its last good state. All are required.
 type Options struct {
 	Dir       string // of manifests; it may be missing, which is a fault until it appears
 	StateDir  string // made where it is missing
 	Version   string // of this program
 	Log       *slog.Logger
-	Validator Validator
+	Validator manifest.Validator
 }
 
 // Store reads and watches a directory of manifests. Its fields belong to the goroutine of Run.
 type Store struct {
 	path      string
 	log       *slog.Logger
-	validator Validator
+	validator manifest.Validator
 	stateDir  string
 	saver     *lastgood.Saver
 	watcher   *watcher

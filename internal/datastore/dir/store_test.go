@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
 // validator is the real one, compiled once for all tests.
-var validator = sync.OnceValue(func() Validator {
+var validator = sync.OnceValue(func() manifest.Validator {
 	v, err := validate.New()
 	if err != nil {
 		panic(err)

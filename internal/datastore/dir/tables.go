@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"github.com/sallyport/sallyport/internal/datastore"
 	"maps"
 	"slices"
 	"strings"
@@ -60,9 +61,9 @@ func (t tables) with(changes []change) (tables, []change) {
 		records:    mergeRecords(t.records, changes),
 		conditions: t.conditions,
 		snapshot: &model.Snapshot{
-			Pools:             merge(old.Pools, changes, KindIPPool, func(p **model.Pool) string { return (*p).Name }, poolOf),
-			NATConfigurations: merge(old.NATConfigurations, changes, KindNATConfiguration, func(c *model.NATConfiguration) string { return c.Name }, valueOf[model.NATConfiguration]),
-			Nodes:             merge(old.Nodes, changes, KindNode, func(n *model.Node) string { return n.Name }, valueOf[model.Node]),
+			Pools:             merge(old.Pools, changes, datastore.KindIPPool, func(p **model.Pool) string { return (*p).Name }, poolOf),
+			NATConfigurations: merge(old.NATConfigurations, changes, datastore.KindNATConfiguration, func(c *model.NATConfiguration) string { return c.Name }, valueOf[model.NATConfiguration]),
+			Nodes:             merge(old.Nodes, changes, datastore.KindNode, func(n *model.Node) string { return n.Name }, valueOf[model.Node]),
 		},
 	}
 	if t.conditions == nil || slices.ContainsFunc(changes, t.movesConditions) {
@@ -73,7 +74,7 @@ func (t tables) with(changes []change) (tables, []change) {
 
 // movesConditions says whether a change can alter which pools are allocatable.
 func (t *tables) movesConditions(c change) bool {
-	if c.key.Kind != KindIPPool {
+	if c.key.Kind != datastore.KindIPPool {
 		return false
 	}
 	was := t.find(c.key)
@@ -96,7 +97,7 @@ func (t *tables) judge(changes []change) []change {
 			if moved == nil {
 				moved = map[Key]*record{}
 			}
-			moved[Key{Kind: KindIPPool, Name: p.Name}] = nil
+			moved[Key{Kind: datastore.KindIPPool, Name: p.Name}] = nil
 		}
 	}
 	if moved == nil {

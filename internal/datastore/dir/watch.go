@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/manifest"
 )
 
 // How long the watcher waits where the kernel does not say that something is complete.
@@ -184,7 +186,7 @@ func (w *watcher) event(dir string, e event, now time.Time) {
 		w.lost(dir, now)
 		return
 	}
-	if dir == w.rootDir && isManifest(e.name) {
+	if dir == w.rootDir && manifest.IsManifest(e.name) {
 		w.file(e.name, e, filepath.Join(dir, e.name), now)
 	}
 	for user := range w.users[place{dir, e.name}] {
@@ -287,7 +289,7 @@ func (w *watcher) wake() time.Time {
 // link watches where a file leads if it is a link, and forgets what it depended on if it is not.
 func (w *watcher) link(name string) {
 	path := filepath.Join(w.path, name)
-	if !isLink(path) {
+	if !manifest.IsLink(path) {
 		if w.places[name] != nil {
 			w.depend(name, nil, 0)
 		}

@@ -1,4 +1,4 @@
-package dir
+package manifest
 
 import (
 	"bytes"
@@ -10,38 +10,39 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// manifest is an object with the place in a file that it came from.
-type manifest struct {
+// Declared is an object with the place in a file that it came from.
+type Declared struct {
 	Object
-	tree map[string]any // the object, until it is validated
+	Faulty bool // validation found a fault
+
+	tree map[string]any // the object
 	doc  int            // index of the document in its file
 	item int            // index in the List that the document is; -1: it is none
-	same *record        // what is in force where that says the same
-	bad  bool           // validation found a fault
 }
 
-// parsed is what one file holds.
-type parsed struct {
-	file      string
-	data      []byte
-	docs      []document
-	locators  map[int]*locator // by document
-	manifests []manifest
-	faults    []model.Fault // of documents that are no object, and what validation says
+// File is what one file holds.
+type File struct {
+	Objects []Declared
+	Faults  []model.Fault // of documents that are no object, and what validation says
+
+	path     string
+	data     []byte
+	docs     []document
+	locators map[int]*locator // by document
 }
 
-// parse reads the documents of a file. It does not validate.
-func parse(file string, data []byte) *parsed {
-	p := &parsed{file: file, data: data}
+// Parse reads the documents of a file. It does not validate.
+func Parse(path string, data []byte) *File {
+	p := &File{path: path, data: data}
 	p.each(p.object)
 	return p
 }
 
 // each hands every document to take, and those of a List one by one.
-func (p *parsed) each(take func(v any, doc, item int)) {
+func (p *File) each(take func(v any, doc, item int)) {
 	var err error
 	if p.docs, err = split(p.data); err != nil {
-		p.faults = []model.Fault{{File: p.file, Message: err.Error()}}
+		p.Faults = []model.Fault{{File: p.path, Message: err.Error()}}
 		return
 	}
 	for i := range p.docs {
@@ -50,16 +51,16 @@ func (p *parsed) each(take func(v any, doc, item int)) {
 }
 
 // document hands what the i-th document holds to take.
-func (p *parsed) document(i int, take func(v any, doc, item int)) {
+func (p *File) document(i int, take func(v any, doc, item int)) {
 	d := &p.docs[i]
 	text := d.text(p.data)
 	v, err := decode(text, d.json)
 	if err != nil {
-		f := model.Fault{File: p.file, Line: d.line, Message: err.Error()}
+		f := model.Fault{File: p.path, Line: d.line, Message: err.Error()}
 		if e := (*syntaxError)(nil); errors.As(err, &e) && e.line > 0 {
 			f.Line += min(e.line-1, bytes.Count(text, []byte("\n")))
 		}
-		p.faults = append(p.faults, f)
+		p.Faults = append(p.Faults, f)
 		return
 	}
 	if v == nil {
@@ -74,7 +75,7 @@ func (p *parsed) document(i int, take func(v any, doc, item int)) {
 	value, there := tree["items"]
 	items, ok := value.([]any)
 	if !there || !ok && value != nil {
-		p.fault(manifest{doc: i, item: -1}, model.Fault{Kind: kind, Field: "items", Message: "must be a list of objects"})
+		p.fault(Declared{doc: i, item: -1}, model.Fault{Kind: kind, Field: "items", Message: "must be a list of objects"})
 	}
 	for j, item := range items {
 		take(item, i, j)
@@ -82,8 +83,8 @@ func (p *parsed) document(i int, take func(v any, doc, item int)) {
 }
 
 // object adds one object, or the fault that makes it none.
-func (p *parsed) object(v any, doc, item int) {
-	m := manifest{doc: doc, item: item, Object: Object{File: p.file, Line: p.docs[doc].line}}
+func (p *File) object(v any, doc, item int) {
+	m := Declared{doc: doc, item: item, Object: Object{File: p.path, Line: p.docs[doc].line}}
 	if item >= 0 {
 		m.Line = p.line(&m, "")
 	}
@@ -103,17 +104,17 @@ func (p *parsed) object(v any, doc, item int) {
 		return
 	}
 	m.Key, m.tree, m.JSON = key, tree, raw
-	p.manifests = append(p.manifests, m)
+	p.Objects = append(p.Objects, m)
 }
 
 // fault adds a fault, with the place that is to blame.
-func (p *parsed) fault(m manifest, f model.Fault) {
-	f.File, f.Line = p.file, p.line(&m, f.Field)
-	p.faults = append(p.faults, f)
+func (p *File) fault(m Declared, f model.Fault) {
+	f.File, f.Line = p.path, p.line(&m, f.Field)
+	p.Faults = append(p.Faults, f)
 }
 
 // line is the line of the file on which a field of an object stands.
-func (p *parsed) line(m *manifest, field string) int {
+func (p *File) line(m *Declared, field string) int {
 	if m.item >= 0 {
 		field = fmt.Sprintf("items[%d].%s", m.item, field)
 	}
@@ -132,24 +133,27 @@ func (p *parsed) line(m *manifest, field string) int {
 	return first
 }
 
-// validate checks every object: against the one of the same key that is in force, if there is one, else as
+// Validate checks every object: against the one of the same key that is in force, if there is one, else as
 // a new one. What is in force needs no second look.
-func (p *parsed) validate(v Validator, inForce func(Key) *record) {
-	for i := range p.manifests {
-		m := &p.manifests[i]
-		var old *Object
-		if r := inForce(m.Key); r != nil {
-			if old = &r.Object; bytes.Equal(old.JSON, m.JSON) {
-				m.same = r
-				continue
-			}
+func (p *File) Validate(v Validator, inForce func(Key) *Object) {
+	for i := range p.Objects {
+		d := &p.Objects[i]
+		old := inForce(d.Key)
+		if old != nil && bytes.Equal(old.JSON, d.JSON) {
+			continue
 		}
-		for _, f := range check(v, m.tree, old) {
-			m.bad = true
-			f.Kind, f.Name = m.Kind, m.Name
-			p.fault(*m, f)
+		for _, f := range check(v, d.tree, old) {
+			d.Faulty = true
+			f.Kind, f.Name = d.Kind, d.Name
+			p.fault(*d, f)
 		}
 	}
+}
+
+// Blame adds a fault of an object of the file.
+func (p *File) Blame(d *Declared, message string) {
+	d.Faulty = true
+	p.fault(*d, model.Fault{Kind: d.Kind, Name: d.Name, Message: message})
 }
 
 // check says what is wrong with an object as the successor of old, which may be nil. A pool whose cidr
@@ -159,7 +163,7 @@ func check(v Validator, tree map[string]any, old *Object) []model.Fault {
 		return v.Create(tree)
 	}
 	was, err := old.Map()
-	if err != nil || (old.Kind == KindIPPool && cidrOf(was) != cidrOf(tree)) {
+	if err != nil || (old.Kind == model.KindIPPool && cidrOf(was) != cidrOf(tree)) {
 		return v.Create(tree)
 	}
 	return v.Update(tree, was)

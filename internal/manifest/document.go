@@ -1,4 +1,4 @@
-package dir
+package manifest
 
 import (
 	"io"
@@ -14,16 +14,16 @@ type Document struct {
 	File  string // its path; "-" for standard input
 	Value any    // maps, slices, strings, bools, int64 and float64
 
-	parsed    *parsed
+	parsed    *File
 	doc, item int
 }
 
 // Line is the line of the file on which a field stands, such as spec.cidr, or the nearest that is there.
 func (d *Document) Line(field string) int {
-	return d.parsed.line(&manifest{doc: d.doc, item: d.item}, field)
+	return d.parsed.line(&Declared{doc: d.doc, item: d.item}, field)
 }
 
-// ReadDocuments reads what ReadManifests would, for those who look for other kinds. Faults are of files and
+// ReadDocuments reads what Read would, for those who look for other kinds. Faults are of files and
 // documents that cannot be read. An error is a path that cannot be read.
 func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, error) {
 	var docs []Document
@@ -33,7 +33,7 @@ func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, 
 		st, err := os.Stat(path)
 		inDir := err == nil && st.IsDir()
 		if inDir {
-			names, err := list(path)
+			names, err := List(path)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -60,10 +60,10 @@ func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, 
 
 // Documents takes the text of a file apart.
 func Documents(file string, data []byte) ([]Document, []model.Fault) {
-	p := &parsed{file: file, data: data}
+	p := &File{path: file, data: data}
 	var docs []Document
 	p.each(func(v any, doc, item int) {
 		docs = append(docs, Document{File: file, Value: v, parsed: p, doc: doc, item: item})
 	})
-	return docs, p.faults
+	return docs, p.Faults
 }

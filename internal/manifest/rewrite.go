@@ -1,4 +1,4 @@
-package dir
+package manifest
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 // rewrite is a file with some documents replaced by objects, or removed where the object is nil. Every other
 // byte stays: comments outside the documents and before their content, separators, line ends. What stands inside
 // a replaced document is written anew.
-func rewrite(p *parsed, edits map[int]map[string]any) ([]byte, error) {
+func rewrite(p *File, edits map[int]map[string]any) ([]byte, error) {
 	out := slices.Clone(p.data)
 	for i, d := range slices.Backward(p.docs) {
 		tree, ok := edits[i]
@@ -31,14 +31,14 @@ func rewrite(p *parsed, edits map[int]map[string]any) ([]byte, error) {
 		}
 	}
 	if err := p.confirm(out, edits); err != nil {
-		return nil, fmt.Errorf("%s cannot be edited safely; edit it by hand: %w", p.file, err)
+		return nil, fmt.Errorf("%s cannot be edited safely; edit it by hand: %w", p.path, err)
 	}
 	return out, nil
 }
 
 // removal is the bytes that go with a document: its separators too, but for the one that keeps its
 // neighbours apart.
-func (p *parsed) removal(i int) (from, to int) {
+func (p *File) removal(i int) (from, to int) {
 	d := p.docs[i]
 	from, to = d.start, d.end
 	rest := p.data[to:]
@@ -91,10 +91,10 @@ func renderJSON(tree map[string]any, indent bool) ([]byte, error) {
 
 // confirm reads an edited file back and checks that it says what it should: the new objects where the old
 // ones stood, and all else as before.
-func (p *parsed) confirm(data []byte, edits map[int]map[string]any) error {
-	now := parse(p.file, data)
+func (p *File) confirm(data []byte, edits map[int]map[string]any) error {
+	now := Parse(p.path, data)
 	var want, got [][]byte
-	for _, m := range p.manifests {
+	for _, m := range p.Objects {
 		tree, edited := edits[m.doc]
 		if !edited {
 			want = append(want, m.JSON)
@@ -107,7 +107,7 @@ func (p *parsed) confirm(data []byte, edits map[int]map[string]any) error {
 			want = append(want, text)
 		}
 	}
-	for _, m := range now.manifests {
+	for _, m := range now.Objects {
 		got = append(got, m.JSON)
 	}
 	if !slices.EqualFunc(want, got, bytes.Equal) {

@@ -1,4 +1,4 @@
-package dir
+package manifest
 
 import (
 	"errors"
@@ -12,12 +12,14 @@ import (
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // manifests reads a text as -f would.
 func manifests(t testing.TB, text string) *Manifests {
 	t.Helper()
-	m, err := ReadManifests([]string{"-"}, strings.NewReader(text))
+	m, err := Read([]string{"-"}, strings.NewReader(text))
 	must(t, err)
 	return m
 }
@@ -114,11 +116,11 @@ func TestApplyMakesFiles(t *testing.T) {
 		got["natconfiguration_main.yaml"] != "apiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata:\n  name: main\nspec:\n  priority: 3\n" {
 		t.Errorf("files %q", got)
 	}
-	l, err := Load(dir, validator())
-	if err != nil || len(l.Faults) > 0 || len(l.Objects) != 3 || len(l.Snapshot.Pools) != 2 || !l.Conditions["a"].Allocatable {
-		t.Errorf("loaded %+v, %v", l, err)
+	l, err := ReadDir(dir)
+	if err != nil || len(l.Validate(validator())) > 0 || len(l.Objects()) != 3 {
+		t.Errorf("read %+v, %v", l, err)
 	}
-	for i, o := range l.Objects {
+	for i, o := range l.Objects() {
 		if o.Key == r[0].Key && o.Digest() != r[0].Digest {
 			t.Errorf("object %d has another digest than what was applied", i)
 		}
@@ -204,7 +206,7 @@ func TestDelete(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			dir := fill(t, map[string]string{"f.yaml": test.before})
-			r, err := Delete(dir, validator(), []Key{{Kind: KindIPPool, Name: "b"}, {Kind: KindIPPool, Name: "zz"}}, false)
+			r, err := Delete(dir, validator(), []Key{{Kind: model.KindIPPool, Name: "b"}, {Kind: model.KindIPPool, Name: "zz"}}, false)
 			if e := (*NotFoundError)(nil); !errors.As(err, &e) || e.Name != "zz" || len(r) != 1 || r[0].Action != Deleted {
 				t.Errorf("%v, %v", r, err)
 			}
@@ -228,15 +230,15 @@ func TestEditsAtTheSameTimeLoseNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
-	l, err := Load(dir, validator())
+	m, err := ReadDir(dir)
 	must(t, err)
-	for _, p := range l.Snapshot.Pools {
-		if !p.Disabled {
-			t.Errorf("the change of %s was lost", p.Name)
+	for _, o := range m.Objects() {
+		if !strings.Contains(string(o.JSON), `"disabled":true`) {
+			t.Errorf("the change of %s was lost", o.Key)
 		}
 	}
-	if len(l.Snapshot.Pools) != 6 {
-		t.Errorf("%d pools", len(l.Snapshot.Pools))
+	if n := len(m.Objects()); n != 6 {
+		t.Errorf("%d pools", n)
 	}
 }
 
@@ -267,14 +269,14 @@ func TestRewriteLeavesNeighbours(t *testing.T) {
 		if rapid.Bool().Draw(t, "cut") {
 			data = strings.TrimRight(data, "\r\n")
 		}
-		p := parse("f.yaml", []byte(data))
-		if len(p.manifests) != n || len(p.faults) > 0 {
-			t.Fatalf("%d objects of %d, faults %v, in %q", len(p.manifests), n, p.faults, data)
+		p := Parse("f.yaml", []byte(data))
+		if len(p.Objects) != n || len(p.Faults) > 0 {
+			t.Fatalf("%d objects of %d, faults %v, in %q", len(p.Objects), n, p.Faults, data)
 		}
 		i := rapid.IntRange(0, n-1).Draw(t, "replaced")
 		var tree map[string]any
 		if rapid.IntRange(0, 3).Draw(t, "delete") > 0 {
-			tree = parse("-", []byte(pool(fmt.Sprint("p", i), "10.0.0.0/24", "natOutgoing: true", "nodeSelector: \"a == 'b' || \\n\\n c == 'd'\""))).manifests[0].tree
+			tree = Parse("-", []byte(pool(fmt.Sprint("p", i), "10.0.0.0/24", "natOutgoing: true", "nodeSelector: \"a == 'b' || \\n\\n c == 'd'\""))).Objects[0].tree
 		}
 		out, err := rewrite(p, map[int]map[string]any{i: tree})
 		if err != nil {
@@ -296,7 +298,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"kind":"List","items":[{"kind":"Node","apiVersion":"v1","metadata":{"name":"x"}}, 1]}`))
 	f.Add([]byte("--- !!map\n&a b: *a\n---\n? [x]\n: y\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p := parse("f.yaml", data)
+		p := Parse("f.yaml", data)
 		end := 0
 		for _, d := range p.docs {
 			if d.start < end || d.body < d.start || d.bodyEnd <= d.body || d.stop < d.bodyEnd || d.end < d.stop || d.end > len(data) {
@@ -304,12 +306,12 @@ func FuzzParse(f *testing.F) {
 			}
 			end = d.end
 		}
-		for _, fault := range p.faults {
+		for _, fault := range p.Faults {
 			if fault.Message == "" || fault.Line < 0 || fault.Line > len(data)+1 {
 				t.Fatalf("fault %+v", fault)
 			}
 		}
-		for _, m := range p.manifests {
+		for _, m := range p.Objects {
 			if _, err := m.Map(); err != nil {
 				t.Fatal(err)
 			}

@@ -1,32 +1,41 @@
-package dir
+package manifest
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"strings"
 
-	"github.com/sallyport/sallyport/internal/datastore"
+	kjson "sigs.k8s.io/json"
+
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// What every store has, by the names that it has here.
-type (
-	// Key names an object.
-	Key = datastore.Key
-	// Object is one object as a manifest declares it, without what only a server writes.
-	Object = datastore.Object
-	// State is what a Store holds at one moment.
-	State = datastore.State
-	// Loaded is what a directory declares at one moment. Pools are ordered by name alone, since ranks are the
-	// agent's.
-	Loaded = datastore.Loaded
-)
+// Key names an object.
+type Key = model.Key
 
-// The kinds that a directory may hold.
-const (
-	KindIPPool           = datastore.KindIPPool
-	KindNATConfiguration = datastore.KindNATConfiguration
-	KindNode             = datastore.KindNode
-)
+// Object is one object as it is declared, without the fields that only a server writes. It is never changed once made.
+type Object struct {
+	Key
+	File string // path of the file that holds it; "-" for standard input; empty for one of an API server
+	Line int    // where its document begins, from 1
+	JSON []byte // the whole object, keys sorted
+}
+
+// Digest is the SHA-256 of the object's JSON, in hexadecimal. Two manifests that say the same have the same.
+func (o *Object) Digest() string {
+	sum := sha256.Sum256(o.JSON)
+	return hex.EncodeToString(sum[:])
+}
+
+// Map is the object as maps and slices of its own.
+func (o *Object) Map() (map[string]any, error) {
+	var m map[string]any
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(o.JSON, &m); err != nil {
+		return nil, fmt.Errorf("decoding %s: %w", o.Key, err)
+	}
+	return m, nil
+}
 
 // Validator says what is wrong with an object, as a new one or as the successor of an old one. It is safe
 // for concurrent use and leaves the objects as they are.
@@ -39,15 +48,15 @@ type Validator interface {
 // kind do not go together.
 func canonicalVersion(apiVersion, kind string) string {
 	switch kind {
-	case KindIPPool:
+	case model.KindIPPool:
 		if apiVersion == "projectcalico.org/v3" || apiVersion == "crd.projectcalico.org/v1" {
 			return "projectcalico.org/v3"
 		}
-	case KindNATConfiguration:
+	case model.KindNATConfiguration:
 		if apiVersion == "sallyport.dev/v1alpha1" {
 			return apiVersion
 		}
-	case KindNode:
+	case model.KindNode:
 		if apiVersion == "v1" {
 			return apiVersion
 		}
@@ -77,7 +86,7 @@ func normalise(tree map[string]any) (Key, *model.Fault) {
 	case apiVersion == "":
 		return fault("apiVersion", "is required and must be a string, such as projectcalico.org/v3 for an IPPool")
 	}
-	for _, known := range []string{KindIPPool, KindNATConfiguration, KindNode} {
+	for _, known := range []string{model.KindIPPool, model.KindNATConfiguration, model.KindNode} {
 		if kind != known && (strings.EqualFold(kind, known) || strings.EqualFold(kind, known+"s")) {
 			return fault("kind", fmt.Sprintf("%s is not known here: did you mean %s?", kind, known))
 		}
@@ -116,7 +125,7 @@ func normalise(tree map[string]any) (Key, *model.Fault) {
 func trimStatus(tree map[string]any, kind string) {
 	status, _ := tree["status"].(map[string]any)
 	addresses, there := status["addresses"]
-	if kind == KindNode && there {
+	if kind == model.KindNode && there {
 		tree["status"] = map[string]any{"addresses": addresses}
 		return
 	}

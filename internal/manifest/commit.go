@@ -1,4 +1,4 @@
-package dir
+package manifest
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ const lockPatience = 10 * time.Second
 func lock(dir string, patience time.Duration) (unlock func(), err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("the directory of manifests %s %s", dir, explain(dir, &fs.PathError{Op: "open", Path: dir, Err: err}))
+		return nil, fmt.Errorf("the directory of manifests %s %s", dir, Explain(dir, &fs.PathError{Op: "open", Path: dir, Err: err}))
 	}
 	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
@@ -41,7 +41,7 @@ func lock(dir string, patience time.Duration) (unlock func(), err error) {
 type fileWrite struct {
 	path string
 	data []byte
-	was  *identity // the state in which it was read; nil: it must not exist
+	was  *Identity // the state in which it was read; nil: it must not exist
 
 	target string // where path leads
 	temp   string // the new contents, in the directory of target
@@ -136,7 +136,7 @@ func (w *fileWrite) place() error {
 		w.temp = ""
 		return syncDir(w.target)
 	}
-	if id, err := stat(w.target); err != nil || id != *w.was {
+	if id, err := Stat(w.target); err != nil || id != *w.was {
 		return fmt.Errorf("%s was changed by somebody else meanwhile: try again", w.path)
 	}
 	if w.temp == "" {

@@ -1,4 +1,4 @@
-package dir
+package manifest
 
 import (
 	"bytes"
@@ -9,39 +9,43 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
 
-// maxFileSize bounds a file of manifests, in bytes: about 50,000 pools.
-const maxFileSize = 16 << 20
+// MaxFileSize bounds a file of manifests, in bytes: about 50,000 pools.
+const MaxFileSize = 16 << 20
 
-// errBusy says that a file is being written.
-var errBusy = errors.New("is being written")
+// ErrBusy says that a file is being written.
+var ErrBusy = errors.New("is being written")
 
-// identity tells one state of a file from the next without reading it.
-type identity struct {
+// Identity tells one state of a file from the next without reading it.
+type Identity struct {
 	dev, ino     uint64
 	size         int64
 	mtime, ctime unix.Timespec
 }
 
-func identify(st *unix.Stat_t) identity {
-	return identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+func identify(st *unix.Stat_t) Identity {
+	return Identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 }
 
-// stat is the identity of what a path leads to.
-func stat(path string) (identity, error) {
+// Changed is how long before a moment the file changed last.
+func (id Identity) Changed(now time.Time) time.Duration { return now.Sub(time.Unix(id.ctime.Unix())) }
+
+// Stat is the identity of what a path leads to.
+func Stat(path string) (Identity, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
-		return identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+		return Identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	return identify(&st), nil
 }
 
-// isManifest says whether a file of this name in a directory is read.
-func isManifest(name string) bool {
+// IsManifest says whether a file of this name in a directory is read.
+func IsManifest(name string) bool {
 	if strings.HasPrefix(name, ".") {
 		return false
 	}
@@ -52,8 +56,8 @@ func isManifest(name string) bool {
 	return false
 }
 
-// list is the names of the manifests in a directory, sorted.
-func list(dir string) ([]string, error) {
+// List is the names of the manifests in a directory, sorted.
+func List(dir string) ([]string, error) {
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
@@ -63,23 +67,23 @@ func list(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return !isManifest(n) })
+	names = slices.DeleteFunc(names, func(n string) bool { return !IsManifest(n) })
 	slices.Sort(names)
 	return names, nil
 }
 
-// readFile reads a file with the state it was in, or errBusy if that changed meanwhile or, unless insist is set,
+// ReadFile reads a file with the state it was in, or ErrBusy if that changed meanwhile or, unless insist is set,
 // some process has it open for writing.
-func readFile(path string, insist bool) ([]byte, identity, error) {
+func ReadFile(path string, insist bool) ([]byte, Identity, error) {
 	// Without O_NONBLOCK, opening a FIFO would wait for a writer.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, identity{}, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, Identity{}, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+		return nil, Identity{}, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	id := identify(&st)
 	switch {
@@ -87,10 +91,10 @@ func readFile(path string, insist bool) ([]byte, identity, error) {
 		return nil, id, errors.New("is a directory; a manifest is a regular file, and subdirectories must not be named like one")
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return nil, id, errors.New("is no regular file")
-	case st.Size > maxFileSize:
-		return nil, id, fmt.Errorf("is %d bytes long, the limit is %d: spread it over several files", st.Size, maxFileSize)
+	case st.Size > MaxFileSize:
+		return nil, id, fmt.Errorf("is %d bytes long, the limit is %d: spread it over several files", st.Size, MaxFileSize)
 	case !insist && beingWritten(fd):
-		return nil, id, errBusy
+		return nil, id, ErrBusy
 	}
 	data := make([]byte, st.Size)
 	for done := 0; done < len(data); {
@@ -100,7 +104,7 @@ func readFile(path string, insist bool) ([]byte, identity, error) {
 		case err != nil:
 			return nil, id, &fs.PathError{Op: "read", Path: path, Err: err}
 		case n == 0:
-			return nil, id, errBusy // it became shorter
+			return nil, id, ErrBusy // it became shorter
 		default:
 			done += n
 		}
@@ -109,7 +113,7 @@ func readFile(path string, insist bool) ([]byte, identity, error) {
 		return nil, id, &fs.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if identify(&st) != id {
-		return nil, id, errBusy
+		return nil, id, ErrBusy
 	}
 	if len(bytes.TrimSpace(data)) == 0 {
 		// A full disk or a crash leaves this where objects stood; they must not count as removed.
@@ -131,17 +135,17 @@ func beingWritten(fd int) bool {
 	return errors.Is(err, unix.EAGAIN)
 }
 
-// isLink says whether a path is a link, wherever that leads.
-func isLink(path string) bool {
+// IsLink says whether a path is a link, wherever that leads.
+func IsLink(path string) bool {
 	st, err := os.Lstat(path)
 	return err == nil && st.Mode()&os.ModeSymlink != 0
 }
 
-// explain is the text of a fault for a file or directory that cannot be read.
-func explain(path string, err error) string {
+// Explain is the text of a fault for a file or directory that cannot be read.
+func Explain(path string, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if isLink(path) {
+		if IsLink(path) {
 			return "is a link to something that does not exist: mend or remove the link"
 		}
 		return "does not exist: create it"

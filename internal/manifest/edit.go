@@ -1,4 +1,4 @@
-package dir
+package manifest
 
 import (
 	"bytes"
@@ -54,9 +54,9 @@ func (e *NotFoundError) Error() string { return e.Key.String() + " not found" }
 // edit is a change of a directory in the making: nothing is written before all is known to be right.
 type edit struct {
 	dir      string
-	contents *contents
-	current  map[Key]*manifest
-	file     map[*manifest]int              // index in contents
+	contents *Manifests
+	current  map[Key]*Declared
+	file     map[*Declared]int              // index in contents
 	bad      map[Key]bool                   // declared, with faults
 	changes  map[int]map[int]map[string]any // by file and document; nil: remove it
 	created  map[string]map[string]any      // by file name
@@ -76,7 +76,7 @@ func Apply(dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error)
 	}
 	defer unlock()
 	keys := map[Key]bool{}
-	for _, o := range m.all() {
+	for _, o := range m.All() {
 		keys[o.Key] = true
 	}
 	e, err := begin(dir, v, keys)
@@ -87,7 +87,7 @@ func Apply(dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error)
 		return nil, &FaultsError{"nothing was applied, since not everything is valid", faults}
 	}
 	results := make([]Result, 0, len(keys))
-	for _, o := range m.all() {
+	for _, o := range m.All() {
 		r, err := e.put(o)
 		if err != nil {
 			return nil, err
@@ -136,14 +136,14 @@ func Delete(dir string, v Validator, keys []Key, dryRun bool) ([]Result, error) 
 
 // begin reads the directory and refuses if anything beside the given objects is faulty.
 func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
-	c, err := readDir(dir)
+	c, err := ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	e := &edit{dir: dir, contents: c, current: map[Key]*manifest{}, file: map[*manifest]int{}, bad: map[Key]bool{},
+	e := &edit{dir: dir, contents: c, current: map[Key]*Declared{}, file: map[*Declared]int{}, bad: map[Key]bool{},
 		changes: map[int]map[int]map[string]any{}, created: map[string]map[string]any{}}
 	var faults []model.Fault
-	for _, f := range c.faults(v) {
+	for _, f := range c.Validate(v) {
 		k := Key{Kind: f.Kind, Name: f.Name}
 		e.bad[k] = true
 		if !keys[k] {
@@ -151,16 +151,16 @@ func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
 		}
 	}
 	for i, p := range c.files {
-		for j := range p.manifests {
-			m := &p.manifests[j]
+		for j := range p.Objects {
+			m := &p.Objects[j]
 			if first := e.current[m.Key]; first != nil && keys[m.Key] {
-				faults = append(faults, twice(&m.Object, &first.Object))
+				faults = append(faults, Twice(&m.Object, &first.Object))
 			}
 			e.current[m.Key], e.file[m] = m, i
 		}
 	}
 	if len(faults) > 0 {
-		sortFaults(faults)
+		SortFaults(faults)
 		return nil, &FaultsError{"nothing was changed, since the directory has faults; mend them first", faults}
 	}
 	return e, nil
@@ -170,13 +170,13 @@ func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
 // unless these are faulty themselves.
 func (e *edit) check(m *Manifests, v Validator) []model.Fault {
 	faults := slices.Clone(m.unread)
-	seen := map[Key]*manifest{}
+	seen := map[Key]*Declared{}
 	for _, p := range m.files {
-		p.faults = slices.Clone(p.faults)
-		for i := range p.manifests {
-			o := &p.manifests[i]
+		p.Faults = slices.Clone(p.Faults)
+		for i := range p.Objects {
+			o := &p.Objects[i]
 			if first := seen[o.Key]; first != nil {
-				faults = append(faults, twice(&o.Object, &first.Object))
+				faults = append(faults, Twice(&o.Object, &first.Object))
 			}
 			seen[o.Key] = o
 			var found []model.Fault
@@ -189,13 +189,13 @@ func (e *edit) check(m *Manifests, v Validator) []model.Fault {
 				p.fault(*o, f)
 			}
 		}
-		faults = append(faults, p.faults...)
+		faults = append(faults, p.Faults...)
 	}
 	return faults
 }
 
 // put notes what applying one object means.
-func (e *edit) put(o *manifest) (Result, error) {
+func (e *edit) put(o *Declared) (Result, error) {
 	r := Result{Key: o.Key, Action: Unchanged, Digest: o.Digest()}
 	old := e.current[o.Key]
 	switch {
@@ -218,7 +218,7 @@ func (e *edit) put(o *manifest) (Result, error) {
 	return r, nil
 }
 
-func (e *edit) change(m *manifest, tree map[string]any) {
+func (e *edit) change(m *Declared, tree map[string]any) {
 	i := e.file[m]
 	if e.changes[i] == nil {
 		e.changes[i] = map[int]map[string]any{}
@@ -226,7 +226,7 @@ func (e *edit) change(m *manifest, tree map[string]any) {
 	e.changes[i][m.doc] = tree
 }
 
-func insideList(m *manifest) error {
+func insideList(m *Declared) error {
 	return fmt.Errorf("%s stands inside a List in %s:%d, which is not edited: make it a document of its own, or change it there by hand", m.Key, m.File, m.Line)
 }
 
@@ -265,7 +265,7 @@ func (e *edit) write(dryRun bool) error {
 		if err != nil {
 			return err
 		}
-		writes = append(writes, fileWrite{path: p.file, data: data, was: &e.contents.ids[i]})
+		writes = append(writes, fileWrite{path: p.path, data: data, was: &e.contents.ids[i]})
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.created)) {
 		data, err := renderYAML(e.created[name])

@@ -1,0 +1,157 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Manifests is what was read of a directory, or of the paths that a user names.
+type Manifests struct {
+	files  []*File
+	ids    []Identity    // of the files
+	unread []model.Fault // of files that cannot be read
+}
+
+// ReadDir reads the manifests of a directory. It fails where the directory cannot be listed.
+func ReadDir(path string) (*Manifests, error) {
+	names, err := List(path)
+	if err != nil {
+		return nil, fmt.Errorf("the directory of manifests %s %s", path, Explain(path, err))
+	}
+	c := &Manifests{}
+	for _, name := range names {
+		file := filepath.Join(path, name)
+		data, id, err := ReadFile(file, true)
+		if err != nil {
+			c.unread = append(c.unread, model.Fault{File: file, Message: Explain(file, err)})
+			continue
+		}
+		c.files = append(c.files, Parse(file, data))
+		c.ids = append(c.ids, id)
+	}
+	return c, nil
+}
+
+// All is every object, in the order of files.
+func (m *Manifests) All() []*Declared {
+	var out []*Declared
+	for _, p := range m.files {
+		for i := range p.Objects {
+			out = append(out, &p.Objects[i])
+		}
+	}
+	return out
+}
+
+// Validate is everything that is wrong, with every object judged as a new one.
+func (m *Manifests) Validate(v Validator) []model.Fault {
+	out := slices.Clone(m.unread)
+	seen := map[Key]*Declared{}
+	for _, p := range m.files {
+		p.Validate(v, func(Key) *Object { return nil })
+		out = append(out, p.Faults...)
+	}
+	for _, d := range m.All() {
+		if first := seen[d.Key]; first != nil {
+			out = append(out, Twice(&d.Object, &first.Object))
+			continue
+		}
+		seen[d.Key] = d
+	}
+	return out
+}
+
+// Twice is the fault of an object that stands in two places.
+func Twice(o, first *Object) model.Fault {
+	return model.Fault{File: o.File, Line: o.Line, Kind: o.Kind, Name: o.Name,
+		Message: fmt.Sprintf("is declared already in %s:%d; remove one of the two", first.File, first.Line)}
+}
+
+// SortFaults orders faults by file and line.
+func SortFaults(f []model.Fault) {
+	slices.SortStableFunc(f, func(a, b model.Fault) int {
+		if c := strings.Compare(a.File, b.File); c != 0 {
+			return c
+		}
+		return a.Line - b.Line
+	})
+}
+
+// Read reads what -f names: files, directories (their manifests, without subdirectories), or "-" for
+// stdin. Faults are of documents that are no objects; objects are not validated. An error is a path that
+// cannot be read.
+func Read(paths []string, stdin io.Reader) (*Manifests, error) {
+	out := &Manifests{}
+	for _, path := range paths {
+		if err := out.read(path, stdin); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (m *Manifests) read(path string, stdin io.Reader) error {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		c, err := ReadDir(path)
+		if err != nil {
+			return err
+		}
+		m.files = append(m.files, c.files...)
+		m.unread = append(m.unread, c.unread...)
+		return nil
+	}
+	data, err := readNamed(path, stdin)
+	if err != nil {
+		return err
+	}
+	m.files = append(m.files, Parse(path, data))
+	return nil
+}
+
+// readNamed reads the file that a user names, or standard input for "-".
+func readNamed(path string, stdin io.Reader) ([]byte, error) {
+	if path == "-" {
+		data, err := io.ReadAll(io.LimitReader(stdin, MaxFileSize+1))
+		if err != nil {
+			return nil, fmt.Errorf("reading standard input: %w", err)
+		}
+		if len(data) > MaxFileSize {
+			return nil, fmt.Errorf("standard input is longer than the limit of %d bytes: spread it over several files", MaxFileSize)
+		}
+		return data, nil
+	}
+	data, _, err := ReadFile(path, true)
+	if errors.Is(err, fs.ErrNotExist) && !IsLink(path) {
+		return nil, fmt.Errorf("%s does not exist: check the path", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s %s", path, Explain(path, err))
+	}
+	return data, nil
+}
+
+// Objects is every object that was read, in the order of the documents.
+func (m *Manifests) Objects() []Object {
+	var out []Object
+	for _, d := range m.All() {
+		out = append(out, d.Object)
+	}
+	return out
+}
+
+// Unreadable says which files and documents hold no object that can be read.
+func (m *Manifests) Unreadable() []model.Fault {
+	out := slices.Clone(m.unread)
+	for _, p := range m.files {
+		out = append(out, p.Faults...)
+	}
+	return out
+}
