@@ -38,6 +38,7 @@ type NATConfigurationSpec struct {
 	// 262144 bytes. global() cannot be used here. Default: all().
 	// +optional
 	// +kubebuilder:validation:MaxLength=262144
+	// +kubebuilder:validation:XValidation:rule="!self.contains('global(')",message="holds global(), which selects nothing here; use all()"
 	NodeSelector string `json:"nodeSelector,omitempty"`
 
 	// Which configuration decides where several set the same field for one node: the one with the highest

@@ -9,7 +9,7 @@ const KindIPPool = "IPPool"
 // nodes, and whether connections that leave it are translated to the node's address.
 //
 // +kubebuilder:object:root=true
-// +kubebuilder:resource:scope=Cluster,shortName={ipp,ipps,pool,pools}
+// +kubebuilder:resource:scope=Cluster,shortName={ipp,ipps}
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="CIDR",type=string,JSONPath=`.spec.cidr`,description="The range of the pool"
 // +kubebuilder:printcolumn:name="NAT",type=boolean,JSONPath=`.spec.natOutgoing`,description="Whether connections that leave every pool are translated"
@@ -50,16 +50,17 @@ type IPPool struct {
 // +kubebuilder:validation:XValidation:fieldPath=".vxlanMode",rule="self.?vxlanMode.orValue('Never') == 'Never' || !(self.?allowedUses.orValue([]) == ['LoadBalancer'])",message="a pool for LoadBalancer is never encapsulated; set vxlanMode to Never"
 // +kubebuilder:validation:XValidation:fieldPath=".vxlanMode",rule="self.?vxlanMode.orValue('Never') == 'Never' || self.?ipipMode.orValue('Never') == 'Never' || (isCIDR(self.cidr) && cidr(self.cidr).ip().family() == 6) || self.?allowedUses.orValue([]) == ['LoadBalancer']",message="VXLAN and IP in IP exclude each other; set vxlanMode or ipipMode to Never"
 // +kubebuilder:validation:XValidation:fieldPath=".allowedUses",rule="!has(oldSelf.allowedUses) || !('LoadBalancer' in oldSelf.allowedUses) || (has(self.allowedUses) && 'LoadBalancer' in self.allowedUses)",message="a pool for LoadBalancer stays one; delete it and create another for other uses"
-// +kubebuilder:validation:XValidation:fieldPath=".nodeSelector",rule="!has(self.nodeSelector) || self.nodeSelector.size() == 0 || self.nodeSelector == 'all()' || !(self.?allowedUses.orValue([]) == ['LoadBalancer'])",message="addresses for LoadBalancer belong to no node; remove nodeSelector, or write all()"
+// +kubebuilder:validation:XValidation:fieldPath=".nodeSelector",rule="self.?nodeSelector.orValue('all()') == 'all()' || !(self.?allowedUses.orValue([]) == ['LoadBalancer'])",message="addresses for LoadBalancer belong to no node; remove nodeSelector, or write all()"
+// +kubebuilder:validation:XValidation:fieldPath=".disableBGPExport",rule="!self.?disableBGPExport.orValue(false) || !(self.?allowedUses.orValue([]) == ['LoadBalancer'])",message="addresses for LoadBalancer are reached by BGP; set disableBGPExport to false, or remove it"
 // +kubebuilder:validation:XValidation:fieldPath=".namespaceSelector",rule="!has(self.namespaceSelector) || self.namespaceSelector.size() == 0 || !has(self.allowedUses) || !('Tunnel' in self.allowedUses)",message="tunnels belong to no namespace; remove namespaceSelector, or Tunnel from allowedUses"
 type IPPoolSpec struct {
-	// The range of the pool, such as 10.244.0.0/16 or fd00:10:244::/56, in canonical form: no bit is set
-	// behind the prefix, and IPv6 is written as RFC 5952 says. It must not overlap the link-local ranges
-	// 169.254.0.0/16 and fe80::/10, and cannot be changed.
+	// The range of the pool, such as 10.244.0.0/16 or fd00:10:244::/56. No bit is set behind the prefix; IPv6 may be
+	// written in any form. The range must not overlap the link-local ranges 169.254.0.0/16 and fe80::/10, and
+	// cannot be changed, though its text can.
 	// +required
-	// +kubebuilder:validation:MaxLength=43
+	// +kubebuilder:validation:MaxLength=48
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR, such as 10.244.0.0/16 or fd00:10:244::/56"
-	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || string(cidr(self).masked()) == self",message="must be in canonical form: no bit set behind the prefix, and IPv6 written as in RFC 5952"
+	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self) == cidr(self).masked()",message="has bits set behind the prefix"
 	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).ip().family() == 6 || !(cidr('169.254.0.0/16').containsCIDR(cidr(self).masked()) || cidr(self).masked().containsCIDR('169.254.0.0/16'))",message="overlaps the link-local range 169.254.0.0/16, which is never routed; choose another range"
 	// +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self).ip().family() == 4 || !(cidr('fe80::/10').containsCIDR(cidr(self).masked()) || cidr(self).masked().containsCIDR('fe80::/10'))",message="overlaps the link-local range fe80::/10, which is never routed; choose another range"
 	CIDR string `json:"cidr"`
@@ -84,7 +85,7 @@ type IPPoolSpec struct {
 	// +optional
 	Disabled bool `json:"disabled,omitempty"`
 
-	// Whether routes to this pool are kept out of BGP. Default: false.
+	// Whether routes to this pool are kept out of BGP. Refused in a pool for LoadBalancer. Default: false.
 	// +optional
 	DisableBGPExport bool `json:"disableBGPExport,omitempty"`
 
@@ -98,6 +99,7 @@ type IPPoolSpec struct {
 	// bytes. global() cannot be used here, and nothing but all() in a pool for LoadBalancer. Default: all().
 	// +optional
 	// +kubebuilder:validation:MaxLength=262144
+	// +kubebuilder:validation:XValidation:rule="!self.contains('global(')",message="holds global(), which selects nothing here; use all()"
 	NodeSelector string `json:"nodeSelector,omitempty"`
 
 	// The namespaces whose workloads may use the pool, as a selector over their labels, in addition to
@@ -105,6 +107,7 @@ type IPPoolSpec struct {
 	// namespace. global() cannot be used here. Default: all().
 	// +optional
 	// +kubebuilder:validation:MaxLength=262144
+	// +kubebuilder:validation:XValidation:rule="!self.contains('global(')",message="holds global(), which selects nothing here; use all()"
 	NamespaceSelector string `json:"namespaceSelector,omitempty"`
 
 	// What addresses of the pool are for: Workload (pods and containers), Tunnel (the nodes' own ends of
@@ -112,7 +115,7 @@ type IPPoolSpec struct {
 	// stays. Default, also for an empty list: Workload and Tunnel.
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:MaxItems=10
 	// +kubebuilder:validation:XValidation:rule="!('LoadBalancer' in self) || !self.exists(u, u in ['Workload', 'Tunnel'])",message="LoadBalancer stands alone; remove it or the other uses"
 	AllowedUses []IPPoolAllowedUse `json:"allowedUses,omitempty"`
 
@@ -208,7 +211,6 @@ type IPPoolStatus struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=type
-	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 

@@ -75,17 +75,17 @@ func messageOf(err *field.Error) string {
 			_, detail, _ := strings.Cut(err.Detail, " in body ")
 			return quoteValue(err.BadValue) + detail
 		}
-		return quoteValue(err.BadValue) + err.Detail + canonical(err)
+		return quoteValue(err.BadValue) + err.Detail + masked(err)
 	}
 	return err.Detail
 }
 
-// canonical adds how a CIDR is to be written, which a message in CEL cannot say within an API server's
-// limits.
-func canonical(err *field.Error) string {
+// masked adds the range that was probably meant where a CIDR has bits set behind its prefix, which a message in CEL
+// cannot say within an API server's limits.
+func masked(err *field.Error) string {
 	text, _ := err.BadValue.(string)
 	prefix, parseErr := netip.ParsePrefix(text)
-	if parseErr != nil || prefix.Masked().String() == text {
+	if parseErr != nil || prefix == prefix.Masked() {
 		return ""
 	}
 	return "; write " + prefix.Masked().String()

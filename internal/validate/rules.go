@@ -7,8 +7,8 @@ import (
 	"github.com/sallyport/sallyport/internal/selector"
 )
 
-// validateSelectors checks what CEL cannot: that every selector can be read, and uses no global(), which
-// means something to policies only. A selector that is not text, or is too long, is the schema's to refuse.
+// validateSelectors checks what CEL cannot: that every selector can be read. A selector that is not text, is too long
+// or uses global(), which means something to policies only, is the schema's to refuse.
 func validateSelectors(obj map[string]any) []model.Fault {
 	spec, _ := obj["spec"].(map[string]any)
 	var faults []model.Fault
@@ -17,12 +17,8 @@ func validateSelectors(obj map[string]any) []model.Fault {
 		if !ok || utf8.RuneCountInString(text) > selector.MaxLength {
 			continue
 		}
-		parsed, err := selector.Parse(text)
-		switch {
-		case err != nil:
+		if _, err := selector.Parse(text); err != nil {
 			faults = append(faults, model.Fault{Field: "spec." + name, Message: "is not a selector: " + err.Error()})
-		case parsed.Global():
-			faults = append(faults, model.Fault{Field: "spec." + name, Message: "global() selects nothing here; use all()"})
 		}
 	}
 	return faults

@@ -107,8 +107,20 @@ func dropDescriptions(props *apiextensions.JSONSchemaProps) {
 func (d *definition) validate(ctx context.Context, obj, old map[string]any) []model.Fault {
 	delete(obj, "status")
 	delete(old, "status")
-	faults := validateMetadata(obj, obj["kind"])
+	faults := append(validateMetadata(obj, obj["kind"]), d.judge(ctx, obj, old)...)
+	for _, fault := range validateSelectors(obj) {
+		// A selector that a rule refuses as a whole is not also read.
+		if !slices.ContainsFunc(faults, func(f model.Fault) bool { return f.Field == fault.Field }) {
+			faults = append(faults, fault)
+		}
+	}
+	return faults
+}
 
+// judge returns the faults that the schema and its rules find in an object, which it may change: those that an API
+// server finds.
+func (d *definition) judge(ctx context.Context, obj, old map[string]any) []model.Fault {
+	var faults []model.Fault
 	unknown := pruning.PruneWithOptions(obj, d.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: true})
 	errs := validation.ValidateCustomResource(nil, obj, d.schema)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, d.structural, obj)...)
@@ -134,12 +146,6 @@ func (d *definition) validate(ctx context.Context, obj, old map[string]any) []mo
 	}
 	for _, err := range errs {
 		faults = append(faults, model.Fault{Field: err.Field, Message: messageOf(err)})
-	}
-	for _, fault := range validateSelectors(obj) {
-		// A selector that a rule refuses as a whole is not also read.
-		if !slices.ContainsFunc(faults, func(f model.Fault) bool { return f.Field == fault.Field }) {
-			faults = append(faults, fault)
-		}
 	}
 	return faults
 }

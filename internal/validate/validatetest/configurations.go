@@ -20,7 +20,7 @@ func configurationFields() []Case {
 
 		right("{nodeSelector: ''}"),
 		wrong("{nodeSelector: zone}", "spec.nodeSelector", "at character 5").accepted(noSelectors),
-		wrong("{nodeSelector: global()}", "spec.nodeSelector", "use all()").accepted(noSelectors),
+		wrong("{nodeSelector: global()}", "spec.nodeSelector", "use all()"),
 		wrong("{namespaceSelector: has(a)}", "spec.namespaceSelector", "no field"),
 
 		right("{priority: -2147483648}"),

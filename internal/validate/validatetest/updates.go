@@ -13,11 +13,16 @@ func PoolUpdates() []Update {
 		wrongAfter("{cidr: 10.0.0.0/16, blockSize: 24}", "{cidr: 'fd00::/64', blockSize: 120}", "spec.cidr", "cannot change"),
 		wrongAfter("{cidr: 10.0.0.0/16, disabled: true}", "{cidr: 10.1.0.0/16, disabled: true}", "spec.cidr", "cannot change"),
 		wrongAfter("{cidr: 10.0.0.0/16}", "{cidr: 10.0.0.0/33}", "spec.cidr", "must be a CIDR"),
-		wrongAfter("{cidr: 10.0.0.0/16}", "{cidr: 10.0.0.1/16}", "spec.cidr", "canonical"),
+		wrongAfter("{cidr: 10.0.0.0/16}", "{cidr: 10.0.0.1/16}", "spec.cidr", "has bits set behind the prefix"),
 		wrongAfter("{cidr: 10.0.0.0/16}", "{}", "spec.cidr", "is missing"),
 		// A server that did not ask for it may have stored another form of the same range.
 		rightAfter("{cidr: 10.0.0.1/16}", "{cidr: 10.0.0.0/16}"),
+		// IPv6 has many forms, all of which are the same value.
 		rightAfter("{cidr: 'FD00::/64'}", "{cidr: 'fd00::/64'}"),
+		rightAfter("{cidr: 'fd00::/64'}", "{cidr: 'FD00:0:0:0::/64'}"),
+		wrongAfter("{cidr: 'FD00::/64'}", "{cidr: 'FD01::/64'}", "spec.cidr", "cannot change from FD00::/64"),
+		rightAfter("{cidr: 'FD00::/64', blockSize: 122}", "{cidr: 'fd00:0::/64', blockSize: 0}"),
+		wrongAfter("{cidr: 'FD00::/64', blockSize: 120}", "{cidr: 'fd00:0::/64', blockSize: 121}", "spec.blockSize", "cannot change"),
 
 		wrongAfter("{cidr: 10.0.0.0/16, blockSize: 24}", "{cidr: 10.0.0.0/16, blockSize: 25}", "spec.blockSize", "cannot change"),
 		wrongAfter("{cidr: 10.0.0.0/16, blockSize: 24}", "{cidr: 10.0.0.0/16}", "spec.blockSize", "cannot change"),
@@ -45,7 +50,7 @@ func PoolUpdates() []Update {
 
 		// What another server has stored may stay as it is, where nothing that it depends on changes.
 		wrongAfter("{cidr: 10.0.0.1/16}", "{cidr: 10.0.0.1/16, natOutgoing: true}", "spec.cidr", "write 10.0.0.0/16").accepted(unchanged),
-		wrongAfter("{cidr: 'FD00::/64'}", "{cidr: 'FD00::/64', disabled: true}", "spec.cidr", "write fd00::/64").accepted(unchanged),
+		rightAfter("{cidr: 'FD00::/64'}", "{cidr: 'FD00::/64', disabled: true}"),
 		wrongAfter("{cidr: 169.254.0.0/24}", "{cidr: 169.254.0.0/24, natOutgoing: true}", "spec.cidr", "link-local").accepted(unchanged),
 		wrongAfter("{cidr: 10.0.0.0/28}", "{cidr: 10.0.0.0/28, natOutgoing: true}", "spec.blockSize", "larger than the pool"),
 		rightAfter("{cidr: 10.0.0.0/28}", "{cidr: 10.0.0.0/28, disabled: true}"),
