@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -54,11 +53,9 @@ func changeCPU(ctx context.Context, o options, tmp string, connections int, to n
 	if err := a.ready(ctx); err != nil {
 		return result{}, err
 	}
-	hold, err := n.connect(ctx, connections, to)
-	if err != nil {
+	if err := n.connect(ctx, connections, to); err != nil {
 		return result{}, err
 	}
-	defer hold()
 	time.Sleep(o.settle)
 	idle, err := a.cpuOver(o.settle, func() error { return nil })
 	if err != nil {
@@ -89,40 +86,26 @@ func (a *agentProcess) cpuOver(d time.Duration, do func() error) (time.Duration,
 	return after - before, err
 }
 
-// connect opens TCP connections from the pod to an address of outside, and returns what closes them.
-func (n *network) connect(ctx context.Context, count int, to netip.Addr) (closeAll func(), err error) {
-	var fds []int
-	closeAll = func() {
-		for _, fd := range fds {
-			_ = unix.Close(fd)
-		}
-	}
-	defer func() {
-		if err != nil {
-			closeAll()
-		}
-	}()
-	limit := unix.Rlimit{Cur: uint64(2*count + 4096), Max: uint64(2*count + 4096)}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return nil, fmt.Errorf("raising the limit of open files: %w", err)
-	}
+// connect makes the node track TCP connections from the pod to an address of outside. Both ends are closed without a
+// word to each other (TCP_REPAIR), so that the node goes on to track what no process has to hold.
+func (n *network) connect(ctx context.Context, count int, to netip.Addr) error {
 	if err := n.pod.Sysctl("ipv4/ip_local_port_range", "1024 65000"); err != nil {
-		return nil, err
+		return err
 	}
+	server := &unix.SockaddrInet4{Addr: to.As4(), Port: outsidePort}
 	var listener int
-	err = n.outside.Do(func() (err error) {
-		listener, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-		if err != nil {
+	err := n.outside.Do(func() (err error) {
+		if listener, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); err != nil {
 			return err
 		}
-		fds = append(fds, listener)
-		if err := unix.Bind(listener, &unix.SockaddrInet4{Addr: to.As4(), Port: outsidePort}); err != nil {
-			return err
-		}
-		return unix.Listen(listener, 128)
+		return errors.Join(unix.Bind(listener, server), unix.Listen(listener, 128))
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listening outside: %w", err)
+		return fmt.Errorf("listening outside: %w", err)
+	}
+	defer unix.Close(listener)
+	leave := func(fd int) error {
+		return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1), unix.Close(fd))
 	}
 	err = n.pod.Do(func() error {
 		for range count {
@@ -133,20 +116,21 @@ func (n *network) connect(ctx context.Context, count int, to netip.Addr) (closeA
 			if err != nil {
 				return err
 			}
-			fds = append(fds, fd)
-			if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4(), Port: outsidePort}); err != nil {
-				return err
+			if err := unix.Connect(fd, server); err != nil {
+				return errors.Join(err, unix.Close(fd))
 			}
 			accepted, _, err := unix.Accept(listener)
 			if err != nil {
+				return errors.Join(err, unix.Close(fd))
+			}
+			if err := errors.Join(leave(fd), leave(accepted)); err != nil {
 				return err
 			}
-			fds = append(fds, accepted)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("opening %d connections to %s: %w", count, net.JoinHostPort(to.String(), fmt.Sprint(outsidePort)), err)
+		return fmt.Errorf("opening %d connections to %s: %w", count, to, err)
 	}
-	return closeAll, nil
+	return nil
 }
