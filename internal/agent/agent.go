@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -175,12 +174,14 @@ func (a *Agent) run(ctx context.Context, socket net.Listener) error {
 	})
 	g.Go(func() error { a.loop.Run(ctx); return nil })
 	manager := systemd(a.log)
-	g.Go(func() error { a.report(ctx, manager); return nil })
+	if manager.listens {
+		g.Go(func() error { a.report(ctx, manager); return nil })
+	}
 	g.Go(func() error { a.heartbeat(ctx, manager); return nil })
 	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error { a.counting.run(ctx); return nil })
 	g.Go(func() error {
-		rest(ctx, func() <-chan struct{} { _, changed := a.loop.State(); return changed }, restAfter, debug.FreeOSMemory)
+		rest(ctx, func() <-chan struct{} { _, changed := a.loop.State(); return changed }, restAfter, giveBack)
 		return nil
 	})
 	g.Go(func() error { return a.Core.Run(ctx) })

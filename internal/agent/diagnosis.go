@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// When the node is examined: now and then, and soon after each new plan.
+// When the node is examined: now and then, and soon after each new plan. What was read of the node is judged again by a
+// new plan, and read again only where the plan says other things of the node.
 const (
 	examineEvery = 30 * time.Second
 	// examinePause is the least time before an examination, and at least examineShare times as long as the last
@@ -25,7 +27,7 @@ const (
 	examineShare = 20
 	// examineTimeout bounds one examination.
 	examineTimeout = 20 * time.Second
-	// portsEvery is the time between two looks at all flows while the plan stays the same.
+	// portsEvery is the time between two looks at all flows while plans translate to the same.
 	portsEvery = time.Minute
 	// conntrackWindow is how far back drops are reported.
 	conntrackWindow = 5 * time.Minute
@@ -34,11 +36,14 @@ const (
 // diagnosis examines the node in the background. Nothing waits for it, and readiness does not depend on it.
 type diagnosis struct {
 	// Used by the examining goroutine alone.
-	history   []sample // the oldest first
-	ports     *diagnose.Ports
-	portsErr  error         // why they could not be counted
-	portsPlan *compile.Plan // by which ports were counted
-	portsAt   time.Time     // when they were
+	history  []sample // the oldest first
+	ports    *diagnose.Ports
+	portsErr error           // why they could not be counted
+	portsFor target          // of the plan by which ports were counted
+	portsAt  time.Time       // when they were
+	facts    *diagnose.Facts // what was read last; nil: nothing
+	factsFor target
+	factsAt  time.Time
 
 	mu   sync.Mutex
 	last examined
@@ -56,6 +61,16 @@ type examined struct {
 type sample struct {
 	at        time.Time
 	conntrack diagnose.Conntrack
+}
+
+// target is the part of a plan on which it depends what is read of the node.
+type target struct {
+	to4, to6        netip.Addr
+	ports, udpPorts model.PortRange
+}
+
+func targetOf(plan *compile.Plan) target {
+	return target{plan.NAT.To4, plan.NAT.To6, plan.NAT.Ports, plan.NAT.UDPPorts}
 }
 
 func (d *diagnosis) get() examined {
@@ -84,7 +99,9 @@ func (a *Agent) diagnose(ctx context.Context) {
 		due = began.Add(examineEvery)
 		if s, _ = a.loop.State(); s.Plan != nil && ctx.Err() == nil {
 			plan = s.Plan
-			a.examine(ctx, a.resources.get().Snapshot, plan)
+			if a.examine(ctx, a.resources.get().Snapshot, plan) {
+				due = a.diagnosis.factsAt.Add(examineEvery)
+			}
 		}
 		rest = max(examinePause, examineShare*time.Since(began))
 	}
@@ -101,11 +118,28 @@ func sleep(ctx context.Context, changed <-chan struct{}, d time.Duration) {
 	}
 }
 
-// examine looks at the node once.
-func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Plan) {
+// examine says how the node stands by a plan, or returns false where the node could not be read.
+func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Plan) bool {
+	d := &a.diagnosis
+	if d.facts == nil || d.factsFor != targetOf(plan) || time.Since(d.factsAt) >= examineEvery {
+		f := a.readFacts(ctx, plan)
+		if f == nil {
+			return false
+		}
+		d.facts, d.factsFor, d.factsAt = f, targetOf(plan), time.Now()
+	}
+	now := examined{at: d.factsAt, report: diagnose.Judge(s, plan, d.facts), conntrack: d.facts.Conntrack, ports: d.facts.Ports}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.last = now
+	return true
+}
+
+// readFacts reads of the node what diagnosis needs; nil: the agent is being stopped, or it took too long.
+func (a *Agent) readFacts(ctx context.Context, plan *compile.Plan) *diagnose.Facts {
 	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
 	defer cancel()
-	now := examined{at: time.Now()}
+	began := time.Now()
 	f := &diagnose.Facts{}
 	read := func(what string, err error) {
 		if err != nil {
@@ -121,14 +155,11 @@ func (a *Agent) examine(ctx context.Context, s *model.Snapshot, plan *compile.Pl
 	read("the rules of others", err)
 	f.Ports, err = a.diagnosis.usedPorts(ctx, a.table, plan)
 	read("the ports of translated connections", err)
-	a.diagnosis.remember(now.at, f)
+	a.diagnosis.remember(began, f)
 	if ctx.Err() != nil && f.Conntrack == nil {
-		return // we are being stopped, or it took too long: what was found before stays
+		return nil // what was found before stays
 	}
-	now.report, now.conntrack, now.ports = diagnose.Judge(s, plan, f), f.Conntrack, f.Ports
-	a.diagnosis.mu.Lock()
-	defer a.diagnosis.mu.Unlock()
-	a.diagnosis.last = now
+	return f
 }
 
 // remember keeps what connection tracking has counted, and fills in what it had counted a window ago, or longer ago
@@ -148,7 +179,7 @@ func (d *diagnosis) remember(now time.Time, f *diagnose.Facts) {
 
 // usedPorts counts the ports of translated flows, or says what was counted not long ago.
 func (d *diagnosis) usedPorts(ctx context.Context, table *conntrack.Table, plan *compile.Plan) (*diagnose.Ports, error) {
-	if plan == d.portsPlan && time.Since(d.portsAt) < portsEvery {
+	if d.portsFor == targetOf(plan) && time.Since(d.portsAt) < portsEvery {
 		return d.ports, d.portsErr
 	}
 	var c *diagnose.PortCounter
@@ -159,7 +190,7 @@ func (d *diagnosis) usedPorts(ctx context.Context, table *conntrack.Table, plan 
 			return conntrack.Leave
 		}
 	})
-	d.ports, d.portsErr, d.portsPlan, d.portsAt = nil, err, plan, time.Now()
+	d.ports, d.portsErr, d.portsFor, d.portsAt = nil, err, targetOf(plan), time.Now()
 	if err == nil {
 		d.ports = c.Result()
 	}

@@ -2,12 +2,14 @@ package agent
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
+	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
@@ -45,6 +47,42 @@ func TestDropsAreCompared(t *testing.T) {
 		}
 		if len(d.history) > int(conntrackWindow/every)+2 {
 			t.Errorf("every %v: %d samples are kept", every, len(d.history))
+		}
+	}
+}
+
+// TestNewPlanIsJudgedByWhatWasRead reads the node once for plans that translate to the same, and again for one that does
+// not and after a while.
+func TestNewPlanIsJudgedByWhatWasRead(t *testing.T) {
+	t.Parallel()
+	reads := 0
+	table := conntrack.NewTableOn(func() (nfnetlink.Socket, error) { reads++; return nil, errors.New("refused") })
+	a := &Agent{table: table}
+	s := &model.Snapshot{}
+	plan := func(to string) *compile.Plan {
+		p := &compile.Plan{}
+		if to != "" {
+			p.NAT.To4 = netip.MustParseAddr(to)
+		}
+		return p
+	}
+	for i, step := range []struct {
+		plan  *compile.Plan
+		later time.Duration
+		reads int
+	}{
+		{plan(""), 0, 1},
+		{plan(""), 0, 1},
+		{plan("192.0.2.1"), 0, 2},
+		{plan("192.0.2.1"), portsEvery, 3},
+	} {
+		a.diagnosis.factsAt = a.diagnosis.factsAt.Add(-step.later)
+		a.diagnosis.portsAt = a.diagnosis.portsAt.Add(-step.later)
+		if !a.examine(t.Context(), s, step.plan) || reads != step.reads {
+			t.Errorf("step %d: read %d times, want %d", i, reads, step.reads)
+		}
+		if got := a.diagnosis.get(); !got.at.Equal(a.diagnosis.factsAt) || len(got.report.Problems) == 0 {
+			t.Errorf("step %d: examined %v, read %v; problems: %v", i, got.at, a.diagnosis.factsAt, got.report.Problems)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 
 // supervisor is told how the agent stands, in the words of sd_notify(3).
 type supervisor struct {
-	tell func(states ...string)
+	listens bool
+	tell    func(states ...string)
 	// watchdog is the time within which it wants to hear that the agent works; 0 if it does not.
 	watchdog time.Duration
 }
@@ -23,7 +25,7 @@ func systemd(log *slog.Logger) supervisor {
 	if err != nil {
 		log.Warn("the watchdog's time is not understood; the service manager will hear nothing of it", "error", err)
 	}
-	return supervisor{watchdog: watchdog, tell: func(states ...string) {
+	return supervisor{listens: os.Getenv("NOTIFY_SOCKET") != "", watchdog: watchdog, tell: func(states ...string) {
 		if _, err := daemon.SdNotify(false, strings.Join(states, "\n")); err != nil {
 			log.Warn("telling the service manager failed", "error", err)
 		}

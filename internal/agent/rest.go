@@ -3,41 +3,92 @@ package agent
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
+	"sync/atomic"
 	"time"
 )
 
-// An agent has nothing to do nearly all the time, and its node has better use for memory: a quarter as much garbage as
-// what lives is let gather, not as much again, and none is kept while it rests.
+// An agent has nothing to do nearly all the time, and its node has better use for memory. So the agent lets a quarter
+// as much garbage gather as what lives, where Go would let as much again; and gives memory back while it rests. But a
+// collection costs more CPU time than a change of rules, so garbageLeast may always gather, and less than spareLeast is
+// not given back.
 const (
 	garbagePercent = 25
+	garbageLeast   = 8 << 20 // bytes
+	spareLeast     = 4 << 20 // bytes
 	restAfter      = 5 * time.Second
 )
 
-// spareMemory makes this process collect its garbage sooner, unless somebody has said otherwise, and returns what
-// ends that.
+// spareMemory makes this process collect its garbage as above, unless GOGC is set, and returns what ends that.
 func spareMemory() (end func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
 	before := debug.SetGCPercent(garbagePercent)
-	return func() { debug.SetGCPercent(before) }
+	stop := afterEachCollection(func() { debug.SetGCPercent(percentFor(readMemory().live)) })
+	return func() {
+		stop()
+		debug.SetGCPercent(before)
+	}
+}
+
+// percentFor is the GOGC by which garbagePercent of what lives may gather as garbage, or garbageLeast.
+func percentFor(live uint64) int {
+	return max(garbagePercent, int(100*garbageLeast/max(live, garbageLeast/4)))
+}
+
+// afterEachCollection calls f after each garbage collection, until stop is called.
+func afterEachCollection(f func()) (stop func()) {
+	type sentinel struct{ _ *byte } // with a pointer, so that it shares no memory with other small objects
+	var stopped atomic.Bool
+	var arm func()
+	arm = func() {
+		runtime.AddCleanup(new(sentinel), func(struct{}) {
+			if !stopped.Load() {
+				f()
+				arm()
+			}
+		}, struct{}{})
+	}
+	arm()
+	return func() { stopped.Store(true) }
+}
+
+// memory is how this process uses memory, in bytes.
+type memory struct {
+	live  uint64 // what the last collection found in use
+	spare uint64 // what could be given back: garbage since then, and free memory that the kernel has not got back
+}
+
+func readMemory() memory {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
+	metrics.Read(s)
+	live, objects, free := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()
+	return memory{live: live, spare: objects - min(live, objects) + free}
+}
+
+// giveBack collects garbage and returns free memory to the kernel, where that is worth its cost.
+func giveBack() {
+	if readMemory().spare >= spareLeast {
+		debug.FreeOSMemory()
+	}
 }
 
 // rest calls free each time that news had come and then none did for a while, until the context ends. The first news
-// is the start.
+// is the start. News that come while it waits do not wake it.
 func rest(ctx context.Context, news func() <-chan struct{}, after time.Duration, free func()) {
 	for {
 		changed := news()
-		t := time.NewTimer(after)
-		select {
-		case <-ctx.Done():
-			t.Stop()
+		sleep(ctx, nil, after)
+		if ctx.Err() != nil {
 			return
+		}
+		select {
 		case <-changed:
-			t.Stop()
 			continue
-		case <-t.C:
+		default:
 		}
 		free()
 		select {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,21 +12,22 @@ import (
 func TestRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var changed chan struct{}
+		changed := make(chan struct{})
 		freed := 0
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			rest(ctx, func() <-chan struct{} { changed = make(chan struct{}); return changed }, 5*time.Second, func() { freed++ })
+			rest(ctx, func() <-chan struct{} { return changed }, 5*time.Second, func() { freed++ })
 		}()
 		for burst := range 3 {
 			for range 4 {
-				time.Sleep(time.Second)
+				time.Sleep(3 * time.Second)
 				synctest.Wait()
 				if freed != burst {
 					t.Errorf("in burst %d it was freed %d times", burst, freed)
 				}
 				close(changed)
+				changed = make(chan struct{})
 				synctest.Wait()
 			}
 			time.Sleep(time.Hour)
@@ -36,4 +38,36 @@ func TestRest(t *testing.T) {
 			t.Errorf("freed %d times, want after each of 3 bursts", freed)
 		}
 	})
+}
+
+// TestPercentFor bounds the garbage that gathers beside what lives.
+func TestPercentFor(t *testing.T) {
+	t.Parallel()
+	for live, garbage := range map[uint64]uint64{
+		1 << 20:   4 << 20, // a process this small has no more
+		4 << 20:   garbageLeast,
+		16 << 20:  garbageLeast,
+		32 << 20:  garbageLeast,
+		100 << 20: 25 << 20,
+	} {
+		if got := live * uint64(percentFor(live)) / 100; got > garbage || got < garbage*9/10 {
+			t.Errorf("beside %d bytes %d of garbage gather, want %d", live, got, garbage)
+		}
+	}
+}
+
+// TestAfterEachCollection counts collections until it is told to stop.
+func TestAfterEachCollection(t *testing.T) {
+	heard := make(chan struct{}, 100)
+	stop := afterEachCollection(func() { heard <- struct{}{} })
+	for range 3 {
+		runtime.GC()
+		<-heard
+	}
+	stop()
+	runtime.GC()
+	runtime.GC()
+	if n := len(heard); n > 1 { // one may have been under way
+		t.Errorf("after the end %d collections were heard of", n)
+	}
 }
