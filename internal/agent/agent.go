@@ -32,6 +32,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
+	"github.com/sallyport/sallyport/internal/nftables"
 	"github.com/sallyport/sallyport/internal/reconcile"
 	"github.com/sallyport/sallyport/internal/validate"
 )
@@ -86,7 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer held.Close()
-	driver, err := nat.New(nat.Options{Log: cfg.Log})
+	driver, err := nat.New(nftables.Options{Log: cfg.Log})
 	if err != nil {
 		return err
 	}

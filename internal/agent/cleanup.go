@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/nat"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // How long cleanup waits for an agent to remove what it has made, and then to end, and how often it looks whether it
@@ -32,7 +33,7 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 		return stopped, err
 	}
 	defer held.Close()
-	d, err := nat.New(nat.Options{Log: log})
+	d, err := nat.New(nftables.Options{Log: log})
 	if err != nil {
 		return stopped, err
 	}
@@ -41,7 +42,7 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 		err := d.Cleanup(ctx)
 		// The kernel closes the sockets of a process that ended one by one: the table may have its owner a
 		// little longer than the lock.
-		var owned *nat.OwnedError
+		var owned *nftables.OwnedError
 		return !errors.As(err, &owned), err
 	})
 	if err == nil {

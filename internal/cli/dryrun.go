@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // dryRun says what an agent on this node would change in the kernel by the manifests as they are, and
@@ -46,8 +47,8 @@ func dryRun(cmd *cobra.Command, g *global, node, output string) error {
 	return err
 }
 
-func preview(ctx context.Context, plan *compile.Plan) (*nat.Preview, error) {
-	d, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler)})
+func preview(ctx context.Context, plan *compile.Plan) (*nftables.Preview, error) {
+	d, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func preview(ctx context.Context, plan *compile.Plan) (*nat.Preview, error) {
 	return d.Preview(ctx, plan.NAT)
 }
 
-func printPreview(w io.Writer, p *nat.Preview) error {
+func printPreview(w io.Writer, p *nftables.Preview) error {
 	switch {
 	case p.Equal:
 		_, err := fmt.Fprintf(w, "table %s holds what the manifests say: there is nothing to change\n", p.Table)

@@ -4,24 +4,24 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/sallyport/sallyport/internal/driver/nat"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 func TestPrintPreview(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
-		preview nat.Preview
+		preview nftables.Preview
 		want    string
 	}{
-		{nat.Preview{Table: "inet t", Equal: true, Present: true}, "table inet t holds what the manifests say: there is nothing to change\n"},
-		{nat.Preview{Table: "inet t", Sets: []nat.RangesPreview{{Name: "s", New: true, Add: 7, AddFirst: []string{"10.0.0.0/8", "fd00::1-fd00::3"}}}}, `table inet t would be made:
+		{nftables.Preview{Table: "inet t", Equal: true, Present: true}, "table inet t holds what the manifests say: there is nothing to change\n"},
+		{nftables.Preview{Table: "inet t", Sets: []nftables.SetPreview{{Name: "s", New: true, Add: 7, AddFirst: []string{"10.0.0.0/8", "fd00::1-fd00::3"}}}}, `table inet t would be made:
   set s (new): ranges -0 +7
     + 10.0.0.0/8
     + fd00::1-fd00::3
     + and 5 more
 Nothing was changed.
 `},
-		{nat.Preview{Table: "inet t", Present: true, Chains: []nat.ChainPreview{
+		{nftables.Preview{Table: "inet t", Present: true, Chains: []nftables.ChainPreview{
 			{Name: "old", Gone: true, Remove: []string{"drop"}},
 			{Name: "hook", Gone: true, New: true, Remove: []string{"a", "b"}, Add: []string{"c"}},
 		}}, `table inet t would be changed, in one transaction:
@@ -33,7 +33,7 @@ Nothing was changed.
     + c
 Nothing was changed.
 `},
-		{nat.Preview{Table: "inet t", Present: true, Replaced: true},
+		{nftables.Preview{Table: "inet t", Present: true, Replaced: true},
 			"table inet t would be made anew, in one transaction, since it is dormant or holds strange things. What differs:\nNothing was changed.\n"},
 	} {
 		var out strings.Builder

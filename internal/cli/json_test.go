@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/agent"
-	"github.com/sallyport/sallyport/internal/driver/nat"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // TestJSONIsDocumented compares the fields that are printed with those in the reference, both ways: what a script
@@ -30,7 +30,7 @@ func TestJSONIsDocumented(t *testing.T) {
 			}
 		}
 	}
-	for name, v := range map[string]any{"status": agent.Status{}, "flows": agent.Flow{}, "explain": explanation{}, "run --dry-run": nat.Preview{}} {
+	for name, v := range map[string]any{"status": agent.Status{}, "flows": agent.Flow{}, "explain": explanation{}, "run --dry-run": nftables.Preview{}} {
 		leaves, inner := jsonFields(reflect.TypeOf(v), "", map[reflect.Type]bool{})
 		for _, f := range leaves {
 			if !slices.Contains(documented[name], f) {

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
+	engine "github.com/sallyport/sallyport/internal/nftables"
 	"github.com/sallyport/sallyport/internal/reconcile"
 )
 
@@ -106,7 +107,7 @@ func (t tampering) repair(ctx context.Context, f *flipper) (d time.Duration, ans
 func newOpenFlipper(ctx context.Context) (*flipper, error) {
 	return newFlipper(ctx, func(f *flipper) error {
 		log := slog.New(slog.DiscardHandler)
-		d, err := nat.New(nat.Options{Log: log, NetNS: f.node.FD(), Unowned: true})
+		d, err := nat.New(engine.Options{Log: log, NetNS: f.node.FD(), Unowned: true})
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // measureFootprint looks at an agent with ten pools that has nothing to do.
@@ -142,7 +143,7 @@ func measureDriver(ctx context.Context, o options, _ string) ([]result, error) {
 		if err != nil {
 			return nil, err
 		}
-		d, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
+		d, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
 		if err != nil {
 			return nil, errors.Join(err, h.Close())
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // Who sends in the test for gaps beside the path's pod: a pod of a pool that is not translated, and one of a pool
@@ -200,7 +201,7 @@ func (s *service) tryNFT(args ...string) (out string, err error) {
 // olderTable leaves the table as a version without leak guard does when it ends, in place of what stands.
 func (s *service) olderTable() {
 	s.t.Helper()
-	older, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
+	older, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
 	labtest.Must(s.t, err)
 	plan := compile.Compile(snapshot(&model.NATConfiguration{LeakGuard: ptr(model.LeakGuardDisabled)}, pool("a 10.0.0.0/16 nat"), pool("b fd00::/64 nat"),
 		pool("c 10.2.0.0/16"), pool("d fd00:2::/64")), model.Local{Name: "node"})

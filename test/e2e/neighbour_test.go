@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // neighbourDiscovery is a neighbour solicitation or advertisement (RFC 4861) from one address to another, about
@@ -45,7 +46,7 @@ func TestNeighboursThroughABridge(t *testing.T) {
 		t.Skip("needs kernel feature br_netfilter")
 	}
 	labtest.Must(t, err)
-	nat, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: node.FD()})
+	nat, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
 	plan := compile.Compile(snapshot(nil, pool("a fd00:1::/64 nat")), model.Local{Name: "node"})

@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // TestCleanup makes sure that cleanup, after an agent and under one, removes all that is ours and nothing
@@ -224,7 +225,7 @@ func TestTableOfAnother(t *testing.T) {
 	t.Parallel()
 	s := newService(t)
 	s.write("pods.yaml", poolsOfPod(true))
-	other, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
+	other, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: s.node.FD()})
 	labtest.Must(t, err, other.Apply(t.Context(), compile.Compile(snapshot(nil), model.Local{Name: "node"}).NAT))
 	if !strings.Contains(s.nft("list", "table", "inet", "sallyport"), "flags owner") {
 		labtest.Must(t, other.Close())

@@ -19,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // path is a pod behind a node, and two servers behind a router: one on a link of 1500
@@ -82,7 +83,7 @@ func newTranslatingPath(t *testing.T) *path {
 // nat is a driver for the node, until the test ends.
 func (p *path) nat(t *testing.T) *nat.Driver {
 	t.Helper()
-	nat, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: p.node.FD()})
+	nat, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: p.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
 	return nat

@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 	"github.com/sallyport/sallyport/internal/reconcile"
 )
 
@@ -34,7 +35,7 @@ func (flowsDriver) Name() string { return "flows" }
 func openTable(t *testing.T, p *path) *reconcile.Loop {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	driver, err := nat.New(nat.Options{Log: log, NetNS: p.node.FD(), Unowned: true})
+	driver, err := nat.New(nftables.Options{Log: log, NetNS: p.node.FD(), Unowned: true})
 	labtest.Must(t, err)
 	flows := conntrack.New(conntrack.NewTable(p.node.FD()), log)
 	loop := reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver}, flowsDriver{flows}}, Log: log})

@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // rig is a node with taps on both sides, so that it can be sent packets with any address:
@@ -74,7 +75,7 @@ func newRig(t *testing.T) *rig {
 			r.node.AddRoute(lab.Route{To: to, Table: 200, Via: wires[0].peer[family].Addr(), Dev: "pod0"}),
 		)
 	}
-	nat, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: r.node.FD()})
+	nat, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: r.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, nat.Close()) })
 	r.nat = nat

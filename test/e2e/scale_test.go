@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // TestOnePoolAmongMany changes one of 10,000 pools at a time and compiles anew: what reaches the kernel
@@ -19,11 +20,11 @@ import (
 func TestOnePoolAmongMany(t *testing.T) {
 	t.Parallel()
 	h := labtest.NewHost(t, "node")
-	driver, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
+	driver, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: h.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, driver.Close()) })
 	pools := manyPools(10_000)
-	apply := func() nat.Stats {
+	apply := func() nftables.Stats {
 		t.Helper()
 		labtest.Must(t, driver.Apply(t.Context(), compile.Compile(snapshot(nil, slices.Clone(pools)...), model.Local{Name: "node"}).NAT))
 		return driver.Stats()

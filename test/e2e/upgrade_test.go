@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // TestHooksComeAndGo starts one agent after another, each of which finds the table of the one before and gives it
@@ -25,7 +26,7 @@ func TestHooksComeAndGo(t *testing.T) {
 	// The test lasts longer than there are ports: entries make room for others.
 	labtest.Must(t, r.node.Sysctl("netfilter/nf_conntrack_udp_timeout", "1"))
 	restart := func(guard bool) error {
-		d, err := nat.New(nat.Options{Log: slog.New(slog.DiscardHandler), NetNS: r.node.FD()})
+		d, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: r.node.FD()})
 		if err != nil {
 			return err
 		}
@@ -33,7 +34,7 @@ func TestHooksComeAndGo(t *testing.T) {
 		plan.NAT.LeakGuard = guard
 		// The one before owns the table until its socket is closed everywhere: a program that another test starts
 		// has it too until it is executed.
-		var owned *nat.OwnedError
+		var owned *nftables.OwnedError
 		err = d.Apply(t.Context(), plan.NAT)
 		for end := time.Now().Add(patience); errors.As(err, &owned) && time.Now().Before(end); err = d.Apply(t.Context(), plan.NAT) {
 			time.Sleep(5 * time.Millisecond)

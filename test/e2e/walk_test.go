@@ -29,6 +29,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
+	"github.com/sallyport/sallyport/internal/nftables"
 	"github.com/sallyport/sallyport/internal/reconcile"
 	"github.com/sallyport/sallyport/internal/validate"
 )
@@ -74,7 +75,7 @@ func newWalk(t *testing.T) *walk {
 	w.storm = &storm{rnd: rand.New(rand.NewPCG(w.rnd.Uint64(), 0))}
 	labtest.Must(t, os.Mkdir(w.dir(), 0o755), os.Mkdir(w.stateDir(), 0o755), unix.Mount("tmpfs", w.stateDir(), "tmpfs", 0, "size=1m"))
 	t.Cleanup(func() { labtest.Must(t, unix.Unmount(w.stateDir(), unix.MNT_DETACH)) })
-	w.watcher, err = nat.New(nat.Options{Log: w.log, NetNS: w.rig.node.FD()})
+	w.watcher, err = nat.New(nftables.Options{Log: w.log, NetNS: w.rig.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, w.watcher.Close()) })
 	w.start()
@@ -88,7 +89,7 @@ func (w *walk) stateDir() string { return filepath.Join(w.base, "state") }
 // start wires the parts as an agent does.
 func (w *walk) start() {
 	w.t.Helper()
-	driver, err := nat.New(nat.Options{Log: w.log, NetNS: w.rig.node.FD(), Unowned: true, Wrap: w.storm.over})
+	driver, err := nat.New(nftables.Options{Log: w.log, NetNS: w.rig.node.FD(), Unowned: true, Wrap: w.storm.over})
 	labtest.Must(w.t, err)
 	flows := conntrack.New(conntrack.NewTableOn(func() (nfnetlink.Socket, error) {
 		s, err := nfnetlink.Dial(w.rig.node.FD())

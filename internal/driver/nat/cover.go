@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"go4.org/netipx"
+
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 const (
@@ -20,13 +22,13 @@ const (
 // cover is at most mostPrefixes prefixes that hold all of some ranges, none longer than mostBits. The ranges are of
 // one family, sorted and disjoint. They are cut into groups where neighbours have least in common, and each group
 // is covered by one prefix, which may hold other addresses as well.
-func cover(ranges []segment) []netip.Prefix {
-	if len(ranges) == 0 {
+func cover(ranges *nftables.Set) []netip.Prefix {
+	if ranges.Len() == 0 {
 		return nil
 	}
-	shared := func(i int) int { return common(ranges[i-1].last, ranges[i].first) }
+	shared := func(i int) int { return common(lastOf(ranges, i-1), firstOf(ranges, i)) }
 	cuts := smallest(mostPrefixes-1, func(yield func(int) bool) { // before these
-		for i := 1; i < len(ranges); i++ {
+		for i := 1; i < ranges.Len(); i++ {
 			if shared(i) < mostBits && !yield(i) {
 				return
 			}
@@ -35,12 +37,22 @@ func cover(ranges []segment) []netip.Prefix {
 	slices.Sort(cuts)
 	var out []netip.Prefix
 	from := 0
-	for _, to := range append(cuts, len(ranges)) {
-		first, last := ranges[from].first, ranges[to-1].last
-		out = append(out, netip.PrefixFrom(first, min(common(first, last), mostBits)).Masked())
+	for _, to := range append(cuts, ranges.Len()) {
+		a, b := firstOf(ranges, from), lastOf(ranges, to-1)
+		out = append(out, netip.PrefixFrom(a, min(common(a, b), mostBits)).Masked())
 		from = to
 	}
 	return out
+}
+
+func firstOf(s *nftables.Set, i int) netip.Addr {
+	first, _ := s.Addrs(i)
+	return first
+}
+
+func lastOf(s *nftables.Set, i int) netip.Addr {
+	_, last := s.Addrs(i)
+	return last
 }
 
 // common is how many bits two addresses of one family have in common at their beginning.
@@ -55,16 +67,17 @@ func common(a, b netip.Addr) int {
 
 // homes are the largest prefixes that are exempt as a whole and hold sources: where pods speak to pods. Both
 // lists are of one family, sorted and disjoint. There are at most mostPrefixes, none longer than mostBits.
-func homes(exempt, sources []segment) []netip.Prefix {
+func homes(exempt, sources *nftables.Set) []netip.Prefix {
 	return smallest(mostPrefixes, func(yield func(netip.Prefix) bool) {
 		var pieces []netip.Prefix
-		for _, e := range exempt {
-			pieces = netipx.IPRangeFrom(e.first, e.last).AppendPrefixes(pieces[:0])
+		next := 0 // of the sources
+		for i := range exempt.Len() {
+			pieces = netipx.IPRangeFrom(exempt.Addrs(i)).AppendPrefixes(pieces[:0])
 			for _, p := range pieces {
-				for len(sources) > 0 && sources[0].last.Less(p.Addr()) {
-					sources = sources[1:]
+				for next < sources.Len() && lastOf(sources, next).Less(p.Addr()) {
+					next++
 				}
-				if len(sources) > 0 && !netipx.PrefixLastIP(p).Less(sources[0].first) && p.Bits() <= mostBits && !yield(p) {
+				if next < sources.Len() && !netipx.PrefixLastIP(p).Less(firstOf(sources, next)) && p.Bits() <= mostBits && !yield(p) {
 					return
 				}
 			}

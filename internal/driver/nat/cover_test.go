@@ -9,16 +9,26 @@ import (
 
 	"go4.org/netipx"
 	"pgregory.net/rapid"
+
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
-// segmentsAt parses prefixes and ranges.
-func segmentsAt(tb testing.TB, list string) []segment {
+// setAt parses prefixes and ranges.
+func setAt(tb testing.TB, list string) *nftables.Set {
 	tb.Helper()
-	var out []segment
-	for _, r := range ranges(tb, strings.Fields(list)...) {
-		out = append(out, segment{first: r.From(), last: r.To()})
+	return setOf(ranges(tb, strings.Fields(list)...))
+}
+
+// setOf is a set of ranges of one family.
+func setOf(ranges []netipx.IPRange) *nftables.Set {
+	s := ipv4().set("x")
+	if len(ranges) > 0 && ranges[0].From().Is6() {
+		s = ipv6().set("x")
 	}
-	return out
+	for _, r := range ranges {
+		s.AddRange(r.From(), r.To(), "")
+	}
+	return &s
 }
 
 func TestCover(t *testing.T) {
@@ -37,7 +47,7 @@ func TestCover(t *testing.T) {
 		{"IPv6", "fd00:10:244::/56 fd00:20::/48", "fd00:10:244::/56 fd00:20::/48"},
 		{"two words of IPv6 at most", "fd00:10:244::1:0:0:0/80 fd00:10:244::3:0:0:0/80", "fd00:10:244::/64"},
 	} {
-		if got := strings.Trim(fmt.Sprint(cover(segmentsAt(t, test.ranges))), "[]"); got != test.want {
+		if got := strings.Trim(fmt.Sprint(cover(setAt(t, test.ranges))), "[]"); got != test.want {
 			t.Errorf("%s: %s is covered by %s; want %s", test.name, test.ranges, got, test.want)
 		}
 	}
@@ -56,14 +66,14 @@ func TestHomes(t *testing.T) {
 		{"too long", "fd00:10:244::/56 fd00:20::/80", "fd00::/16", "fd00:10:244::/56"},
 		{"all", "::/0", "fd00::/16", "::/0"},
 	} {
-		if got := strings.Trim(fmt.Sprint(homes(segmentsAt(t, test.exempt), segmentsAt(t, test.sources))), "[]"); got != test.want {
+		if got := strings.Trim(fmt.Sprint(homes(setAt(t, test.exempt), setAt(t, test.sources))), "[]"); got != test.want {
 			t.Errorf("%s: %s; want %s", test.name, got, test.want)
 		}
 	}
 }
 
-// drawSegments are random ranges: some anywhere, some side by side.
-func drawSegments(rt *rapid.T, v6 bool, label string) []segment {
+// drawRanges are random ranges: some anywhere, some side by side.
+func drawRanges(rt *rapid.T, v6 bool, label string) []netipx.IPRange {
 	var b netipx.IPSetBuilder
 	for _, p := range rapid.SliceOfN(rapid.Custom(func(rt *rapid.T) netip.Prefix {
 		n := 4
@@ -83,11 +93,7 @@ func drawSegments(rt *rapid.T, v6 bool, label string) []segment {
 	if err != nil {
 		rt.Fatal(err)
 	}
-	var out []segment
-	for _, r := range s.Ranges() {
-		out = append(out, segment{first: r.From(), last: r.To()})
-	}
-	return out
+	return s.Ranges()
 }
 
 // TestEverySourceIsCovered covers random ranges, and looks for what may not be exempt among their homes.
@@ -95,7 +101,7 @@ func TestEverySourceIsCovered(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		v6 := rapid.Bool().Draw(rt, "v6")
-		sources, exempt := drawSegments(rt, v6, "sources"), drawSegments(rt, v6, "exempt")
+		sources, exempt := drawRanges(rt, v6, "sources"), drawRanges(rt, v6, "exempt")
 		check := func(what string, list []netip.Prefix) {
 			if len(list) > mostPrefixes || slices.ContainsFunc(list, func(p netip.Prefix) bool { return p != p.Masked() || p.Bits() > mostBits }) {
 				rt.Fatalf("%s: %v", what, list)
@@ -104,21 +110,21 @@ func TestEverySourceIsCovered(t *testing.T) {
 		within := func(first, last netip.Addr, outer netipx.IPRange) bool {
 			return outer.Contains(first) && outer.Contains(last)
 		}
-		covers := cover(sources)
+		covers := cover(setOf(sources))
 		check("cover", covers)
 		for _, s := range sources {
-			if !slices.ContainsFunc(covers, func(p netip.Prefix) bool { return within(s.first, s.last, netipx.RangeOfPrefix(p)) }) {
+			if !slices.ContainsFunc(covers, func(p netip.Prefix) bool { return within(s.From(), s.To(), netipx.RangeOfPrefix(p)) }) {
 				rt.Fatalf("%v does not cover %s", covers, s)
 			}
 		}
-		found := homes(exempt, sources)
+		found := homes(setOf(exempt), setOf(sources))
 		check("homes", found)
 		for _, p := range found {
 			r := netipx.RangeOfPrefix(p)
-			if !slices.ContainsFunc(exempt, func(e segment) bool { return within(r.From(), r.To(), netipx.IPRangeFrom(e.first, e.last)) }) {
+			if !slices.ContainsFunc(exempt, func(e netipx.IPRange) bool { return within(r.From(), r.To(), e) }) {
 				rt.Fatalf("%s is not exempt", p)
 			}
-			if !slices.ContainsFunc(sources, func(s segment) bool { return r.Overlaps(netipx.IPRangeFrom(s.first, s.last)) }) {
+			if !slices.ContainsFunc(sources, r.Overlaps) {
 				rt.Fatalf("%s holds no source", p)
 			}
 		}

@@ -19,7 +19,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
-	"github.com/sallyport/sallyport/internal/nfnetlink"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 var update = flag.Bool("update", false, "rewrite the files in testdata")
@@ -301,43 +301,11 @@ func TestUserNamespace(t *testing.T) {
 	}
 }
 
-// TestUnsupported checks that the error for a missing kernel feature names it.
-func TestUnsupported(t *testing.T) {
-	t.Parallel()
-	plan := simplePlan(t)
-	plan.LeakGuard = true
-	wanted, err := layout(plan)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := newBatch(1)
-	b.write(diff(&table{}, wanted))
-	missing := map[string]unix.Errno{"beginning": unix.EOPNOTSUPP, "creating table": unix.EAFNOSUPPORT, "creating set": unix.EOPNOTSUPP,
-		"creating chain postrouting":   unix.ENOENT,
-		"adding rule 1 to chain snat4": unix.ENOENT, "adding rule 3 to chain leak": unix.ENOENT, "adding rule 3 to chain suspect": unix.ENOENT}
-	found := map[string]bool{}
-	for i, n := range b.notes {
-		for doing, errno := range missing {
-			if !strings.HasPrefix(n.doing, doing) {
-				continue
-			}
-			found[doing] = true
-			var u *nfnetlink.UnsupportedError
-			if err := b.explain(i, nfnetlink.Reply{Errno: errno}); !errors.As(err, &u) || !errors.Is(err, errno) || u.Feature == "" {
-				t.Errorf("%s: %v; want an UnsupportedError", n.doing, err)
-			}
-		}
-	}
-	if len(found) != len(missing) {
-		t.Errorf("only met %v", found)
-	}
-}
-
 // mustApply applies a plan. A table whose owner was closed a moment ago may be owned for a moment more: a
 // program that another test starts has the socket too until it is executed.
 func mustApply(tb testing.TB, d *Driver, plan compile.NAT) {
 	tb.Helper()
-	var owned *OwnedError
+	var owned *nftables.OwnedError
 	err := d.Apply(tb.Context(), plan)
 	for end := time.Now().Add(5 * time.Second); errors.As(err, &owned) && time.Now().Before(end); err = d.Apply(tb.Context(), plan) {
 		time.Sleep(10 * time.Millisecond)
@@ -350,28 +318,24 @@ func mustApply(tb testing.TB, d *Driver, plan compile.NAT) {
 // mustHold checks, with a driver that knows nothing yet, that the kernel holds a plan.
 func mustHold(tb testing.TB, ns *namespace, plan compile.NAT) {
 	tb.Helper()
-	if c := differences(tb, ns, plan); !c.empty() {
-		tb.Fatalf("the kernel differs from the plan in %d things: %+v", c.drift, c)
+	if p := differences(tb, ns, plan); !p.Equal {
+		tb.Fatalf("the kernel differs from the plan: %+v", p)
 	}
 }
 
 // differences is what the kernel lacks of a plan.
-func differences(tb testing.TB, ns *namespace, plan compile.NAT) *change {
+func differences(tb testing.TB, ns *namespace, plan compile.NAT) *nftables.Preview {
 	tb.Helper()
-	wanted, err := layout(plan)
+	d, err := New(nftables.Options{Log: testLog(tb), NetNS: ns.fd})
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := nfnetlink.Dial(ns.fd)
+	defer d.Close()
+	p, err := d.Preview(tb.Context(), plan)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	defer s.Close()
-	held, _, err := newConn(s).readTable(tb.Context())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return diff(held, wanted)
+	return p
 }
 
 // TestGenerationIsKnown makes one change of each kind. Observing after it costs no reading back, since

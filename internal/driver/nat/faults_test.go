@@ -1,7 +1,6 @@
 package nat
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -9,6 +8,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // faultySocket passes calls on to a real socket, and makes one of them fail.
@@ -21,6 +21,12 @@ type faultySocket struct {
 	before bool
 	err    error
 	failed bool
+}
+
+// over puts the socket before one that works.
+func (s *faultySocket) over(works nfnetlink.Socket) nfnetlink.Socket {
+	s.Socket = works
+	return s
 }
 
 // Send sends one datagram, unless it is its turn to fail.
@@ -65,15 +71,8 @@ func minTime(a, b time.Time) time.Time {
 // table.
 func (n *namespace) watchedDriver() (*Driver, *faultySocket) {
 	n.tb.Helper()
-	s, err := nfnetlink.Dial(n.fd)
-	if err != nil {
-		n.tb.Fatal(err)
-	}
-	faulty := &faultySocket{Socket: s}
-	d := newDriver(faulty, testLog(n.tb))
-	d.leaveOpen()
-	n.tb.Cleanup(func() { _ = d.Close() })
-	return d, faulty
+	faulty := &faultySocket{}
+	return n.open(nftables.Options{Unowned: true, Wrap: faulty.over}), faulty
 }
 
 // TestEveryCallFailsOnce makes each call of the socket fail in turn, in each way, through a life of
@@ -221,32 +220,33 @@ func TestUnknownOutcome(t *testing.T) {
 	mustHold(t, ns, plan)
 }
 
-// TestRefusalNamesTheObject checks the error for a range that the kernel refuses.
-func TestRefusalNamesTheObject(t *testing.T) {
+// TestEveryCallFailsOnceWhileOwning makes each call of the socket fail in turn while a table is made,
+// changed and taken over. The driver must find its own table again, and never hold it for another's.
+func TestEveryCallFailsOnceWhileOwning(t *testing.T) {
 	t.Parallel()
-	ns := newNamespace(t)
-	d := ns.driver()
-	mustApply(t, d, simplePlan(t))
-	wanted, err := layout(simplePlan(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, doubled := range []struct {
-		set, want string
-		index     int
-	}{
-		{"source4", `adding to set source4: 10.1.2.0-10.1.2.255 of pool "a": file exists`, 1},
-		{"source6", `adding to set source6: fd00:1::-fd00:1::ffff:ffff:ffff:ffff of pool "b": file exists`, 0},
-		{"exempt4", `adding to set exempt4: 10.0.0.0-10.255.255.255: file exists`, 0},
-	} {
-		segments := wanted.set(doubled.set).segments
-		fresh := segment{first: segments[0].first.Prev().Prev(), last: segments[0].first.Prev().Prev(), pool: "x"}
-		b := newBatch(d.conn.Seq + 1)
-		b.write(&change{add: []difference{{set: doubled.set, segments: []segment{fresh, segments[doubled.index]}}}})
-		_, err := d.conn.transact(t.Context(), b)
-		if err == nil || err.Error() != doubled.want || !errors.Is(err, unix.EEXIST) {
-			t.Errorf("error %v; want %s", err, doubled.want)
+	for _, before := range []bool{true, false} {
+		for fail, failed := 1, true; failed; fail++ {
+			ns, plan := newNamespace(t), simplePlan(t)
+			faulty := &faultySocket{}
+			d := ns.open(nftables.Options{Wrap: faulty.over})
+			faulty.fail, faulty.before, faulty.err = fail, before, unix.ENOBUFS
+			for step := range 2 {
+				plan.Sources = plan.Sources[step:]
+				var err error
+				for range 3 {
+					if err = d.Apply(t.Context(), plan); err == nil {
+						break
+					}
+				}
+				if err != nil {
+					t.Fatalf("call %d fails (before: %t): %v", fail, before, err)
+				}
+			}
+			needOwned(t, d)
+			if now := ns.ownerOf(); now != faulty.PortID() {
+				t.Fatalf("call %d fails (before: %t): port %d owns the table, not %d", fail, before, now, faulty.PortID())
+			}
+			failed = faulty.failed
 		}
 	}
-	mustHold(t, ns, simplePlan(t))
 }

@@ -4,6 +4,7 @@ import (
 	"go4.org/netipx"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // Ranges are what a table that stands translates: these sources, but towards these destinations. They are
@@ -12,48 +13,49 @@ type Ranges struct {
 	Sources []compile.Source
 	Exempt  []netipx.IPRange
 
-	base []rule // of the chain that says by which interfaces what leaves is translated
+	base []nftables.Rule // of the chain that says by which interfaces what leaves is translated
 }
 
 // Covers says whether the table that stood translated what leaves by these interfaces, and nothing else.
 func (r *Ranges) Covers(outInterfaces []string) bool {
-	rules, err := baseRules(outInterfaces)
-	return err == nil && diffRules(r.base, rules) == 0
+	return nftables.EqualRules(r.base, baseRules(outInterfaces))
 }
 
 // Found is what stood when the driver first looked, as an earlier agent had left it. It is given once, and is
 // nil if nothing stood.
 func (d *Driver) Found() *Ranges {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r := d.found
-	d.found = nil
+	t := d.Engine.Found()
+	if t == nil {
+		return nil
+	}
+	r := &Ranges{}
+	if c := t.Chain(chainPostrouting); c != nil {
+		r.base = c.Rules
+	}
+	for _, f := range families() {
+		if s := f.find(t, setSource); s != nil {
+			for i := range s.Len() {
+				r.Sources = append(r.Sources, compile.Source{Range: netipx.IPRangeFrom(s.Addrs(i))})
+			}
+		}
+		if s := f.find(t, setExempt); s != nil {
+			for i := range s.Len() {
+				r.Exempt = append(r.Exempt, netipx.IPRangeFrom(s.Addrs(i)))
+			}
+		}
+	}
 	return r
 }
 
-// find takes note of the first table that is read.
-func (d *Driver) find(t *table) {
-	if d.looked {
-		return
+// find finds a set of the family's ranges in a table, whether it counts or not; nil if there is none.
+func (f family) find(t *nftables.Table, name string) *nftables.Set {
+	s, want := t.Set(name+f.suffix), f.set(name)
+	if s == nil {
+		return nil
 	}
-	d.looked = true
-	if !t.present {
-		return
+	want.Counters = s.Counters
+	if !s.SameKind(&want) {
+		return nil
 	}
-	d.found = &Ranges{}
-	if c := t.chain(chainPostrouting); c != nil {
-		d.found.base = c.rules
-	}
-	for _, f := range []family{ipv4(), ipv6()} {
-		if s := t.set(setSource + f.suffix); s != nil {
-			for _, g := range s.segments {
-				d.found.Sources = append(d.found.Sources, compile.Source{Range: netipx.IPRangeFrom(g.first, g.last)})
-			}
-		}
-		if s := t.set(setExempt + f.suffix); s != nil {
-			for _, g := range s.segments {
-				d.found.Exempt = append(d.found.Exempt, netipx.IPRangeFrom(g.first, g.last))
-			}
-		}
-	}
+	return s
 }

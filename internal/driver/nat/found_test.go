@@ -11,6 +11,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // TestFound makes sure that a driver tells once what an earlier one has left, not what it made itself.
@@ -25,7 +26,7 @@ func TestFound(t *testing.T) {
 		Exempt:  []netipx.IPRange{netipx.MustParseIPRange("10.0.0.0-10.255.255.255"), netipx.MustParseIPRange("fd00::-fd00::ffff")},
 	}
 	driver := func() *Driver {
-		d, err := New(Options{Log: slog.New(slog.DiscardHandler), NetNS: ns.fd})
+		d, err := New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: ns.fd})
 		labtest.Must(t, err)
 		t.Cleanup(func() { _ = d.Close() }) // one is closed before
 		return d

@@ -1,13 +1,12 @@
 package nat
 
 import (
-	"net/netip"
-
 	"go4.org/netipx"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // The chains and sets of the leak guard. Towards outside:
@@ -46,92 +45,69 @@ const (
 )
 
 // addGuard adds the leak guard's sets and chains, if the plan wants it.
-func (t *table) addGuard(nat compile.NAT) error {
+func addGuard(t *nftables.Table, nat compile.NAT) {
 	if !nat.LeakGuard {
-		return nil
+		return
 	}
-	for _, f := range []family{ipv4(), ipv6()} {
-		spec := setSpec{keyType: f.keyType, keyLen: f.addrLen, flags: unix.NFT_SET_INTERVAL}
-		t.sets = append(t.sets, set{name: setGuarded + f.suffix, spec: spec, segments: guardedSegments(f, nat.Sources)})
+	for _, f := range families() {
+		guarded := f.set(setGuarded)
+		addGuarded(&guarded, f, nat.Sources)
+		t.Sets = append(t.Sets, guarded)
 	}
-	next := chainSuspect
-	chains := []guardChain{
-		{name: chainLeak, rules: leakRules(nat.ExistingFlows)},
-		{name: chainSuspect, rules: suspectRules(t)},
-	}
+	t.Chains = append(t.Chains,
+		nftables.Chain{Name: chainLeak, Rules: leakRules(nat.ExistingFlows), Tally: true},
+		nftables.Chain{Name: chainSuspect})
 	if len(nat.OutInterfaces) > 0 {
-		next = chainCovered
-		chains = append(chains, guardChain{name: chainCovered, rules: perInterface(nat.OutInterfaces, (*ruleBuilder).outInterface, chainSuspect)})
+		t.Chains = append(t.Chains, nftables.Chain{Name: chainCovered, Rules: perInterface(nat.OutInterfaces, nftables.OutBy, nftables.GoTo(chainSuspect))})
 	}
-	for _, c := range append(chains,
-		guardChain{name: chainGuard, rules: guardRules(t, next),
-			hook: hook{kind: kindFilter, number: unix.NF_INET_POST_ROUTING, priority: guardPriority, policy: verdictAccept}},
-		guardChain{name: chainStray, rules: strayRules(nat)},
-		guardChain{name: chainInput, rules: inputRules(nat.OutInterfaces),
-			hook: hook{kind: kindFilter, number: unix.NF_INET_LOCAL_IN, priority: inputPriority, policy: verdictAccept}},
-	) {
-		rules, err := buildRules(c.rules...)
-		if err != nil {
-			return err
-		}
-		t.chains = append(t.chains, chain{name: c.name, hook: c.hook, rules: rules})
-	}
-	return nil
+	t.Chains = append(t.Chains,
+		nftables.Chain{Name: chainGuard, Hook: nftables.Hook{Kind: nftables.KindFilter, Number: unix.NF_INET_POST_ROUTING, Priority: guardPriority}},
+		nftables.Chain{Name: chainStray, Rules: strayRules(nat), Tally: true},
+		nftables.Chain{Name: chainInput, Rules: inputRules(nat.OutInterfaces),
+			Hook: nftables.Hook{Kind: nftables.KindFilter, Number: unix.NF_INET_LOCAL_IN, Priority: inputPriority}})
+	fitGuard(t)
 }
 
-// guardChain is a chain whose rules are yet to be built.
-type guardChain struct {
-	name  string
-	hook  hook
-	rules []*ruleBuilder
-}
-
-// refitGuard fits the guard's rules to sets that have become others since.
-func (t *table) refitGuard() (err error) {
-	guard, suspect, next := t.chain(chainGuard), t.chain(chainSuspect), chainSuspect
+// fitGuard fits the guard's rules to what the sets hold.
+func fitGuard(t *nftables.Table) {
+	guard, next := t.Chain(chainGuard), chainSuspect
 	if guard == nil {
-		return nil
+		return
 	}
-	if t.chain(chainCovered) != nil {
+	if t.Chain(chainCovered) != nil {
 		next = chainCovered
 	}
-	if guard.rules, err = buildRules(guardRules(t, next)...); err != nil {
-		return err
-	}
-	suspect.rules, err = buildRules(suspectRules(t)...)
-	return err
+	guard.Rules, t.Chain(chainSuspect).Rules = guardRules(t, next), suspectRules(t)
 }
 
-// guardedSegments are the sources of one family, neighbours merged whatever their pools.
-func guardedSegments(f family, sources []compile.Source) []segment {
+// addGuarded adds the sources of one family to a set, neighbours merged whatever their pools.
+func addGuarded(s *nftables.Set, f family, sources []compile.Source) {
 	apart := 0 // so that no room is wasted on large plans
-	for i, s := range sources {
-		if f.holds(s.Range) && (i == 0 || sources[i-1].Range.To().Next() != s.Range.From()) {
+	for i, src := range sources {
+		if f.holds(src.Range) && (i == 0 || sources[i-1].Range.To().Next() != src.Range.From()) {
 			apart++
 		}
 	}
-	out := make([]segment, 0, apart)
-	for _, s := range sources {
-		if !f.holds(s.Range) {
-			continue
+	s.Grow(apart)
+	for i := 0; i < len(sources); {
+		first := i
+		for i++; i < len(sources) && sources[i-1].Range.To().Next() == sources[i].Range.From(); {
+			i++
 		}
-		if n := len(out); n > 0 && out[n-1].last.Next() == s.Range.From() {
-			out[n-1].last = s.Range.To()
-			continue
+		if r := sources[first].Range; f.holds(r) {
+			s.AddRange(r.From(), sources[i-1].Range.To(), "")
 		}
-		out = append(out, segment{first: s.Range.From(), last: s.Range.To()})
 	}
-	return out
 }
 
 // guardRules let pass what comes from far away, which is most of what comes here: what was translated has an
 // address of the node by now. They do not ask for the family; a packet that looks like a source of the other one
 // costs a few steps more.
-func guardRules(t *table, next string) []*ruleBuilder {
-	var list []*ruleBuilder
-	for _, f := range []family{ipv4(), ipv6()} {
-		for _, p := range cover(t.set(setGuarded + f.suffix).segments) {
-			list = append(list, new(ruleBuilder).wordsAt(f.source, p).goTo(next))
+func guardRules(t *nftables.Table, next string) []nftables.Rule {
+	var list []nftables.Rule
+	for _, f := range families() {
+		for _, p := range cover(t.Set(setGuarded + f.suffix)) {
+			list = append(list, nftables.NewRule(wordsAt(f.Source, p), nftables.GoTo(next)))
 		}
 	}
 	return list
@@ -139,90 +115,69 @@ func guardRules(t *table, next string) []*ruleBuilder {
 
 // suspectRules find what should have been translated. What pods say to pods comes first, since there is most of
 // it. A packet without a connection has neither status nor direction, and their rules do not match it.
-func suspectRules(t *table) []*ruleBuilder {
-	var list []*ruleBuilder
-	for _, f := range []family{ipv4(), ipv6()} {
-		for _, p := range homes(t.set(setExempt+f.suffix).segments, t.set(setGuarded+f.suffix).segments) {
-			list = append(list, new(ruleBuilder).wordsAt(f.destination, p).version(f).leave())
+func suspectRules(t *nftables.Table) []nftables.Rule {
+	var list []nftables.Rule
+	for _, f := range families() {
+		for _, p := range homes(t.Set(setExempt+f.suffix), t.Set(setGuarded+f.suffix)) {
+			list = append(list, nftables.NewRule(wordsAt(f.Destination, p), version(f), nftables.Return()))
 		}
 	}
-	list = append(list, new(ruleBuilder).translated().leave(), new(ruleBuilder).reply().leave())
-	for _, f := range []family{ipv4(), ipv6()} {
-		list = append(list, new(ruleBuilder).addressIn(f, f.destination, setExempt+f.suffix).leave())
+	list = append(list, nftables.NewRule(translated(), nftables.Return()), nftables.NewRule(reply(), nftables.Return()))
+	for _, f := range families() {
+		list = append(list, nftables.NewRule(nftables.DestinationIn(f.Family, setExempt+f.suffix), nftables.Return()))
 	}
-	for _, f := range []family{ipv4(), ipv6()} {
-		list = append(list, new(ruleBuilder).addressIn(f, f.source, setGuarded+f.suffix).goTo(chainLeak))
+	for _, f := range families() {
+		list = append(list, nftables.NewRule(nftables.SourceIn(f.Family, setGuarded+f.suffix), nftables.GoTo(chainLeak)))
 	}
 	return list
 }
 
 // leakRules let pass connections that live on under an older decision, what this node sends itself, and
 // neighbour discovery, which no router forwards and conntrack does not track.
-func leakRules(flows model.ExistingFlows) []*ruleBuilder {
-	var list []*ruleBuilder
+func leakRules(flows model.ExistingFlows) []nftables.Rule {
+	var list []nftables.Rule
 	switch flows {
 	case model.FlowsKeep:
-		list = append(list, new(ruleBuilder).tracked().leave())
+		list = append(list, nftables.NewRule(tracked(), nftables.Return()))
 	case model.FlowsReset:
 	default:
 		for _, p := range []compile.Protocol{compile.TCP, compile.SCTP} {
 			list = append(list,
-				new(ruleBuilder).protocol(uint8(p)).established().leave(),
-				new(ruleBuilder).related().connection(uint8(p)).protocolIsNot(uint8(p)).leave()) // ICMP errors about these
+				nftables.NewRule(nftables.ProtocolIs(uint8(p)), established(), nftables.Return()),
+				nftables.NewRule(related(), connectionOf(uint8(p)), nftables.ProtocolIsNot(uint8(p)), nftables.Return())) // ICMP errors about these
 		}
 	}
-	return append(list, new(ruleBuilder).sourceIsLocal().leave(), new(ruleBuilder).neighbourDiscovery().leave(), new(ruleBuilder).countAndDrop())
+	return append(list, nftables.NewRule(sourceIsLocal(), nftables.Return()), nftables.NewRule(neighbourDiscovery(), nftables.Return()),
+		nftables.NewRule(countAndDrop()))
 }
 
 // inputRules find segments that belong to no connection.
-func inputRules(interfaces []string) []*ruleBuilder {
-	stray := func(r *ruleBuilder) *ruleBuilder { return r.protocol(uint8(compile.TCP)).invalid().goTo(chainStray) }
-	if len(interfaces) == 0 {
-		return []*ruleBuilder{stray(new(ruleBuilder))}
-	}
-	var list []*ruleBuilder
-	for _, name := range interfaces {
-		list = append(list, stray(new(ruleBuilder).inInterface(name)))
-	}
-	return list
+func inputRules(interfaces []string) []nftables.Rule {
+	return perInterface(interfaces, nftables.InBy, nftables.ProtocolIs(uint8(compile.TCP)), invalid(), nftables.GoTo(chainStray))
 }
 
 // strayRules drop a segment for which no socket waits, since the node would answer it with a reset, and
 // that may be for a connection of a pod's that is well. Segments from inside pools, and those to addresses
 // that nothing is translated to, are the node's own affair.
-func strayRules(nat compile.NAT) []*ruleBuilder {
-	var list []*ruleBuilder
-	for _, to := range []struct {
-		f    family
-		addr netip.Addr
-	}{{ipv4(), nat.To4}, {ipv6(), nat.To6}} {
+func strayRules(nat compile.NAT) []nftables.Rule {
+	var list []nftables.Rule
+	for _, f := range families() {
+		to := f.to(nat)
 		switch {
-		case !translates(to.f, nat.Sources):
-			list = append(list, new(ruleBuilder).inFamily(to.f).leave())
+		case !translates(f, nat.Sources):
+			list = append(list, nftables.NewRule(nftables.InFamily(f.Family), nftables.Return()))
 			continue
-		case to.addr.IsValid():
-			list = append(list, new(ruleBuilder).destinationIsNot(to.f, to.addr).leave())
+		case to.IsValid():
+			list = append(list, nftables.NewRule(destinationIsNot(f, to), nftables.Return()))
 		default:
-			list = append(list, new(ruleBuilder).inFamily(to.f).destinationIsElsewhere().leave())
+			list = append(list, nftables.NewRule(nftables.InFamily(f.Family), destinationIsElsewhere(), nftables.Return()))
 		}
-		list = append(list, new(ruleBuilder).addressIn(to.f, to.f.source, setExempt+to.f.suffix).leave())
+		list = append(list, nftables.NewRule(nftables.SourceIn(f.Family, setExempt+f.suffix), nftables.Return()))
 	}
-	return append(list, new(ruleBuilder).hasSocket().leave(), new(ruleBuilder).countAndDrop())
+	return append(list, nftables.NewRule(hasSocket(), nftables.Return()), nftables.NewRule(countAndDrop()))
 }
 
 // translates says whether there are sources of a family.
 func translates(f family, sources []compile.Source) bool {
 	return countFamily(f, len(sources), func(i int) netipx.IPRange { return sources[i].Range }) > 0
-}
-
-// perInterface are rules that go to a chain for each of the interfaces, or for all if there are none.
-func perInterface(names []string, match func(*ruleBuilder, string) *ruleBuilder, chain string) []*ruleBuilder {
-	if len(names) == 0 {
-		return []*ruleBuilder{new(ruleBuilder).goTo(chain)}
-	}
-	var list []*ruleBuilder
-	for _, name := range names {
-		list = append(list, match(new(ruleBuilder), name).goTo(chain))
-	}
-	return list
 }

@@ -1,8 +1,8 @@
 package nat
 
 import (
+	"cmp"
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"go4.org/netipx"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // The names in the kernel. They are public: operators see them, and other agents find our table by them.
@@ -24,112 +25,68 @@ const (
 	setExempt        = "exempt"      // + "4" or "6": towards what nothing is
 )
 
-// The types of base chains.
-const kindNAT, kindFilter = "nat", "filter"
-
 // natPriority is one before NF_IP_PRI_NAT_SRC (linux/netfilter_ipv4.h), where others register: at equal
 // priority the last to register would win, so that a reload by others could flip the answer.
 const natPriority = 100 - 1
 
-// verdictAccept is NF_ACCEPT of linux/netfilter.h.
-const verdictAccept = 1
-
-// counterExpr is the expression that counts connections.
-const counterExpr = "counter"
-
 // layout is the table that a plan wants. It fails if the plan breaks what compile promises.
-func layout(nat compile.NAT) (*table, error) {
-	t := &table{present: true}
-	for _, f := range []family{ipv4(), ipv6()} {
-		sources, err := sourceSegments(f, nat.Sources)
-		if err != nil {
-			return nil, err
-		}
-		exempt, err := exemptSegments(f, nat.Exempt)
-		if err != nil {
-			return nil, err
-		}
-		spec := setSpec{keyType: f.keyType, keyLen: f.addrLen, flags: unix.NFT_SET_INTERVAL}
-		t.sets = append(t.sets, set{name: setExempt + f.suffix, spec: spec, segments: exempt})
-		spec.expr = counterExpr
-		t.sets = append(t.sets, set{name: setSource + f.suffix, spec: spec, segments: sources})
+func layout(nat compile.NAT) (*nftables.Table, error) {
+	if err := cmp.Or(checkSettings(nat), checkRanges(nat)); err != nil {
+		return nil, fmt.Errorf("laying out table %s: %w", TableName, err)
 	}
-	if err := t.addChains(nat); err != nil {
-		return t, err
+	t := &nftables.Table{}
+	for _, f := range families() {
+		exempt, source := f.set(setExempt), f.set(setSource)
+		source.Counters, source.Labels = true, "pool"
+		addExempt(&exempt, f, nat.Exempt)
+		addSources(&source, f, nat.Sources)
+		t.Sets = append(t.Sets, exempt, source)
 	}
-	return t, t.addGuard(nat)
+	addChains(t, nat)
+	addGuard(t, nat)
+	return t, nil
 }
 
-// addChains adds the chains; a chain comes after those that it goes to.
-func (t *table) addChains(nat compile.NAT) error {
-	if err := checkSettings(nat); err != nil {
-		return err
+// addChains adds the chains that translate.
+func addChains(t *nftables.Table, nat compile.NAT) {
+	for _, f := range families() {
+		t.Chains = append(t.Chains, nftables.Chain{Name: chainSNAT + f.suffix, Rules: snatRules(f, nat)})
 	}
-	for _, to := range []struct {
-		f    family
-		addr netip.Addr
-	}{{ipv4(), nat.To4}, {ipv6(), nat.To6}} {
-		rules, err := snatRules(to.f, to.addr, nat)
-		if err != nil {
-			return err
-		}
-		t.chains = append(t.chains, chain{name: chainSNAT + to.f.suffix, rules: rules})
-	}
-	rules, err := translateRules()
-	if err != nil {
-		return err
-	}
-	t.chains = append(t.chains, chain{name: chainTranslate, rules: rules})
-	if rules, err = baseRules(nat.OutInterfaces); err != nil {
-		return err
-	}
-	h := hook{kind: kindNAT, number: unix.NF_INET_POST_ROUTING, priority: natPriority, policy: verdictAccept}
-	t.chains = append(t.chains, chain{name: chainPostrouting, hook: h, rules: rules})
-	return nil
+	hook := nftables.Hook{Kind: nftables.KindNAT, Number: unix.NF_INET_POST_ROUTING, Priority: natPriority}
+	t.Chains = append(t.Chains,
+		nftables.Chain{Name: chainTranslate, Rules: translateRules()},
+		nftables.Chain{Name: chainPostrouting, Hook: hook, Rules: baseRules(nat.OutInterfaces)})
 }
 
 // baseRules have what leaves by the interfaces decided on.
-func baseRules(outInterfaces []string) ([]rule, error) {
-	return buildRules(perInterface(outInterfaces, (*ruleBuilder).outInterface, chainTranslate)...)
+func baseRules(outInterfaces []string) []nftables.Rule {
+	return perInterface(outInterfaces, nftables.OutBy, nftables.GoTo(chainTranslate))
 }
 
 // translateRules decides by destination, then by source.
-func translateRules() ([]rule, error) {
-	var list []*ruleBuilder
-	for _, f := range []family{ipv4(), ipv6()} {
-		list = append(list, new(ruleBuilder).addressIn(f, f.destination, setExempt+f.suffix).leave())
+func translateRules() []nftables.Rule {
+	var list []nftables.Rule
+	for _, f := range families() {
+		list = append(list, nftables.NewRule(nftables.DestinationIn(f.Family, setExempt+f.suffix), nftables.Return()))
 	}
-	for _, f := range []family{ipv4(), ipv6()} {
-		list = append(list, new(ruleBuilder).addressIn(f, f.source, setSource+f.suffix).goTo(chainSNAT+f.suffix))
+	for _, f := range families() {
+		list = append(list, nftables.NewRule(nftables.SourceIn(f.Family, setSource+f.suffix), nftables.GoTo(chainSNAT+f.suffix)))
 	}
-	return buildRules(list...)
+	return list
 }
 
 // snatRules translates: each protocol with a port range by a rule of its own, then all the others.
-func snatRules(f family, to netip.Addr, nat compile.NAT) ([]rule, error) {
-	var list []*ruleBuilder
+func snatRules(f family, nat compile.NAT) []nftables.Rule {
+	var list []nftables.Rule
 	for _, p := range []struct {
 		protocol compile.Protocol
 		ports    model.PortRange
 	}{{compile.TCP, nat.Ports}, {compile.UDP, nat.UDPPorts}, {compile.SCTP, nat.Ports}} {
 		if !p.ports.IsZero() {
-			list = append(list, new(ruleBuilder).protocol(uint8(p.protocol)).translate(f, to, p.ports, nat.Allocation))
+			list = append(list, nftables.NewRule(nftables.ProtocolIs(uint8(p.protocol)), translate(f, f.to(nat), p.ports, nat.Allocation)))
 		}
 	}
-	list = append(list, new(ruleBuilder).translate(f, to, model.PortRange{}, nat.Allocation))
-	return buildRules(list...)
-}
-
-func buildRules(list ...*ruleBuilder) ([]rule, error) {
-	rules := make([]rule, 0, len(list))
-	for _, b := range list {
-		r, err := b.build()
-		if err != nil {
-			return nil, err
-		}
-		rules = append(rules, r)
-	}
-	return rules, nil
+	return append(list, nftables.NewRule(translate(f, f.to(nat), model.PortRange{}, nat.Allocation)))
 }
 
 // checkSettings refuses settings that the kernel would take for something else.
@@ -158,28 +115,52 @@ func checkSettings(nat compile.NAT) error {
 	return nil
 }
 
-// sourceSegments takes the sources of one family.
-func sourceSegments(f family, sources []compile.Source) ([]segment, error) {
-	out := make([]segment, 0, countFamily(f, len(sources), func(i int) netipx.IPRange { return sources[i].Range }))
-	for _, s := range sources {
-		var err error
-		if out, err = appendSegment(out, f, s.Range, s.Pool); err != nil {
-			return nil, fmt.Errorf("source %s of pool %q: %w", s.Range, s.Pool, err)
+// checkRanges refuses ranges that are none, or that are not in ascending order within their family.
+func checkRanges(nat compile.NAT) error {
+	var last [2]netipx.IPRange // by family
+	check := func(r netipx.IPRange) error {
+		if !r.IsValid() {
+			return fmt.Errorf("not a range of addresses of one family")
+		}
+		l := &last[r.From().BitLen()/128]
+		if l.IsValid() && l.To().Compare(r.From()) >= 0 {
+			return fmt.Errorf("overlaps, or comes after, %s", l)
+		}
+		*l = r
+		return nil
+	}
+	for _, s := range nat.Sources {
+		if err := check(s.Range); err != nil {
+			return fmt.Errorf("source %s of pool %q: %w", s.Range, s.Pool, err)
 		}
 	}
-	return out, nil
+	last = [2]netipx.IPRange{}
+	for _, r := range nat.Exempt {
+		if err := check(r); err != nil {
+			return fmt.Errorf("exempt range %s: %w", r, err)
+		}
+	}
+	return nil
 }
 
-// exemptSegments takes the exemptions of one family.
-func exemptSegments(f family, ranges []netipx.IPRange) ([]segment, error) {
-	out := make([]segment, 0, countFamily(f, len(ranges), func(i int) netipx.IPRange { return ranges[i] }))
-	for _, r := range ranges {
-		var err error
-		if out, err = appendSegment(out, f, r, ""); err != nil {
-			return nil, fmt.Errorf("exempt range %s: %w", r, err)
+// addSources adds the sources of one family to a set.
+func addSources(s *nftables.Set, f family, sources []compile.Source) {
+	s.Grow(countFamily(f, len(sources), func(i int) netipx.IPRange { return sources[i].Range }))
+	for _, src := range sources {
+		if f.holds(src.Range) {
+			s.AddRange(src.Range.From(), src.Range.To(), src.Pool)
 		}
 	}
-	return out, nil
+}
+
+// addExempt adds the exemptions of one family to a set.
+func addExempt(s *nftables.Set, f family, ranges []netipx.IPRange) {
+	s.Grow(countFamily(f, len(ranges), func(i int) netipx.IPRange { return ranges[i] }))
+	for _, r := range ranges {
+		if f.holds(r) {
+			s.AddRange(r.From(), r.To(), "")
+		}
+	}
 }
 
 // countFamily counts the ranges of a family, so that no room is wasted on large plans.
@@ -191,18 +172,4 @@ func countFamily(f family, n int, at func(int) netipx.IPRange) int {
 		}
 	}
 	return count
-}
-
-// appendSegment appends a range if it is of the family. Ranges must come in ascending order.
-func appendSegment(out []segment, f family, r netipx.IPRange, pool string) ([]segment, error) {
-	if !r.IsValid() {
-		return nil, fmt.Errorf("not a range of addresses of one family")
-	}
-	if !f.holds(r) {
-		return out, nil
-	}
-	if n := len(out); n > 0 && out[n-1].last.Compare(r.From()) >= 0 {
-		return nil, fmt.Errorf("overlaps, or comes after, %s", out[n-1])
-	}
-	return append(out, segment{first: r.From(), last: r.To(), pool: pool}), nil
 }

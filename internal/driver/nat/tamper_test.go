@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 )
 
 // TestTampering changes our table behind the driver's back: Observe must see it, Apply must repair it,
@@ -152,29 +151,6 @@ func TestObserveIsCheap(t *testing.T) {
 	if now := d.Stats().FullReads; now != reads+2 {
 		t.Errorf("after a stranger's change and then ours: %d full reads; want 2", now-reads)
 	}
-}
-
-// TestCatchall adds the element that matches every address, which the nft of Debian 12 cannot do.
-func TestCatchall(t *testing.T) {
-	t.Parallel()
-	ns := newNamespace(t)
-	d, other := ns.driver(), ns.driver()
-	mustApply(t, d, simplePlan(t))
-	b := newBatch(other.conn.Seq + 1)
-	b.message(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, note{}, func() {
-		b.text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-		b.text(unix.NFTA_SET_ELEM_LIST_SET, "exempt4")
-		b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() {
-			b.nest(unix.NFTA_LIST_ELEM, func() { b.number(unix.NFTA_SET_ELEM_FLAGS, elementCatchall) })
-		})
-	})
-	if _, err := other.conn.transact(t.Context(), b); err != nil {
-		t.Fatal(err)
-	}
-	mustObserve(t, d, 2)
-	mustApply(t, d, simplePlan(t))
-	mustObserve(t, d, 0)
-	mustHold(t, ns, simplePlan(t))
 }
 
 // list is what nft prints of our table, by object: those that were replaced come last.

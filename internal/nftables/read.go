@@ -1,4 +1,4 @@
-package nat
+package nftables
 
 import (
 	"context"
@@ -26,7 +26,7 @@ func (c *conn) generation(ctx context.Context) (generation uint32, err error) {
 
 // readTable reads our table in full, with the generation in which it was all true. Where others can change the table,
 // that is one in which nobody changed any while it was read; one that we own can only be as we left it.
-func (c *conn) readTable(ctx context.Context) (*table, uint32, error) {
+func (c *conn) readTable(ctx context.Context) (*Table, uint32, error) {
 	for range readTries {
 		before, err := c.generation(ctx)
 		if err != nil {
@@ -51,14 +51,14 @@ func (c *conn) readTable(ctx context.Context) (*table, uint32, error) {
 			return nil, 0, err
 		}
 	}
-	return nil, 0, fmt.Errorf("reading table %s: %w, in each of %d tries", TableName, nfnetlink.ErrInterrupted, readTries)
+	return nil, 0, fmt.Errorf("reading table %s: %w, in each of %d tries", c.table, nfnetlink.ErrInterrupted, readTries)
 }
 
 // readTableOnce reads what may be of several generations.
-func (c *conn) readTableOnce(ctx context.Context) (*table, error) {
-	t := &table{}
-	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, TableName)
-	err := c.Get(ctx, "reading table "+TableName, request, func(m nfnetlink.Message) (err error) {
+func (c *conn) readTableOnce(ctx context.Context) (*Table, error) {
+	t := &Table{}
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, c.table)
+	err := c.Get(ctx, "reading table "+c.table, request, func(m nfnetlink.Message) (err error) {
 		t.present = true
 		t.flags, t.owner, err = parseTable(m)
 		return err
@@ -70,7 +70,7 @@ func (c *conn) readTableOnce(ctx context.Context) (*table, error) {
 		return nil, err
 	}
 	t.ours = t.flags&flagOwner != 0 && t.owner == c.Socket.PortID()
-	for _, read := range []func(context.Context, *table) error{c.readChains, c.readRules, c.readSets, c.readForeign} {
+	for _, read := range []func(context.Context, *Table) error{c.readChains, c.readRules, c.readSets, c.readForeign} {
 		err := read(ctx, t)
 		for try := 1; t.ours && errors.Is(err, nfnetlink.ErrInterrupted) && try < readTries && ctx.Err() == nil; try++ {
 			err = read(ctx, t) // what is ours is as it was
@@ -94,87 +94,82 @@ func calm(ours bool, err error) error {
 // dumpTable dumps objects of one kind in our table. All kinds have the table's name as attribute 1;
 // kernels that do not filter by it for some kind send the objects of every table.
 func (c *conn) dumpTable(ctx context.Context, kind uint16, what string, handle func(nfnetlink.Message) error) error {
-	request := nfnetlink.AppendText(c.request(kind, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, TableName)
-	return c.Dump(ctx, "reading the "+what+" of table "+TableName, request, handle)
+	request := nfnetlink.AppendText(c.request(kind, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, c.table)
+	return c.Dump(ctx, "reading the "+what+" of table "+c.table, request, handle)
 }
 
-func (c *conn) readChains(ctx context.Context, t *table) error {
-	t.chains = nil
+func (c *conn) readChains(ctx context.Context, t *Table) error {
+	t.Chains = nil
 	return c.dumpTable(ctx, unix.NFT_MSG_GETCHAIN, "chains", func(m nfnetlink.Message) error {
 		read, in, err := parseChain(m)
-		if err == nil && in == TableName && m.Family() == unix.NFPROTO_INET {
-			t.chains = append(t.chains, read)
+		if err == nil && in == c.table && m.Family() == unix.NFPROTO_INET {
+			t.Chains = append(t.Chains, read)
 		}
 		return err
 	})
 }
 
-func (c *conn) readRules(ctx context.Context, t *table) error {
+func (c *conn) readRules(ctx context.Context, t *Table) error {
 	return calm(t.ours, c.dumpTable(ctx, unix.NFT_MSG_GETRULE, "rules", func(m nfnetlink.Message) error {
 		r, in, name, err := parseRule(m)
-		if err != nil || in != TableName || m.Family() != unix.NFPROTO_INET {
+		if err != nil || in != c.table || m.Family() != unix.NFPROTO_INET {
 			return err
 		}
-		if ch := t.chain(name); ch != nil {
-			ch.rules = append(ch.rules, r)
+		if ch := t.Chain(name); ch != nil {
+			ch.Rules = append(ch.Rules, r)
 			return nil
 		}
 		return nfnetlink.ErrInterrupted // the chain is newer than the list of chains
 	}))
 }
 
-func (c *conn) readSets(ctx context.Context, t *table) error {
-	t.sets = nil
+func (c *conn) readSets(ctx context.Context, t *Table) error {
+	t.Sets = nil
 	err := c.dumpTable(ctx, unix.NFT_MSG_GETSET, "sets", func(m nfnetlink.Message) error {
 		s, in, err := parseSet(m)
-		if err == nil && in == TableName && m.Family() == unix.NFPROTO_INET {
-			t.sets = append(t.sets, s)
+		if err == nil && in == c.table && m.Family() == unix.NFPROTO_INET {
+			t.Sets = append(t.Sets, s)
 		}
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	for i := range t.sets {
-		s := &t.sets[i]
-		if s.spec.flags&^unix.NFT_SET_INTERVAL != 0 || s.spec.keyLen != 4 && s.spec.keyLen != 16 {
+	for i := range t.Sets {
+		if t.Sets[i].strange {
 			continue // none of ours: it goes, whatever it holds
 		}
-		segments, ok, err := c.readSegments(ctx, s.name, t.ours)
-		if err != nil {
+		if err := c.readElements(ctx, &t.Sets[i], t.ours); err != nil {
 			return err
 		}
-		s.segments, s.malformed = segments, !ok
 	}
 	return nil
 }
 
-// readSegments reads the ranges of a set; false if it holds other things too. Ours says that nobody else can
-// change it meanwhile.
-func (c *conn) readSegments(ctx context.Context, name string, ours bool) (_ []segment, ok bool, err error) {
-	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	request = nfnetlink.AppendText(request, unix.NFTA_SET_ELEM_LIST_SET, name)
-	var elements []element
-	err = calm(ours, c.Dump(ctx, "reading set "+name, request, func(m nfnetlink.Message) (err error) {
-		elements, err = parseElements(elements, m)
-		return err
+// readElements reads the elements of a set. Ours says that nobody else can change it meanwhile.
+func (c *conn) readElements(ctx context.Context, s *Set, ours bool) error {
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
+	request = nfnetlink.AppendText(request, unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	r := newReading(s)
+	err := calm(ours, c.Dump(ctx, "reading set "+s.Name, request, func(m nfnetlink.Message) error {
+		return parseElements(m, r.add)
 	}))
 	if err != nil {
-		return nil, false, err
+		return err
 	}
-	segments, ok := segmentsOf(elements)
-	return segments, ok, nil
+	r.finish()
+	return nil
 }
 
 // readForeign counts the things in our table of kinds that we never make.
-func (c *conn) readForeign(ctx context.Context, t *table) error {
+func (c *conn) readForeign(ctx context.Context, t *Table) error {
 	t.foreign = 0
 	count := func(m nfnetlink.Message) error {
 		for a, err := range m.Attributes() {
 			if err != nil {
 				return err
 			}
-			if a.Kind == unix.NFTA_OBJ_TABLE && a.Text() == TableName && m.Family() == unix.NFPROTO_INET {
+			if a.Kind == unix.NFTA_OBJ_TABLE && a.Text() == c.table && m.Family() == unix.NFPROTO_INET {
 				t.foreign++
 			}
 		}

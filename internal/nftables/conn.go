@@ -1,4 +1,4 @@
-package nat
+package nftables
 
 import (
 	"context"
@@ -12,10 +12,16 @@ import (
 // subsystem is the upper byte of the kinds of nf_tables' messages.
 const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
 
-// conn asks nf_tables, one thing after another.
-type conn struct{ *nfnetlink.Conn }
+// conn asks nf_tables about one table, one thing after another.
+type conn struct {
+	*nfnetlink.Conn
+	table string
+}
 
-func newConn(s nfnetlink.Socket) *conn { return &conn{nfnetlink.NewConn(s)} }
+func newConn(s nfnetlink.Socket, table string) *conn { return &conn{nfnetlink.NewConn(s), table} }
+
+// newBatch begins a transaction about the table.
+func (c *conn) newBatch() *batch { return newBatch(c.table, c.Seq+1) }
 
 // request begins a request of one message (unix.NFT_MSG_…).
 func (c *conn) request(kind, flags uint16, family uint8) []byte {
@@ -24,8 +30,9 @@ func (c *conn) request(kind, flags uint16, family uint8) []byte {
 
 // outcome is what the kernel told of a transaction that it carried out.
 type outcome struct {
-	generation uint32               // that the transaction began; 0 if the kernel did not say (batch.echoFirst)
-	deleted    map[string][]element // by set: elements that were to be echoed, with their last counts
+	generation uint32 // that the transaction began; 0 if the kernel did not say (batch.echoFirst)
+	// deleted has, by set and first key, the last counts of elements that were to be echoed.
+	deleted map[string]map[string]uint64
 }
 
 // transact sends a batch and waits until the kernel has carried all of it out, or none. Any error but a
@@ -36,7 +43,7 @@ func (c *conn) transact(ctx context.Context, b *batch) (outcome, error) {
 	if err := c.Send(b.buf); err != nil {
 		return outcome{}, err
 	}
-	out := outcome{deleted: map[string][]element{}}
+	out := outcome{}
 	var failed error
 	err := c.ReceiveAny(ctx, func(m nfnetlink.Message) error {
 		index := int(m.Seq - b.first)
@@ -75,6 +82,17 @@ func (o *outcome) addDeleted(m nfnetlink.Message) error {
 	if err != nil {
 		return err
 	}
-	o.deleted[name], err = parseElements(o.deleted[name], m)
-	return err
+	return parseElements(m, func(e element) error {
+		if e.end || e.count == 0 {
+			return nil
+		}
+		if o.deleted == nil {
+			o.deleted = map[string]map[string]uint64{}
+		}
+		if o.deleted[name] == nil {
+			o.deleted[name] = map[string]uint64{}
+		}
+		o.deleted[name][string(e.key)] = e.count
+		return nil
+	})
 }

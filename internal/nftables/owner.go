@@ -1,9 +1,10 @@
-package nat
+package nftables
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -29,27 +30,30 @@ const attrTableOwner = 7
 // OwnedError says that our table belongs to the netlink socket of another process, which alone can
 // change it. Where that process ends, the table can be taken over.
 type OwnedError struct {
+	Table  string
 	PortID uint32 // of the socket; mostly the process id, the first socket of a process has that
 }
 
 func (e *OwnedError) Error() string {
-	return fmt.Sprintf("table %s is owned by another process (netlink port id %d): another agent runs in this network namespace; stop it first", TableName, e.PortID)
+	return fmt.Sprintf("table %s is owned by another process (netlink port id %d): another agent runs in this network namespace; stop it first", e.Table, e.PortID)
 }
 
 // ownedByOther says whether a table that was read is one that we may not change.
-func (d *Driver) ownedByOther(t *table) error {
-	if t.flags&flagOwner == 0 || t.owner == d.conn.Socket.PortID() {
+func (e *Engine) ownedByOther(t *Table) error {
+	if t.flags&flagOwner == 0 || t.owner == e.conn.Socket.PortID() {
 		return nil
 	}
-	return &OwnedError{PortID: t.owner}
+	return &OwnedError{Table: e.conn.table, PortID: t.owner}
 }
 
-// layout is the table that a plan wants, owned where the kernel can do that.
-func (d *Driver) layout(t *table, err error) (*table, error) {
-	if err != nil {
-		return nil, fmt.Errorf("laying out table %s: %w", TableName, err)
+// prepare checks what is declared, and makes a table of it, owned where the kernel can do that. The declared one stays
+// as it is, but for the order of its elements.
+func (e *Engine) prepare(declared *Table) (*Table, error) {
+	if err := declared.check(); err != nil {
+		return nil, fmt.Errorf("laying out table %s: %w", e.conn.table, err)
 	}
-	if !d.unowned {
+	t := declared.clone()
+	if !e.unowned {
 		t.flags = flagsOwned
 	}
 	return t, nil
@@ -60,32 +64,33 @@ func (d *Driver) layout(t *table, err error) (*table, error) {
 // the flags of a table change (nf_tables_addchain of net/netfilter/nf_tables_api.c). To delete the table and
 // make it anew would be one transaction, but a packet that is between the hooks at that moment would see
 // neither of them.
-func (d *Driver) takeOver(ctx context.Context, wanted *table) error {
-	if c := diff(d.held, wanted); !c.adopt || !c.hooks(d.held) {
+func (e *Engine) takeOver(ctx context.Context, wanted *Table) error {
+	if c := diff(e.held, wanted); !c.adopt || !c.hooks(e.held) {
 		return nil
 	}
-	owned := *d.held
+	owned := *e.held
 	owned.flags = wanted.flags
-	if err := d.commit(ctx, diff(d.held, &owned), &owned); err != nil {
+	owned.Sets = slices.Clone(owned.Sets)
+	if err := e.commit(ctx, diff(e.held, &owned), &owned); err != nil {
 		return fmt.Errorf("taking over the table: %w", err)
 	}
 	return nil
 }
 
 // cannotOwn says whether a transaction failed since the kernel does not know the flags, as those before
-// Linux 6.9. From then on the driver does without, and others can change the table until that is noticed.
-func (d *Driver) cannotOwn(c *change, err error) bool {
+// Linux 6.9. From then on the engine does without, and others can change the table until that is noticed.
+func (e *Engine) cannotOwn(c *change, err error) bool {
 	var r *nfnetlink.Refusal
-	if d.unowned || !c.create && !c.rebuild || c.flags == 0 || !errors.As(err, &r) || r.Doing != creatingTable {
+	if e.unowned || !c.create && !c.rebuild || c.flags == 0 || !errors.As(err, &r) || r.Doing != creatingTable+e.conn.table {
 		return false
 	}
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL)
 }
 
-// leaveOpen makes the driver do without owning the table.
-func (d *Driver) leaveOpen() {
-	if !d.unowned {
-		d.unowned = true
-		close(d.open)
+// leaveOpen makes the engine do without owning the table.
+func (e *Engine) leaveOpen() {
+	if !e.unowned {
+		e.unowned = true
+		close(e.open)
 	}
 }

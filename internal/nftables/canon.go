@@ -1,4 +1,4 @@
-package nat
+package nftables
 
 import (
 	"encoding/hex"
@@ -99,9 +99,10 @@ func nested(name, path string) bool {
 	return false
 }
 
-// keepZero says whether zeros at a path mean something else than nothing: a value and its length.
+// keepZero says whether zeros at a path mean something else than nothing: a value and its length, or a register.
 func keepZero(name, path string) bool {
-	return name == "cmp" && path == "3.1" || name == "immediate" && path == "2.1" // NFTA_DATA_VALUE
+	return name == "cmp" && path == "3.1" || name == "immediate" && path == "2.1" || // NFTA_DATA_VALUE
+		name == "lookup" && path == "3" // NFTA_LOOKUP_DREG, where the register of verdicts is 0
 }
 
 // derived says whether the kernel makes up what is at a path.

@@ -1,4 +1,4 @@
-package nat
+package nftables
 
 import (
 	"encoding/binary"
@@ -45,6 +45,7 @@ type operand struct {
 type textWriter struct {
 	words []string
 	regs  map[uint32]operand
+	key   []string // what was loaded since a key was used last
 	// family and protocol are what the rule was compared with last, unix.NFPROTO_… and unix.IPPROTO_….
 	family, protocol byte
 	// ofFamily and ofProtocol are these comparisons, which nft leaves out before what implies them.
@@ -106,18 +107,41 @@ func (f fields) value(path string) []byte {
 func (w *textWriter) expression(name, inner string) {
 	f := parseFields(inner)
 	switch name {
+	case "meta", "payload", "ct", "fib":
+		w.load(name, f, inner)
+		return
+	}
+	w.act(name, f, inner)
+	w.key = nil
+}
+
+// load renders an expression that reads something of a packet into a register.
+func (w *textWriter) load(name string, f fields, inner string) {
+	to := f.number("1")
+	switch name {
 	case "meta":
-		w.meta(f, inner)
+		if to == 0 { // it writes a key instead of reading one
+			w.setMeta(f, inner)
+			return
+		}
+		w.regs[to] = meta(f)
 	case "payload":
-		w.regs[f.number("1")] = w.payload(f)
+		w.regs[to] = w.payload(f)
 	case "ct":
-		w.regs[f.number("1")] = named(f.number("2"), map[uint32]operand{
+		w.regs[to] = named(f.number("2"), map[uint32]operand{
 			unix.NFT_CT_STATE: {name: "ct state", kind: "state"}, unix.NFT_CT_STATUS: {name: "ct status", kind: "status"},
 			unix.NFT_CT_DIRECTION: {name: "ct direction", kind: "direction"}, unix.NFT_CT_PROTOCOL: {name: "ct protocol", kind: "protocol"}}, "ct key")
+	case "fib":
+		w.regs[to] = fib(f)
+	}
+	w.key = append(w.key, w.regs[to].name)
+}
+
+// act renders any other expression.
+func (w *textWriter) act(name string, f fields, inner string) {
+	switch name {
 	case "socket":
 		w.regs[f.number("2")] = named(f.number("1"), map[uint32]operand{0 /* NFT_SOCKET_TRANSPARENT */ : {name: "socket transparent", kind: "number"}}, "socket key")
-	case "fib":
-		w.regs[f.number("1")] = fib(f)
 	case "bitwise":
 		o := w.regs[f.number("1")]
 		if m := f.value("4"); len(m) == 4 {
@@ -136,11 +160,7 @@ func (w *textWriter) expression(name, inner string) {
 	case "cmp":
 		w.compare(f)
 	case "lookup":
-		not := ""
-		if f.number("5") != 0 {
-			not = "!="
-		}
-		w.say(w.regs[f.number("2")].name, not, "@"+f.string("1"))
+		w.lookup(f)
 	case "counter":
 		w.say("counter")
 	case "masq":
@@ -163,12 +183,28 @@ func named(key uint32, names map[uint32]operand, otherwise string) operand {
 	return operand{name: fmt.Sprintf("%s %d", otherwise, key)}
 }
 
-func (w *textWriter) meta(f fields, inner string) {
-	if f.number("1") == 0 { // it writes a key instead of reading one
-		w.say("[meta " + inner + "]")
-		return
+// lookup renders a lookup of what was loaded in a set, or in a map.
+func (w *textWriter) lookup(f fields) {
+	set, key := "@"+f.string("1"), strings.Join(w.key, " . ")
+	if len(w.key) < 2 {
+		key = w.regs[f.number("2")].name
 	}
-	w.regs[f.number("1")] = named(f.number("2"), map[uint32]operand{
+	_, isMap := f["3"]
+	switch to := f.number("3"); {
+	case !isMap && f.number("5") != 0:
+		w.say(key, "!=", set)
+	case !isMap:
+		w.say(key, set)
+	case to == unix.NFT_REG_VERDICT:
+		w.say(key, "vmap", set)
+	default:
+		w.flush()
+		w.regs[to] = operand{name: key + " map " + set}
+	}
+}
+
+func meta(f fields) operand {
+	return named(f.number("2"), map[uint32]operand{
 		unix.NFT_META_NFPROTO: {name: "meta nfproto", kind: "family"},
 		unix.NFT_META_L4PROTO: {name: "meta l4proto", kind: "protocol"},
 		unix.NFT_META_IIFNAME: {name: "iifname", kind: "interface"},
@@ -178,15 +214,25 @@ func (w *textWriter) meta(f fields, inner string) {
 	}, "meta key")
 }
 
+// setMeta renders what writes a key of a packet.
+func (w *textWriter) setMeta(f fields, inner string) {
+	from := w.regs[f.number("3")]
+	if f.number("2") != unix.NFT_META_MARK || from.name == "" {
+		w.say("[meta " + inner + "]")
+		return
+	}
+	w.say("meta mark set " + from.name)
+}
+
 func (w *textWriter) payload(f fields) operand {
 	base, offset, length := f.number("2"), f.number("3"), f.number("4")
 	switch base {
 	case unix.NFT_PAYLOAD_NETWORK_HEADER:
 		fields := map[[3]uint32]operand{
-			{unix.NFPROTO_IPV4, ipv4().source, 4}:       {name: "ip saddr", kind: "address"},
-			{unix.NFPROTO_IPV4, ipv4().destination, 4}:  {name: "ip daddr", kind: "address"},
-			{unix.NFPROTO_IPV6, ipv6().source, 16}:      {name: "ip6 saddr", kind: "address"},
-			{unix.NFPROTO_IPV6, ipv6().destination, 16}: {name: "ip6 daddr", kind: "address"},
+			{unix.NFPROTO_IPV4, IPv4().Source, 4}:       {name: "ip saddr", kind: "address"},
+			{unix.NFPROTO_IPV4, IPv4().Destination, 4}:  {name: "ip daddr", kind: "address"},
+			{unix.NFPROTO_IPV6, IPv6().Source, 16}:      {name: "ip6 saddr", kind: "address"},
+			{unix.NFPROTO_IPV6, IPv6().Destination, 16}: {name: "ip6 daddr", kind: "address"},
 			{unix.NFPROTO_IPV6, 7, 1}:                   {name: "ip6 hoplimit", kind: "number"},
 		}
 		if o, ok := fields[[3]uint32{uint32(w.family), offset, length}]; ok {
@@ -196,8 +242,12 @@ func (w *textWriter) payload(f fields) operand {
 	case unix.NFT_PAYLOAD_TRANSPORT_HEADER:
 		fields := map[[3]uint32]operand{
 			{unix.IPPROTO_ICMPV6, 0, 1}: {name: "icmpv6 type", kind: "number"},
+			{unix.IPPROTO_TCP, 0, 2}:    {name: "tcp sport", kind: "number"},
 			{unix.IPPROTO_TCP, 2, 2}:    {name: "tcp dport", kind: "number"},
+			{unix.IPPROTO_UDP, 0, 2}:    {name: "udp sport", kind: "number"},
 			{unix.IPPROTO_UDP, 2, 2}:    {name: "udp dport", kind: "number"},
+			{0, 0, 2}:                   {name: "th sport", kind: "number"},
+			{0, 2, 2}:                   {name: "th dport", kind: "number"},
 		}
 		if o, ok := fields[[3]uint32{uint32(w.protocol), offset, length}]; ok {
 			w.ofProtocol = ""
@@ -224,20 +274,7 @@ func fib(f fields) operand {
 }
 
 func verdict(f fields) string {
-	chain := f.string("2.2.2")
-	switch int32(f.number("2.2.1")) {
-	case unix.NFT_RETURN:
-		return "return"
-	case unix.NFT_GOTO:
-		return "goto " + chain
-	case unix.NFT_JUMP:
-		return "jump " + chain
-	case 0:
-		return "drop"
-	case verdictAccept:
-		return "accept"
-	}
-	return fmt.Sprintf("[verdict %d]", int32(f.number("2.2.1")))
+	return Verdict{code: int32(f.number("2.2.1")), chain: f.string("2.2.2")}.String()
 }
 
 func (w *textWriter) compare(f fields) {
@@ -318,7 +355,7 @@ func bitNames(kind string, mask uint32) string {
 
 // target renders where a nat expression translates to, by the registers that hold it; 0 for none.
 func (w *textWriter) target(addr, first, last uint32) string {
-	to := ""
+	to := w.regs[addr].name // of a map
 	if a, ok := netip.AddrFromSlice(w.regs[addr].data); ok {
 		to = a.String()
 	}

@@ -1,4 +1,4 @@
-package nat
+package nftables
 
 import (
 	"context"
@@ -11,23 +11,23 @@ import (
 // Watch calls changed, which must not wait, when somebody else changes our table or may have, until the context
 // ends or it cannot go on. Changes of other tables are nothing to it, and where the kernel lets nobody else
 // change ours, it has nothing to tell.
-func (d *Driver) Watch(ctx context.Context, changed func()) error {
+func (e *Engine) Watch(ctx context.Context, changed func()) error {
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-d.open:
+	case <-e.open:
 	}
-	own := d.conn.Socket.PortID()
-	return nfnetlink.Subscribe(ctx, d.netns, unix.NFNLGRP_NFTABLES, changed, func(m nfnetlink.Message) {
-		if m.PortID != own && aboutUs(m) {
+	own := e.conn.Socket.PortID()
+	return nfnetlink.Subscribe(ctx, e.netns, unix.NFNLGRP_NFTABLES, changed, func(m nfnetlink.Message) {
+		if m.PortID != own && about(e.conn.table, m) {
 			changed()
 		}
 	})
 }
 
-// aboutUs says whether a notification is about our table or what is in it. The table's name is attribute 1
+// about says whether a notification is about our table or what is in it. The table's name is attribute 1
 // of every object; generations have none.
-func aboutUs(m nfnetlink.Message) bool {
+func about(table string, m nfnetlink.Message) bool {
 	if m.Kind>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Kind&0xff == unix.NFT_MSG_NEWGEN || m.Family() != unix.NFPROTO_INET {
 		return false
 	}
@@ -36,7 +36,7 @@ func aboutUs(m nfnetlink.Message) bool {
 			return true // who knows
 		}
 		if a.Kind == unix.NFTA_TABLE_NAME {
-			return a.Text() == TableName
+			return a.Text() == table
 		}
 	}
 	return false

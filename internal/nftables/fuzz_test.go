@@ -1,16 +1,13 @@
-package nat
+package nftables
 
 import (
 	"context"
 	"log/slog"
-	"net/netip"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
@@ -37,27 +34,28 @@ func parseAll(m nfnetlink.Message) {
 	_, _, _ = parseSet(m)
 	_, _ = parseSetName(m)
 	_, _ = parseGeneration(m)
-	_, _ = parseRuleCount(m, chainLeak)
+	_, _ = parseRuleCount(m, ours, "count")
 	_, _ = nfnetlink.ParseReply(m)
-	if elements, err := parseElements(nil, m); err == nil {
-		segmentsOf(elements)
+	for _, s := range kinds().Sets {
+		r := newReading(&s)
+		if parseElements(m, r.add) == nil {
+			r.finish()
+			for i := range s.Len() {
+				_ = s.labelled(i)
+			}
+		}
 	}
 }
 
 // seeds are messages as this package writes them, which is how the kernel writes them back.
 func seeds(tb testing.TB) [][]byte {
 	tb.Helper()
-	wanted, err := layout(compile.NAT{
-		Sources:    append(sources(tb, "a", "10.0.0.0/8", "255.0.0.0/8"), sources(tb, "b", "fd00::/16")...),
-		Ports:      model.PortRange{First: 1, Last: 2},
-		To4:        netip.MustParseAddr("192.0.2.1"),
-		Allocation: model.PortsRandom,
-	})
-	if err != nil {
+	wanted := kinds()
+	if err := wanted.check(); err != nil {
 		tb.Fatal(err)
 	}
-	b := newBatch(1)
-	b.write(diff(&table{}, wanted))
+	b := newBatch(ours, 1)
+	b.write(diff(&Table{}, wanted))
 	b.finish()
 	var out [][]byte
 	for m, err := range nfnetlink.Messages(b.buf) {
@@ -80,11 +78,12 @@ func FuzzReplies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		d := newDriver(&babbler{data: data}, slog.New(slog.DiscardHandler))
-		_ = d.Apply(ctx, compile.NAT{Allocation: model.PortsRandom})
-		_, _ = d.Observe(ctx)
-		_, _ = d.Counters(ctx)
-		_ = d.Cleanup(ctx)
+		e := newEngine(ours, &babbler{data: data}, slog.New(slog.DiscardHandler))
+		_ = e.Apply(ctx, kinds())
+		_, _ = e.Observe(ctx)
+		_, _ = e.Counts(ctx)
+		_, _ = e.Tallies(ctx)
+		_ = e.Cleanup(ctx)
 	})
 }
 
@@ -111,27 +110,27 @@ func (b *babbler) Receive(into []byte) (int, error) {
 // TestWrittenIsRead checks that the parsers read what batch writes: rules, sets, chains and ranges.
 func TestWrittenIsRead(t *testing.T) {
 	t.Parallel()
-	wanted, err := layout(simplePlan(t))
-	if err != nil {
+	wanted := kinds()
+	if err := wanted.check(); err != nil {
 		t.Fatal(err)
 	}
-	b := newBatch(1)
-	b.write(diff(&table{}, wanted))
+	b := newBatch(ours, 1)
+	b.write(diff(&Table{}, wanted))
 	b.finish()
-	got := &table{present: true}
-	elements := map[string][]element{}
+	got := &Table{kernelTable: kernelTable{present: true}}
+	readings := map[string]*reading{}
 	for m, err := range nfnetlink.Messages(b.buf) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := readBack(got, elements, m); err != nil {
+		if err := readBack(got, readings, m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, list := range elements {
-		var ok bool
-		if got.set(name).segments, ok = segmentsOf(list); !ok {
-			t.Errorf("the elements of %s are no ranges", name)
+	for i := range got.Sets {
+		if s := &got.Sets[i]; readings[s.Name] != nil {
+			readings[s.Name].set = s
+			readings[s.Name].finish()
 		}
 	}
 	if c := diff(got, wanted); !c.empty() {
@@ -139,28 +138,30 @@ func TestWrittenIsRead(t *testing.T) {
 	}
 }
 
-func readBack(t *table, elements map[string][]element, m nfnetlink.Message) error {
-	switch {
-	case m.Kind == subsystem|unix.NFT_MSG_NEWCHAIN:
+func readBack(t *Table, readings map[string]*reading, m nfnetlink.Message) error {
+	switch m.Kind {
+	case subsystem | unix.NFT_MSG_NEWCHAIN:
 		c, _, err := parseChain(m)
-		t.chains = append(t.chains, c)
+		t.Chains = append(t.Chains, c)
 		return err
-	case m.Kind == subsystem|unix.NFT_MSG_NEWRULE:
+	case subsystem | unix.NFT_MSG_NEWRULE:
 		r, _, name, err := parseRule(m)
-		c := t.chain(name)
-		c.rules = append(c.rules, r)
+		c := t.Chain(name)
+		c.Rules = append(c.Rules, r)
 		return err
-	case m.Kind == subsystem|unix.NFT_MSG_NEWSET:
+	case subsystem | unix.NFT_MSG_NEWSET:
 		s, _, err := parseSet(m)
-		t.sets = append(t.sets, s)
+		t.Sets = append(t.Sets, s)
 		return err
-	case m.Kind == subsystem|unix.NFT_MSG_NEWSETELEM:
+	case subsystem | unix.NFT_MSG_NEWSETELEM:
 		name, err := parseSetName(m)
 		if err != nil {
 			return err
 		}
-		elements[name], err = parseElements(elements[name], m)
-		return err
+		if readings[name] == nil {
+			readings[name] = newReading(t.Set(name))
+		}
+		return parseElements(m, readings[name].add)
 	}
 	return nil
 }

@@ -1,8 +1,7 @@
-package nat
+package nftables
 
 import (
 	"fmt"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +17,11 @@ const (
 	chainFlagBase    = 1 // NFT_CHAIN_BASE
 	chainFlagBinding = 4 // NFT_CHAIN_BINDING: it lives and dies with the rule that goes to it
 
-	elementCatchall = 2 // NFT_SET_ELEM_CATCHALL
+	attrSetDescConcat = 2 // NFTA_SET_DESC_CONCAT
+	attrFieldLen      = 1 // NFTA_SET_FIELD_LEN
+
+	attrElemKeyEnd  = 10 // NFTA_SET_ELEM_KEY_END
+	elementCatchall = 2  // NFT_SET_ELEM_CATCHALL
 )
 
 // parseTable decodes the flags and the owner of a table. The rest of it is read elsewhere.
@@ -40,34 +43,36 @@ func parseTable(m nfnetlink.Message) (flags, owner uint32, err error) {
 }
 
 // parseChain decodes a chain without its rules, and the name of its table.
-func parseChain(m nfnetlink.Message) (c chain, table string, err error) {
+func parseChain(m nfnetlink.Message) (c Chain, table string, err error) {
 	for a, err := range m.Attributes() {
 		if err == nil {
 			switch a.Kind {
 			case unix.NFTA_CHAIN_TABLE:
 				table = a.Text()
 			case unix.NFTA_CHAIN_NAME:
-				c.name = a.Text()
+				c.Name = a.Text()
 			case unix.NFTA_CHAIN_TYPE:
-				c.hook.kind = a.Text()
+				c.Hook.Kind = a.Text()
 			case unix.NFTA_CHAIN_POLICY:
-				c.hook.policy, err = a.Uint32()
+				var policy uint32
+				policy, err = a.Uint32()
+				c.Hook.Drop = policy == verdictDrop
 			case unix.NFTA_CHAIN_HOOK:
-				err = c.hook.parse(a.Data)
+				err = c.Hook.parse(a.Data)
 			case attrChainFlags:
 				c.flags, err = a.Uint32()
 				c.flags &^= chainFlagBase
 			}
 		}
 		if err != nil {
-			return chain{}, "", fmt.Errorf("chain %q: %w", c.name, err)
+			return Chain{}, "", fmt.Errorf("chain %q: %w", c.Name, err)
 		}
 	}
 	return c, table, nil
 }
 
 // parse decodes the number and the priority of a hook.
-func (h *hook) parse(b []byte) error {
+func (h *Hook) parse(b []byte) error {
 	for a, err := range nfnetlink.Attributes(b) {
 		if err != nil {
 			return err
@@ -75,10 +80,10 @@ func (h *hook) parse(b []byte) error {
 		v := uint32(0)
 		switch a.Kind {
 		case unix.NFTA_HOOK_HOOKNUM:
-			h.number, err = a.Uint32()
+			h.Number, err = a.Uint32()
 		case unix.NFTA_HOOK_PRIORITY:
 			v, err = a.Uint32()
-			h.priority = int32(v)
+			h.Priority = int32(v)
 		}
 		if err != nil {
 			return fmt.Errorf("hook: %w", err)
@@ -88,7 +93,7 @@ func (h *hook) parse(b []byte) error {
 }
 
 // parseRule decodes a rule and the names of its table and chain.
-func parseRule(m nfnetlink.Message) (r rule, table, chain string, err error) {
+func parseRule(m nfnetlink.Message) (r Rule, table, chain string, err error) {
 	for a, err := range m.Attributes() {
 		if err == nil {
 			switch a.Kind {
@@ -101,40 +106,70 @@ func parseRule(m nfnetlink.Message) (r rule, table, chain string, err error) {
 			}
 		}
 		if err != nil {
-			return rule{}, "", "", fmt.Errorf("rule in chain %q: %w", chain, err)
+			return Rule{}, "", "", fmt.Errorf("rule in chain %q: %w", chain, err)
 		}
 	}
 	return r, table, chain, nil
 }
 
 // parseSet decodes a set without its elements, and the name of its table.
-func parseSet(m nfnetlink.Message) (s set, table string, err error) {
+func parseSet(m nfnetlink.Message) (s Set, table string, err error) {
+	var raw rawSet
 	for a, err := range m.Attributes() {
 		if err == nil {
 			switch a.Kind {
 			case unix.NFTA_SET_TABLE:
 				table = a.Text()
 			case unix.NFTA_SET_NAME:
-				s.name = a.Text()
+				s.Name = a.Text()
 			case unix.NFTA_SET_FLAGS:
-				s.spec.flags, err = a.Uint32()
+				raw.flags, err = a.Uint32()
 			case unix.NFTA_SET_KEY_TYPE:
-				s.spec.keyType, err = a.Uint32()
+				raw.keyType, err = a.Uint32()
 			case unix.NFTA_SET_KEY_LEN:
-				s.spec.keyLen, err = a.Uint32()
+				raw.keyLen, err = a.Uint32()
+			case unix.NFTA_SET_DATA_TYPE:
+				raw.dataType, err = a.Uint32()
+			case unix.NFTA_SET_DATA_LEN:
+				raw.dataLen, err = a.Uint32()
 			case unix.NFTA_SET_DESC:
-				s.spec.size, err = parseSetSize(a.Data)
+				raw.size, err = parseSetSize(a.Data)
 			case attrSetExpr:
-				s.spec.expr, _, err = parseExpression(a.Data)
-			case attrSetExprs:
-				s.spec.expr = "several"
+				raw.expr, _, err = parseExpression(a.Data)
+			case unix.NFTA_SET_TIMEOUT, unix.NFTA_SET_OBJ_TYPE, attrSetExprs:
+				s.strange = true
 			}
 		}
 		if err != nil {
-			return set{}, "", fmt.Errorf("set %q: %w", s.name, err)
+			return Set{}, "", fmt.Errorf("set %q: %w", s.Name, err)
 		}
 	}
+	s.describe(raw)
 	return s, table, nil
+}
+
+// rawSet is how the kernel describes a set.
+type rawSet struct {
+	flags, keyType, keyLen, dataType, dataLen uint32
+	size                                      uint32 // most elements; 0 for no bound
+	expr                                      string // the name of the expression that each element carries, or ""
+}
+
+// describe takes over what the kernel says of a set. One that no table of ours has is strange.
+func (s *Set) describe(raw rawSet) {
+	s.Key = typesOf(raw.keyType)
+	s.Ranges = raw.flags&unix.NFT_SET_INTERVAL != 0
+	s.Counters = raw.expr == counterExpr
+	s.anonymous = raw.flags&unix.NFT_SET_ANONYMOUS != 0
+	switch {
+	case raw.flags&unix.NFT_SET_MAP == 0:
+	case raw.dataType == dataVerdict:
+		s.Data = Verdicts
+	case raw.dataType < 1<<typeBits:
+		s.Data = Type(raw.dataType)
+	}
+	s.strange = s.strange || s.Key == nil || s.flags() != raw.flags || int(raw.keyLen) != keySize(s.Key) || raw.size != 0 ||
+		raw.expr != "" && !s.Counters || s.Data != 0 && s.Data != Verdicts && (s.Data.size() == 0 || int(raw.dataLen) != s.Data.size())
 }
 
 func parseSetSize(b []byte) (uint32, error) {
@@ -149,28 +184,38 @@ func parseSetSize(b []byte) (uint32, error) {
 	return 0, nil
 }
 
-// parseElements decodes the elements in a message about a set, and appends them to out. Keys that are
-// not addresses are an error.
-func parseElements(out []element, m nfnetlink.Message) ([]element, error) {
-	for a, err := range m.Attributes() {
+// element is one element as the kernel has it. Its bytes are part of the message.
+type element struct {
+	key, keyEnd, data []byte
+	verdict           *Verdict
+	end               bool // it is the one after the last of a range
+	any               bool // it matches what no other does ("*"), and has no key
+	count             uint64
+}
+
+// parseElements hands the elements in a message about a set to handle.
+func parseElements(m nfnetlink.Message, handle func(element) error) error {
+	for a, err := range nfnetlink.Attributes(m.Payload()) {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if a.Kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
 		for item, err := range nfnetlink.Attributes(a.Data) {
 			if err != nil {
-				return nil, fmt.Errorf("elements: %w", err)
+				return fmt.Errorf("elements: %w", err)
 			}
 			e, err := parseElement(item.Data)
-			if err != nil {
-				return nil, fmt.Errorf("element: %w", err)
+			if err == nil {
+				err = handle(e)
 			}
-			out = append(out, e)
+			if err != nil {
+				return fmt.Errorf("element: %w", err)
+			}
 		}
 	}
-	return out, nil
+	return nil
 }
 
 func parseElement(b []byte) (e element, err error) {
@@ -178,7 +223,11 @@ func parseElement(b []byte) (e element, err error) {
 		if err == nil {
 			switch a.Kind {
 			case unix.NFTA_SET_ELEM_KEY:
-				e.key, err = parseKey(a.Data)
+				e.key, _, err = parseData(a.Data)
+			case attrElemKeyEnd:
+				e.keyEnd, _, err = parseData(a.Data)
+			case unix.NFTA_SET_ELEM_DATA:
+				e.data, e.verdict, err = parseData(a.Data)
 			case unix.NFTA_SET_ELEM_FLAGS:
 				var flags uint32
 				flags, err = a.Uint32()
@@ -191,27 +240,50 @@ func parseElement(b []byte) (e element, err error) {
 			return element{}, err
 		}
 	}
-	if !e.key.IsValid() && !e.any {
+	if e.key == nil && !e.any {
 		return element{}, fmt.Errorf("%w: no key", nfnetlink.ErrMalformed)
 	}
 	return e, nil
 }
 
-func parseKey(b []byte) (netip.Addr, error) {
+// parseData decodes a value or a verdict.
+func parseData(b []byte) (value []byte, v *Verdict, err error) {
 	for a, err := range nfnetlink.Attributes(b) {
 		if err != nil {
-			return netip.Addr{}, err
+			return nil, nil, err
 		}
-		if a.Kind != unix.NFTA_DATA_VALUE {
-			continue
+		switch a.Kind {
+		case unix.NFTA_DATA_VALUE:
+			return a.Data, nil, nil
+		case unix.NFTA_DATA_VERDICT:
+			v, err := parseVerdict(a.Data)
+			return nil, &v, err
 		}
-		if addr, ok := netip.AddrFromSlice(a.Data); ok {
-			return addr, nil
-		}
-		return netip.Addr{}, fmt.Errorf("%w: a key of %d bytes", nfnetlink.ErrMalformed, len(a.Data))
 	}
-	return netip.Addr{}, fmt.Errorf("%w: a key without value", nfnetlink.ErrMalformed)
+	return nil, nil, fmt.Errorf("%w: data without value", nfnetlink.ErrMalformed)
 }
+
+func parseVerdict(b []byte) (v Verdict, err error) {
+	for a, err := range nfnetlink.Attributes(b) {
+		if err != nil {
+			return Verdict{}, err
+		}
+		switch a.Kind {
+		case unix.NFTA_VERDICT_CODE:
+			code, err := a.Uint32()
+			if err != nil {
+				return Verdict{}, err
+			}
+			v.code = int32(code)
+		case unix.NFTA_VERDICT_CHAIN:
+			v.chain = a.Text()
+		}
+	}
+	return v, nil
+}
+
+// counterExpr is the expression that counts packets.
+const counterExpr = "counter"
 
 // parseCounter decodes the packets of a counter expression; any other expression counts nothing.
 func parseCounter(b []byte) (uint64, error) {
