@@ -33,7 +33,7 @@ func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, 
 		st, err := os.Stat(path)
 		inDir := err == nil && st.IsDir()
 		if inDir {
-			names, err := List(path)
+			names, _, err := List(path)
 			if err != nil {
 				return nil, nil, err
 			}

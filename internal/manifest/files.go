@@ -22,7 +22,7 @@ type Manifests struct {
 
 // ReadDir reads the manifests of a directory. It fails where the directory cannot be listed.
 func ReadDir(path string) (*Manifests, error) {
-	names, err := List(path)
+	names, _, err := List(path)
 	if err != nil {
 		return nil, fmt.Errorf("the directory of manifests %s %s", path, Explain(path, err))
 	}

@@ -56,20 +56,54 @@ func IsManifest(name string) bool {
 	return false
 }
 
-// List is the names of the manifests in a directory, sorted.
-func List(dir string) ([]string, error) {
+// List is the names of the manifests in a directory, sorted, and which directory it is.
+func List(dir string) ([]string, DirIdentity, error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil, err
+		return nil, DirIdentity{}, err
 	}
 	defer f.Close()
+	// Of the open directory: the path may lead to another one at any time.
+	id, err := identifyDir(int(f.Fd()))
+	if err != nil {
+		return nil, id, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
 	names, err := f.Readdirnames(-1)
 	if err != nil {
-		return nil, err
+		return nil, id, err
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return !IsManifest(n) })
 	slices.Sort(names)
-	return names, nil
+	return names, id, nil
+}
+
+// DirIdentity tells one directory from another that stands, or is mounted, in the same place. The time of its birth
+// does so where numbers are used again, on file systems that keep it.
+type DirIdentity struct {
+	Dev, Ino uint64
+	Birth    int64 // nanoseconds since 1970; 0: not known
+}
+
+// IdentifyDir is the identity of the directory to which a path leads.
+func IdentifyDir(path string) (DirIdentity, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return DirIdentity{}, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	return identifyDir(fd)
+}
+
+func identifyDir(fd int) (DirIdentity, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_INO|unix.STATX_BTIME, &st); err != nil {
+		return DirIdentity{}, err
+	}
+	id := DirIdentity{Dev: unix.Mkdev(st.Dev_major, st.Dev_minor), Ino: st.Ino}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		id.Birth = st.Btime.Sec*int64(time.Second) + int64(st.Btime.Nsec)
+	}
+	return id, nil
 }
 
 // ReadFile reads a file with the state it was in, or ErrBusy if that changed meanwhile or, unless insist is set,

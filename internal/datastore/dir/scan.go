@@ -23,21 +23,23 @@ const racyFor = 50 * time.Millisecond
 // scan finds the directory anew and marks every file that is not as it was.
 func (s *Store) scan(now time.Time) {
 	w := s.watcher
-	s.scanned, w.rescan = now, false
+	s.scanned, s.identified, w.rescan = now, now, false
 	before := s.rootFault
 	s.rootFault = nil
 	err := w.open()
 	var names []string
 	if err == nil {
-		names, err = manifest.List(s.path)
+		names, s.root, err = manifest.List(s.path)
 	}
-	if err != nil {
+	if err == nil {
+		s.rootFault = s.missing(names, s.root)
+	} else {
 		s.rootFault = &model.Fault{File: s.path, Message: "the directory of manifests " + manifest.Explain(s.path, err)}
 	}
 	if (before == nil) != (s.rootFault == nil) || (before != nil && *before != *s.rootFault) {
 		s.stale = true
 	}
-	if err != nil {
+	if s.rootFault != nil {
 		return // what was read of it stands until it is back
 	}
 	for name := range s.index.files {
@@ -210,6 +212,10 @@ func (s *Store) moving() bool {
 func (s *Store) expire(now time.Time) {
 	at := s.expiry()
 	if at.IsZero() || now.Before(at) {
+		return
+	}
+	if s.swapped(now) { // the files may stand where they stood, hidden by a mount
+		s.watcher.rescan = true
 		return
 	}
 	for name := range s.index.gone {

@@ -137,7 +137,7 @@ func TestDamagedStateIsSetAside(t *testing.T) {
 			h = start(t, h.dir, h.state)
 			h.untilPools("a=10.1.0.0/24")
 			h.stop()
-			found, err := filepath.Glob(filepath.Join(h.state, dbName+".damaged-*"))
+			found, err := filepath.Glob(filepath.Join(h.state, dbName+".damaged*"))
 			if err != nil || len(found) != 1 {
 				t.Errorf("set aside: %v, %v", found, err)
 			}

@@ -57,13 +57,17 @@ type Store struct {
 	version   uint64 // of tables; 0: there is no good state
 	rank      uint64 // the highest that was given
 	rootFault *model.Fault
-	goneSince time.Time // when the first of the files that are gone went
-	scanned   time.Time // when everything was looked over last
-	begun     bool      // every file was read once
-	stale     bool      // what was published is not what holds now
-	reported  map[model.Fault]bool
-	warned    []model.Fault
-	pending   []string
+	root      manifest.DirIdentity // the directory that was looked over last
+	origin    manifest.DirIdentity // the one from which the state in force was read; see origin.go
+	goneSince time.Time            // when the first of the files that are gone went
+	scanned   time.Time            // when everything was looked over last
+
+	identified time.Time // when the path was last seen to lead to root
+	begun      bool      // every file was read once
+	stale      bool      // what was published is not what holds now
+	reported   map[model.Fault]bool
+	warned     []model.Fault
+	pending    []string
 }
 
 // Open loads the last good state. It reads no manifest yet. It fails as lastgood.Open does; that nothing can be
@@ -78,7 +82,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{path: path, log: o.Log, validator: o.Validator, index: newIndex(), looks: make(chan chan struct{}),
-		stateDir: o.StateDir, saver: saver, reported: map[model.Fault]bool{}}
+		stateDir: o.StateDir, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
 	}
@@ -168,7 +172,8 @@ func (s *Store) Look(ctx context.Context) error {
 // step does what is due: looks at files, puts a good state in force, publishes.
 func (s *Store) step(now time.Time, publish func(State)) {
 	w := s.watcher
-	if w.reopen || w.rescan || now.Sub(s.scanned) >= s.period() {
+	filled := s.rootFault != nil && len(w.due) > 0 // what was empty may have a manifest now
+	if w.reopen || w.rescan || filled || now.Sub(s.scanned) >= s.period() || now.Sub(s.identified) >= identityPeriod && s.swapped(now) {
 		s.scan(now)
 	}
 	s.read(w.ready(now), now)
@@ -177,6 +182,7 @@ func (s *Store) step(now time.Time, publish func(State)) {
 	s.begun = s.begun || len(w.writing) == 0
 	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 && !s.moving() {
 		s.advance()
+		s.settle()
 	}
 	warnings, pending := s.warnings(), s.unsettled()
 	if !s.stale && slices.Equal(warnings, s.warned) && slices.Equal(pending, s.pending) {
@@ -205,7 +211,7 @@ func (s *Store) period() time.Duration {
 // wake is when step has something to do without any event.
 func (s *Store) wake() time.Time {
 	at := s.scanned.Add(s.period())
-	for _, t := range []time.Time{s.watcher.wake(), s.expiry()} {
+	for _, t := range []time.Time{s.identified.Add(identityPeriod), s.watcher.wake(), s.expiry()} {
 		if !t.IsZero() && t.Before(at) {
 			at = t
 		}

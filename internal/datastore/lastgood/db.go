@@ -1,8 +1,10 @@
 package lastgood
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -28,6 +30,7 @@ var (
 	bucketMeta    = []byte("meta")
 	keyFormat     = []byte("format")
 	keyVersion    = []byte("version")
+	keyNote       = []byte("note")
 )
 
 // ErrLocked says that another process uses the state directory.
@@ -61,37 +64,48 @@ func (o *Options) open() (*bbolt.DB, error) {
 
 func (o *Options) path() string { return filepath.Join(o.Dir, o.Name) }
 
-// load opens the file and loads what it holds; ok is false where that is nothing. A damaged file is set aside,
+// loaded is what a file holds.
+type loaded[T any] struct {
+	records []T
+	note    []byte
+	ok      bool // it holds a state
+}
+
+// load opens the file and loads what it holds; lost says that a state was there and is damaged. A damaged file is set aside,
 // with a word in the log, and a new one begun. An error that is final means that the program must not go on;
 // another one, that nothing can be saved: db is nil then, and the state is loaded all the same where the file can
 // be read.
-func load[T any](o *Options, decode func(datastore.Key, []byte) (T, error)) (db *bbolt.DB, records []T, ok bool, err error) {
+func load[T any](o *Options, decode func(datastore.Key, []byte) (T, error)) (db *bbolt.DB, l loaded[T], lost bool, err error) {
 	for range 2 {
 		if db, err = o.open(); err == nil {
-			if records, ok, err = read(db, o, decode); err == nil {
-				return db, records, ok, nil
+			if l, err = read(db, o, decode); err == nil {
+				_, asideErr := os.Lstat(o.path() + damagedSuffix)
+				return db, l, !l.ok && asideErr == nil, nil
 			}
 			err = errors.Join(err, db.Close())
 		}
 		if final(err) {
-			return nil, nil, false, err
+			return nil, loaded[T]{}, false, err
 		}
 		if !errors.Is(err, errCorrupt) {
-			records, ok, peekErr := peek(o, decode)
+			l, peekErr := peek(o, decode)
 			if final(peekErr) {
 				err = peekErr
 			}
-			return nil, records, ok, err
+			return nil, l, peekErr != nil && !errors.Is(peekErr, fs.ErrNotExist), err
 		}
-		aside := o.path() + ".damaged-" + time.Now().UTC().Format("20060102T150405.000")
+		aside := o.path() + damagedSuffix
 		if renameErr := os.Rename(o.path(), aside); renameErr != nil {
-			return nil, nil, false, errors.Join(err, renameErr)
+			return nil, loaded[T]{}, true, errors.Join(err, renameErr)
 		}
 		o.Log.Error("the last good state of the resources is damaged and was set aside; until they are read without a fault there is none",
 			"file", o.path(), "moved-to", aside, "error", err)
 	}
-	return nil, nil, false, err
+	return nil, loaded[T]{}, true, err
 }
+
+// damagedSuffix follows the name of a damaged file that was set aside. There is one such file: the next takes its place.
+const damagedSuffix = ".damaged"
 
 // final says whether an error is one with which the program must not go on.
 func final(err error) bool {
@@ -100,20 +114,21 @@ func final(err error) bool {
 }
 
 // peek reads the last good state from a file that cannot be written, if it can.
-func peek[T any](o *Options, decode func(datastore.Key, []byte) (T, error)) (records []T, ok bool, err error) {
+func peek[T any](o *Options, decode func(datastore.Key, []byte) (T, error)) (l loaded[T], err error) {
 	err = guard(func() error {
 		db, err := bbolt.Open(o.path(), 0o600, &bbolt.Options{Timeout: dbTimeout, ReadOnly: true})
 		if err != nil {
 			return err
 		}
-		records, ok, err = read(db, o, decode)
+		l, err = read(db, o, decode)
 		return errors.Join(err, db.Close())
 	})
-	return records, ok && err == nil, err
+	l.ok = l.ok && err == nil
+	return l, err
 }
 
 // read reads the last good state.
-func read[T any](db *bbolt.DB, o *Options, decode func(datastore.Key, []byte) (T, error)) (records []T, ok bool, err error) {
+func read[T any](db *bbolt.DB, o *Options, decode func(datastore.Key, []byte) (T, error)) (l loaded[T], err error) {
 	err = guard(func() error {
 		return db.View(func(tx *bbolt.Tx) error {
 			meta, objects := tx.Bucket(bucketMeta), tx.Bucket(bucketObjects)
@@ -126,7 +141,7 @@ func read[T any](db *bbolt.DB, o *Options, decode func(datastore.Key, []byte) (T
 			if f := string(meta.Get(keyFormat)); f != dbFormat {
 				return fmt.Errorf("%w: its format is %q, not %q", errCorrupt, f, dbFormat)
 			}
-			ok = true
+			l.ok, l.note = true, bytes.Clone(meta.Get(keyNote))
 			return objects.ForEach(func(k, v []byte) error {
 				kind, name, both := strings.Cut(string(k), "/")
 				if !both {
@@ -136,26 +151,26 @@ func read[T any](db *bbolt.DB, o *Options, decode func(datastore.Key, []byte) (T
 				if err != nil {
 					return fmt.Errorf("%w: %w", errCorrupt, err)
 				}
-				records = append(records, r)
+				l.records = append(l.records, r)
 				return nil
 			})
 		})
 	})
 	if err != nil {
-		return nil, false, err
+		return loaded[T]{}, err
 	}
-	return records, ok, nil
+	return l, nil
 }
 
 // save writes changes; with anew, in place of everything that is there. A nil value is a deletion.
-func save(db *bbolt.DB, version string, changes map[datastore.Key][]byte, anew bool) error {
+func save(db *bbolt.DB, version string, note []byte, changes map[datastore.Key][]byte, anew bool) error {
 	return guard(func() error {
 		return db.Update(func(tx *bbolt.Tx) error {
 			meta, err := tx.CreateBucketIfNotExists(bucketMeta)
 			if err != nil {
 				return err
 			}
-			for key, value := range map[string]string{string(keyFormat): dbFormat, string(keyVersion): version} {
+			for key, value := range map[string]string{string(keyFormat): dbFormat, string(keyVersion): version, string(keyNote): string(note)} {
 				if string(meta.Get([]byte(key))) != value {
 					if err := meta.Put([]byte(key), []byte(value)); err != nil {
 						return err

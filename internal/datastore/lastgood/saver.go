@@ -37,7 +37,10 @@ type Saver struct {
 	mu      sync.Mutex
 	pending map[datastore.Key][]byte         // what is to be saved; nil values are deletions
 	all     iter.Seq2[datastore.Key, []byte] // everything in force, pending included
+	note    []byte
 	err     error
+
+	lost bool
 
 	// The rest belongs to Run's goroutine while that lasts.
 	db    *bbolt.DB // nil: it could not be opened
@@ -49,18 +52,18 @@ type Saver struct {
 // process uses the directory (ErrLocked), and where a version of the program that is too far from this one wrote
 // the state (skew.Error). That nothing can be saved is no error: Failure says so.
 func Open[T any](o Options, decode func(datastore.Key, []byte) (T, error)) (s *Saver, records []T, ok bool, err error) {
-	db, records, ok, err := load(&o, decode)
+	db, l, lost, err := load(&o, decode)
 	if final(err) {
 		return nil, nil, false, err
 	}
 	if err != nil {
 		o.Log.Error("the last good state of the resources cannot be saved; it will be tried again", "state-dir", o.Dir, "error", err)
 	}
-	s = &Saver{opts: o, err: err, wake: make(chan struct{}, 1), Changed: make(chan struct{}, 1)}
+	s = &Saver{opts: o, err: err, note: l.note, lost: lost, wake: make(chan struct{}, 1), Changed: make(chan struct{}, 1)}
 	if db != nil {
-		s.hold(db, ok)
+		s.hold(db, l.ok)
 	}
-	return s, records, ok, nil
+	return s, l.records, l.ok, nil
 }
 
 // hold takes an open file, and notes which one it is.
@@ -80,6 +83,23 @@ func (s *Saver) Add(changes iter.Seq2[datastore.Key, []byte], all iter.Seq2[data
 	}
 	maps.Insert(s.pending, changes)
 }
+
+// Note is what SetNote kept beside the state; nil: nothing.
+func (s *Saver) Note() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.note
+}
+
+// SetNote keeps a few bytes of the user's with the state, in the transaction of the next Add.
+func (s *Saver) SetNote(note []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note = note
+}
+
+// Lost says that a state was kept when the saver was opened, and could not be read.
+func (s *Saver) Lost() bool { return s.lost }
 
 // Wake has Run write what was added.
 func (s *Saver) Wake() { signal(s.wake) }
@@ -118,13 +138,13 @@ func (s *Saver) waiting() bool {
 // save writes what is pending; after a failure that stays so.
 func (s *Saver) save() {
 	s.mu.Lock()
-	batch, all := s.pending, s.all
+	batch, all, note := s.pending, s.all, s.note
 	s.pending = nil
 	s.mu.Unlock()
 	if batch == nil {
 		return
 	}
-	err := s.write(batch, all)
+	err := s.write(batch, all, note)
 	s.mu.Lock()
 	before := s.err
 	s.err = err
@@ -146,7 +166,7 @@ func (s *Saver) save() {
 
 // write opens the file where that failed before, or where it is another one by now, and saves the changes: to a
 // file that holds who knows what, everything.
-func (s *Saver) write(batch map[datastore.Key][]byte, all iter.Seq2[datastore.Key, []byte]) error {
+func (s *Saver) write(batch map[datastore.Key][]byte, all iter.Seq2[datastore.Key, []byte], note []byte) error {
 	if s.db != nil && s.replaced() {
 		s.opts.Log.Warn("the file of the last good state was removed or replaced; it is written anew", "file", s.db.Path())
 		if err := s.Close(); err != nil {
@@ -163,7 +183,7 @@ func (s *Saver) write(batch map[datastore.Key][]byte, all iter.Seq2[datastore.Ke
 	if !s.known {
 		batch = maps.Collect(all)
 	}
-	err := save(s.db, s.opts.Version, batch, !s.known)
+	err := save(s.db, s.opts.Version, note, batch, !s.known)
 	s.known = s.known || err == nil
 	return err
 }

@@ -1,0 +1,182 @@
+package dir
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+const isEmpty = "is empty, and is not the directory"
+
+// mount puts an empty file system over a directory until unmounted or the test ends.
+func mount(t *testing.T, dir string) (unmount func()) {
+	t.Helper()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"))
+	mounted := true
+	unmount = func() {
+		if mounted {
+			mounted = false
+			must(t, unix.Unmount(dir, unix.MNT_DETACH))
+		}
+	}
+	t.Cleanup(unmount)
+	return unmount
+}
+
+// keeps says that pool a was in force all the time since it was for the first time.
+func (h *harness) keeps() {
+	h.t.Helper()
+	had := false
+	h.never("pool a was gone", func(s State) bool {
+		had = had || len(pools(s)) > 0
+		return had && len(pools(s)) == 0
+	})
+}
+
+// An empty file system over the directory of a running agent, of which nobody tells it: by itself, and when it looks
+// because somebody asks for its status.
+func TestAMountThatHidesTheDirectory(t *testing.T) {
+	t.Parallel()
+	labtest.Need(t)
+	for _, look := range []bool{false, true} {
+		h := newHarness(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
+		h.untilPools("a=10.1.0.0/24")
+		unmount := mount(t, h.dir)
+		if look {
+			must(t, h.store.Look(t.Context()))
+		}
+		h.untilFault(isEmpty)
+		unmount()
+		h.untilPools("a=10.1.0.0/24")
+		write(t, filepath.Join(h.dir, "a.yaml"), pool("a", "10.2.0.0/24"))
+		h.untilPools("a=10.2.0.0/24")
+		// Other manifests are a change like any other, and the mount is the directory from then on.
+		mount(t, h.dir)
+		write(t, filepath.Join(h.dir, "b.yaml"), pool("b", "10.3.0.0/24"))
+		h.untilPools("b=10.3.0.0/24")
+		h.keeps()
+		must(t, os.Remove(filepath.Join(h.dir, "b.yaml")))
+		h.untilPools()
+		h.stop()
+	}
+}
+
+// A mount that comes only after the agent was started, as at a boot.
+func TestAMountThatComesLate(t *testing.T) {
+	t.Parallel()
+	labtest.Need(t)
+	base := t.TempDir()
+	dir, state := filepath.Join(base, "resources"), filepath.Join(base, "state")
+	must(t, os.Mkdir(dir, 0o755))
+	unmount := mount(t, dir)
+	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.1.0.0/24"))
+	h := start(t, dir, state)
+	h.untilPools("a=10.1.0.0/24")
+	h.stop()
+	unmount()
+	for range 2 { // a second start knows no less
+		h = start(t, dir, state)
+		if s := h.untilFault(isEmpty); len(pools(s)) != 1 {
+			t.Errorf("in force without the mount: %v", pools(s))
+		}
+		h.keeps()
+		h.stop()
+	}
+	h = start(t, dir, state)
+	h.untilFault(isEmpty)
+	mount(t, dir)
+	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.2.0.0/24"))
+	h.untilPools("a=10.2.0.0/24")
+	h.keeps()
+}
+
+// A file system that is made and mounted again may have the numbers of the one before.
+func TestANewEmptyFileSystemInTheSamePlace(t *testing.T) {
+	t.Parallel()
+	labtest.Need(t)
+	base := t.TempDir()
+	dir, state := filepath.Join(base, "resources"), filepath.Join(base, "state")
+	must(t, os.Mkdir(dir, 0o755))
+	unmount := mount(t, dir)
+	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.1.0.0/24"))
+	h := start(t, dir, state)
+	h.untilPools("a=10.1.0.0/24")
+	h.stop()
+	before, err := manifest.IdentifyDir(dir)
+	must(t, err)
+	unmount()
+	mount(t, dir)
+	if now, err := manifest.IdentifyDir(dir); err != nil || now == before {
+		t.Skipf("kernel feature missing: tmpfs keeps no time of birth here, so that one cannot be told from the next (%+v, %v)", now, err)
+	}
+	start(t, dir, state).untilFault(isEmpty)
+}
+
+// What is emptied on purpose is empty, whether or not an agent sees it.
+func TestADirectoryEmptiedOnPurpose(t *testing.T) {
+	t.Parallel()
+	remove := func(h *harness) { must(h.t, os.Remove(filepath.Join(h.dir, "a.yaml"))) }
+	for name, empty := range map[string]func(h *harness){
+		"by hand":                   remove,
+		"by hand, while stopped":    func(h *harness) { h.stop(); remove(h) },
+		"by delete, while stopped":  func(h *harness) { h.stop(); deleteA(h) },
+		"by delete":                 deleteA,
+		"and made again":            func(h *harness) { h.stop(); remake(h); comment(h) },
+		"and made again, meanwhile": func(h *harness) { remake(h); h.untilFault(isEmpty); comment(h); h.untilPools() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
+			h.untilPools("a=10.1.0.0/24")
+			empty(h)
+			h.stop()
+			h = start(t, h.dir, h.state)
+			h.untilPools()
+			_ = os.Remove(filepath.Join(h.dir, "none.yaml"))
+			must(t, h.store.Look(t.Context()))
+			h.stop()
+			start(t, h.dir, h.state).untilPools()
+		})
+	}
+}
+
+func deleteA(h *harness) {
+	_, err := manifest.Delete(h.dir, validator(), []Key{{Kind: model.KindIPPool, Name: "a"}}, false)
+	must(h.t, err)
+}
+
+// remake puts a new, empty directory in the place of the old one.
+func remake(h *harness) {
+	must(h.t, os.Rename(h.dir, h.dir+".old"))
+	must(h.t, os.Mkdir(h.dir, 0o755))
+}
+
+// comment is the remedy that the fault names.
+func comment(h *harness) {
+	write(h.t, filepath.Join(h.dir, "none.yaml"), "# nothing is to be in force\n")
+}
+
+// Without the last good state, nobody knows whether an empty directory is meant.
+func TestAnEmptyDirectoryAfterADamagedState(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
+	h.untilPools("a=10.1.0.0/24")
+	h.stop()
+	write(t, filepath.Join(h.state, dbName), "x")
+	must(t, os.Remove(filepath.Join(h.dir, "a.yaml")))
+	for range 2 {
+		h = start(t, h.dir, h.state)
+		if s := h.untilFault(isEmpty); s.Snapshot != nil {
+			t.Errorf("in force: %v", pools(s))
+		}
+		h.stop()
+	}
+	write(t, filepath.Join(h.dir, "none.yaml"), "# nothing\n")
+	start(t, h.dir, h.state).untilPools()
+}
