@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,8 @@ import (
 
 	"github.com/sallyport/sallyport/api/crds"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/validate"
 	"github.com/sallyport/sallyport/internal/validate/validatetest"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
@@ -31,7 +35,46 @@ func TestVerdicts(t *testing.T) {
 	creations(t, s, configurationsPath, validatetest.Metadata(), func(metadata string) string {
 		return "{apiVersion: sallyport.dev/v1alpha1, kind: NATConfiguration, spec: {}, metadata: " + metadata + "}"
 	})
+	calico(t, s)
 	updates(t, s)
+}
+
+// calico holds an API server against the table that package validate compares with Calico's definition, which it judges
+// in-process: once with Sallyport's definition, once with Calico's, which stays.
+func calico(t *testing.T, s *server) {
+	t.Helper()
+	v, err := validate.New()
+	labtest.Must(t, err)
+	differs := map[string]bool{}
+	for _, d := range validatetest.Differences() {
+		for _, c := range d.Cases {
+			differs[c] = true
+		}
+	}
+	data, err := os.ReadFile("../../internal/validate/testdata/calico_ippools.yaml")
+	labtest.Must(t, err)
+	var theirs map[string]any
+	labtest.Must(t, yaml.Unmarshal(data, &theirs))
+	creations, _ := validatetest.Calico()
+	compare := func(who string, accepts func(spec string, faults []model.Fault) bool) {
+		for _, spec := range creations {
+			var obj map[string]any
+			labtest.Must(t, yaml.Unmarshal([]byte(validatetest.Pool(spec)), &obj))
+			fields, message := s.judge(http.MethodPost, poolsPath, validatetest.Pool(spec))
+			if faults := v.Create(obj); (len(fields) == 0) != accepts(spec, faults) {
+				t.Errorf("%.200s: with %s definition the server says %q %.200s, package validate %v", spec, who, fields, message, faults)
+			}
+		}
+	}
+	compare("Sallyport's", func(_ string, faults []model.Fault) bool {
+		// Selectors are what no server can read.
+		return !slices.ContainsFunc(faults, func(f model.Fault) bool { return !strings.HasPrefix(f.Message, "is not a selector: ") })
+	})
+	loose := definition(t, "projectcalico.org_ippools.yaml")
+	withoutRules(loose)
+	s.redefine(loose, false) // so that the server is seen to go by the next one
+	s.redefine(theirs, true)
+	compare("Calico's", func(spec string, faults []model.Fault) bool { return (len(faults) == 0) != differs[spec] })
 }
 
 // wanted is the field that an API server is to blame.
