@@ -107,3 +107,19 @@ func TestNode(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNATConfigurationSetBack reads the values by which a field is set to its default, which is not the same as a field
+// that is absent.
+func TestNATConfigurationSetBack(t *testing.T) {
+	t.Parallel()
+	ports, link := "Any", v1alpha1.LinkLocalTranslate
+	got, err := NATConfiguration(&v1alpha1.NATConfiguration{Spec: v1alpha1.NATConfigurationSpec{PortRange: &ports, LinkLocal: &link,
+		Addresses: []string{}, OutInterfaces: []string{}}})
+	if err != nil || got.PortRange == nil || !got.PortRange.IsZero() || got.LinkLocal == nil || *got.LinkLocal != model.LinkLocalTranslate ||
+		got.Addresses == nil || got.OutInterfaces == nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if got, err := NATConfiguration(&v1alpha1.NATConfiguration{}); err != nil || got.PortRange != nil || got.LinkLocal != nil {
+		t.Errorf("nothing set: %+v, %v", got, err)
+	}
+}
