@@ -52,22 +52,31 @@ func NewClient(socket string) *Client {
 	}}}
 }
 
-// Status asks how the node stands.
-func (c *Client) Status(ctx context.Context) (*Status, error) {
-	var s Status
-	return &s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+// Status asks how the node stands, once it is ready or after the time given, which is for a change that was just made.
+func (c *Client) Status(ctx context.Context, settle time.Duration) (*Status, error) {
+	return c.status(ctx, settle, settle+patience)
 }
 
-// WaitReady asks for the status as soon as the node is ready, or after the time given.
-func (c *Client) WaitReady(ctx context.Context, d time.Duration) (*Status, error) {
-	var s Status
-	return &s, c.callWithin(ctx, d+patience, http.MethodGet, "/v1/status?wait="+url.QueryEscape(d.String()), nil, &s)
+// WaitReady asks for the status as soon as the node is ready, or at the end of the time given, which all of it takes at
+// most.
+func (c *Client) WaitReady(ctx context.Context, within time.Duration) (*Status, error) {
+	return c.status(ctx, asked(within), within)
 }
 
-// Wait asks until the agent holds the objects in the kernel, or the time is over.
-func (c *Client) Wait(ctx context.Context, objects []ObjectDigest, d time.Duration) (*WaitResponse, error) {
+func (c *Client) status(ctx context.Context, wait, limit time.Duration) (*Status, error) {
+	var s Status
+	return &s, c.callWithin(ctx, limit, http.MethodGet, "/v1/status?wait="+url.QueryEscape(wait.String()), nil, &s)
+}
+
+// Wait asks until the agent holds the objects in the kernel, or the time is over, which all of it takes at most.
+func (c *Client) Wait(ctx context.Context, objects []ObjectDigest, within time.Duration) (*WaitResponse, error) {
 	var r WaitResponse
-	return &r, c.callWithin(ctx, d+patience, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: d.Seconds()}, &r)
+	return &r, c.callWithin(ctx, within, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: asked(within).Seconds()}, &r)
+}
+
+// asked is how long an agent is asked to wait, so that its answer comes within a time.
+func asked(within time.Duration) time.Duration {
+	return max(0, within-min(within/3, countPatience+250*time.Millisecond))
 }
 
 // Explain asks what the plan that the agent holds does to a flow.
@@ -100,13 +109,9 @@ func (c *Client) Running(ctx context.Context) bool {
 	return err == nil || errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EAGAIN) // EAGAIN: it accepts nobody any more
 }
 
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	return c.callWithin(ctx, patience, method, path, in, out)
-}
-
 // callWithin gives up after some time, since an agent may hang.
 func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, c.silence())
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, c.silence(limit))
 	defer cancel()
 	resp, err := c.do(ctx, method, path, in)
 	if err != nil {
@@ -127,8 +132,8 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 }
 
 // silence is the error of a call that the agent does not answer.
-func (c *Client) silence() error {
-	return fmt.Errorf("the agent on %s runs, but gives no answer; its log may say why", c.socket)
+func (c *Client) silence(limit time.Duration) error {
+	return fmt.Errorf("the agent on %s runs, but gives no answer within %s; its log may say why", c.socket, limit.Round(time.Millisecond))
 }
 
 // do asks the agent. The answer's body, which the caller closes, is what was asked for.

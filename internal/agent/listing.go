@@ -196,7 +196,7 @@ func describe(t *conntrack.Flow, pool string, plan *compile.Plan) Flow {
 // Flows hands each translated flow that the filter chooses to each, as the kernel gives them, and says
 // whether there are more than the filter's limit.
 func (c *Client) Flows(ctx context.Context, filter FlowFilter, each func(Flow) error) (more bool, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, listingPatience+patience, c.silence())
+	ctx, cancel := context.WithTimeoutCause(ctx, listingPatience+patience, c.silence(listingPatience+patience))
 	defer cancel()
 	resp, err := c.do(ctx, http.MethodGet, "/v1/flows?"+filter.query().Encode(), nil)
 	if err != nil {

@@ -17,9 +17,11 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
+// MaxWait is how long an agent waits at most for what a caller asks for.
+const MaxWait = 10 * time.Minute
+
 // Bounds on what callers may ask for.
 const (
-	maxWait        = 10 * time.Minute
 	lookPatience   = 2 * time.Second
 	settlePatience = time.Second
 	hung           = 3 * time.Minute        // without a turn of the loop, after which the agent is not healthy
@@ -64,16 +66,20 @@ func (a *Agent) healthHandler(metrics http.Handler) http.Handler {
 // serveStatus looks the directory over first: who changed a file and asks then must not be told how it stood
 // before.
 func (a *Agent) serveStatus(w http.ResponseWriter, r *http.Request) {
-	look, cancel := context.WithTimeout(r.Context(), lookPatience)
-	defer cancel()
-	looked := a.store.Look(look)
-	if wait := r.FormValue("wait"); wait != "" {
-		d, err := time.ParseDuration(wait)
-		if err != nil {
-			http.Error(w, fmt.Sprintf("wait: %q is not a duration such as 5s", wait), http.StatusBadRequest)
+	var wait time.Duration
+	if text := r.FormValue("wait"); text != "" {
+		var err error
+		if wait, err = time.ParseDuration(text); err != nil {
+			http.Error(w, fmt.Sprintf("wait: %q is not a duration such as 5s", text), http.StatusBadRequest)
 			return
 		}
-		a.until(r.Context(), d, a.unsettled)
+	}
+	end := time.Now().Add(wait)
+	look, cancel := context.WithTimeout(r.Context(), min(lookPatience, max(wait, settlePatience)))
+	defer cancel()
+	looked := a.store.Look(look)
+	if wait > 0 {
+		a.until(r.Context(), time.Until(end), a.unsettled)
 	}
 	count, cancel := context.WithTimeout(r.Context(), countPatience)
 	defer cancel()
@@ -111,7 +117,7 @@ func (a *Agent) serveWait(w http.ResponseWriter, r *http.Request) {
 // until calls check at each change of state until it returns "" or the time is over, and returns what it
 // said last.
 func (a *Agent) until(ctx context.Context, d time.Duration, check func() string) string {
-	ctx, cancel := context.WithTimeout(ctx, min(d, maxWait))
+	ctx, cancel := context.WithTimeout(ctx, min(d, MaxWait))
 	defer cancel()
 	for {
 		_, changed := a.loop.State()
@@ -185,7 +191,7 @@ func (a *Agent) serveCleanup(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), min(seconds(req.Seconds), maxWait))
+	ctx, cancel := context.WithTimeout(r.Context(), min(seconds(req.Seconds), MaxWait))
 	defer cancel()
 	a.log.Info("asked to clean up and end")
 	if err := a.cleanUp(ctx); err != nil {
@@ -212,7 +218,7 @@ func flowOf(r *http.Request) (compile.Flow, error) {
 
 // seconds is a number of seconds that a caller has sent, without what no duration can hold.
 func seconds(s float64) time.Duration {
-	return time.Duration(min(max(s, 0), maxWait.Seconds()) * float64(time.Second))
+	return time.Duration(min(max(s, 0), MaxWait.Seconds()) * float64(time.Second))
 }
 
 func reply(w http.ResponseWriter, v any) {

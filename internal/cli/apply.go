@@ -57,13 +57,34 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 		},
 	}
 	filesFlag(cmd, &files)
-	waitFlag(cmd, &wait)
+	waitFlag(cmd, &wait, waitUsage)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be done and write nothing")
 	return cmd
 }
 
-func waitFlag(cmd *cobra.Command, wait *time.Duration) {
-	cmd.Flags().DurationVar(wait, "wait", 0, "wait up to this long, such as 5s, until the agent holds the result in the kernel")
+// waitUsage describes --wait where something is written.
+const waitUsage = "wait up to this long, such as 5s, until the agent holds the result in the kernel; exit code 3 if it does not confirm that"
+
+// waitValue is the value of --wait: a time from 0 to agent.MaxWait.
+type waitValue time.Duration
+
+func (v *waitValue) String() string { return time.Duration(*v).String() }
+func (v *waitValue) Type() string   { return "duration" }
+
+func (v *waitValue) Set(s string) error {
+	switch d, err := time.ParseDuration(s); {
+	case err != nil:
+		return errors.New("is no time such as 5s or 1m30s")
+	case d < 0 || d > agent.MaxWait:
+		return fmt.Errorf("must be from 0s to %s, such as 5s", agent.MaxWait)
+	default:
+		*v = waitValue(d)
+		return nil
+	}
+}
+
+func waitFlag(cmd *cobra.Command, wait *time.Duration, usage string) {
+	cmd.Flags().Var((*waitValue)(wait), "wait", usage)
 }
 
 // waitHeld waits until the kernel of this node holds what was written.
@@ -75,9 +96,9 @@ func waitHeld(cmd *cobra.Command, g *global, results []manifest.Result, wait tim
 	r, err := g.client().Wait(cmd.Context(), digests, wait)
 	switch {
 	case err != nil:
-		return fmt.Errorf("done in the manifests, but not known to be in the kernel: %w", err)
+		return unconfirmedError{fmt.Errorf("done in the manifests, but not known to be in the kernel: %w", err)}
 	case !r.Held:
-		return fmt.Errorf("done in the manifests, but not in the kernel after %s: %s", wait, r.Reason)
+		return unconfirmedError{fmt.Errorf("done in the manifests, but not in the kernel after %s: %s", wait, r.Reason)}
 	default:
 		return nil
 	}

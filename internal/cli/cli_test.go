@@ -190,26 +190,36 @@ func TestValidate(t *testing.T) {
 	}
 	bad := strings.Replace(pools, "natOutgoing", "natoutgoing", 1) + "---\n{{ template }}\n"
 	out, _, code = sallyport(t, t.TempDir(), bad, "validate", "-f", "-", "-o", "json")
-	var faults []map[string]string
-	if err := json.Unmarshal([]byte(out), &faults); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	faults := decoded[[]validateFault](t, out)
 	if code != 1 || len(faults) != 2 {
 		t.Fatalf("exit code %d, %v", code, faults)
 	}
-	named, unreadable := faults[0], faults[1]
-	if named["kind"] == "" {
-		named, unreadable = unreadable, named
+	if f := faults[0]; f.File != "-" || f.Line != 16 || f.Kind != "IPPool" || f.Name != "private" || f.Field != "spec.natoutgoing" || !strings.Contains(f.Message, "natOutgoing") {
+		t.Errorf("misspelt field: %+v", f)
 	}
-	if named["kind"] != "IPPool" || named["name"] != "private" || named["field"] != "spec.natoutgoing" || !strings.Contains(named["message"], "natOutgoing") {
-		t.Errorf("misspelt field: %v", named)
+	if f := faults[1]; f.File != "-" || f.Line != 18 || f.Kind != "" || f.Name != "" || f.Field != "" {
+		t.Errorf("unreadable document: %+v", f)
 	}
-	if unreadable["kind"] != "" || unreadable["name"] != "" || !strings.HasPrefix(unreadable["message"], "-:") {
-		t.Errorf("unreadable document: %v", unreadable)
-	}
-	for _, f := range faults {
-		if len(f) != 4 {
-			t.Errorf("a fault has other fields than kind, name, field, message: %v", f)
+}
+
+// A pipeline that broke gives nothing, which must not count as valid.
+func TestValidateRefusesNothing(t *testing.T) {
+	t.Parallel()
+	empty := t.TempDir()
+	for _, input := range []string{"", "# nothing\n---\n"} {
+		for _, from := range []string{"-", empty} {
+			_, errs, code := sallyport(t, empty, input, "validate", "-f", from)
+			if code != 1 || errs != from+": holds no object: check what writes it, or give --allow-empty\n" {
+				t.Errorf("%q from %s: exit code %d, %q", input, from, code, errs)
+			}
+			out, _, code := sallyport(t, empty, input, "validate", "-f", from, "-o", "json")
+			if faults := decoded[[]validateFault](t, out); code != 1 || len(faults) != 1 || faults[0].File != from {
+				t.Errorf("%q from %s as JSON: exit code %d, %s", input, from, code, out)
+			}
+			out, errs, code = sallyport(t, empty, input, "validate", "-f", from, "--allow-empty")
+			if code != 0 || out != "objects: 0, faults: 0\n" || errs != "" {
+				t.Errorf("%q from %s with --allow-empty: exit code %d, %q, %q", input, from, code, out, errs)
+			}
 		}
 	}
 }
@@ -241,7 +251,11 @@ func TestApplyAndDelete(t *testing.T) {
 		{"immutable", strings.Replace(public, "113.0/24", "112.0/24", 1), []string{"apply", "-f", "-"}, "", "spec.cidr", 1},
 		{"one of two invalid", public + "---\n" + strings.Replace(corporate, "10.0.0.0/8", "10.0.0.0/33", 1), []string{"apply", "-f", "-"}, "", "spec.cidr", 1},
 		{"nothing", "# nothing\n", []string{"apply", "-f", "-"}, "", "nothing to apply", 1},
-		{"no agent to wait for", public, []string{"apply", "-f", "-", "--wait", "1s"}, "ippool.projectcalico.org/public unchanged\n", "no agent is running there", 1},
+		{"no agent to wait for", public, []string{"apply", "-f", "-", "--wait", "1s"}, "ippool.projectcalico.org/public unchanged\n", "no agent is running there", 3},
+		{"delete and no agent to wait for", "", []string{"delete", "pool", "public", "--wait", "1s"}, "ippool.projectcalico.org/public deleted\n", "not known to be in the kernel", 3},
+		{"one of two is not there, and no agent to wait for", public, []string{"apply", "-f", "-"}, "ippool.projectcalico.org/public created\n", "", 0},
+		{"what was not there is an error", "", []string{"delete", "pool", "nowhere", "public", "--wait", "1s"}, "ippool.projectcalico.org/public deleted\n", "not found", 1},
+		{"create again", public, []string{"apply", "-f", "-"}, "ippool.projectcalico.org/public created\n", "", 0},
 		{"delete", "", []string{"delete", "pool", "corporate", "public"}, "ippool.projectcalico.org/corporate deleted\nippool.projectcalico.org/public deleted\n", "", 0},
 		{"delete what is not there", "", []string{"delete", "pool", "corporate"}, "", "corporate", 1},
 		{"delete without saying what", "", []string{"delete"}, "", "say what to delete", 1},
@@ -390,7 +404,9 @@ func TestBadInputIsNamed(t *testing.T) {
 		{"get", "requires at least 1 arg(s)"},
 		{"run --log-level loud", `--log-level: "loud" is none of debug, info, warn, error`},
 		{"run --log-format xml", `--log-format: "xml" is neither text nor json`},
-		{"status", "no agent is running there; start one with: sallyport run"},
+		{"status --wait -5s", `invalid argument "-5s" for "--wait" flag: must be from 0s to 10m0s, such as 5s`},
+		{"apply -f - --wait 1h", `invalid argument "1h" for "--wait" flag: must be from 0s to 10m0s, such as 5s`},
+		{"delete pool private --wait 5", `invalid argument "5" for "--wait" flag: is no time such as 5s or 1m30s`},
 		{"flows", "no agent is running there; start one with: sallyport run"},
 		{"flows --source 10.0.0", `--source: "10.0.0" is none of an address, a range and an address with a port`},
 		{"flows --proto tpc", `--proto: "tpc" is none of tcp, udp`},

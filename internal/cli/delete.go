@@ -40,11 +40,14 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			if wait == 0 || len(results) == 0 {
 				return err
 			}
+			if err == nil {
+				return waitHeld(cmd, g, results, wait)
+			}
 			return errors.Join(err, waitHeld(cmd, g, results, wait))
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "delete what this file, directory, or - for standard input declares; may be repeated")
-	waitFlag(cmd, &wait)
+	waitFlag(cmd, &wait, waitUsage)
 	must(cmd.MarkFlagFilename("filename", "yaml", "yml", "json"))
 	return cmd
 }

@@ -122,7 +122,7 @@ const agentPatience = 5 * time.Second
 func conditionsOf(ctx context.Context, g *global, l *datastore.Loaded) map[string]compile.Condition {
 	ctx, cancel := context.WithTimeout(ctx, agentPatience)
 	defer cancel()
-	s, err := g.client().Status(ctx)
+	s, err := g.client().Status(ctx, 0)
 	if err != nil || g.datastore == string(agent.Kubernetes) || !sameFile(s.Dir, g.dir) {
 		return l.Conditions
 	}

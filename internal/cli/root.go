@@ -27,14 +27,25 @@ const (
 // version is set when a release is built.
 var version string
 
-// errSilent ends a command with exit code 1 when everything was said already.
+// The exit codes; internal/tools/clidoc has the table of what they mean to each command.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitDiffers     = 2
+	exitUnconfirmed = 3
+)
+
+// errSilent ends a command with exitFailed when everything was said already.
 var errSilent = errors.New("")
 
-// errDiffers ends a dry run that has found something to change with exit code 2.
+// errDiffers ends a dry run that has found something to change with exitDiffers.
 var errDiffers = errors.New("there is something to change")
 
-// Main runs the command line of this process and returns its exit code: 0, 1 after an error, or what a command
-// says of itself.
+// unconfirmedError ends a command with exitUnconfirmed: nothing was refused, and nobody has confirmed how the node
+// stands.
+type unconfirmedError struct{ error }
+
+// Main runs the command line of this process and returns its exit code.
 func Main() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -46,15 +57,18 @@ func Main() int {
 func execute(ctx context.Context, root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
-		return 0
+		return exitDone
 	}
 	if errors.Is(err, errDiffers) {
-		return 2
+		return exitDiffers
 	}
 	if !errors.Is(err, errSilent) {
 		fmt.Fprintln(root.ErrOrStderr(), "sallyport: "+err.Error())
 	}
-	return 1
+	if _, ok := err.(unconfirmedError); ok { // not where it is joined with a refusal
+		return exitUnconfirmed
+	}
+	return exitFailed
 }
 
 // global are the flags that every command knows, and those of several.

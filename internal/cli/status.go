@@ -2,7 +2,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -46,16 +48,17 @@ func statusCommand(g *global) *cobra.Command {
 		Short: "Say whether this node is ready, and if not why",
 		Long: `Ask the agent how the node stands: whether the kernel was read back and equals the manifests, what each
 pool translates, what is wrong with the files, and what on the node stands in the way. It waits a moment for
-a change that was just made. The exit code is 0 when the node is ready and every file is in force, else 1.`,
+a change that was just made. The exit code is 0 when the node is ready and every file is in force, 1 when the agent
+says that it is not, and 3 when no agent answers.`,
 		Example: "  sallyport status\n  sallyport status --wait 5s -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "", "json"); err != nil {
 				return err
 			}
-			s, err := waitStatus(cmd, g.client(), wait)
+			s, err := waitStatus(cmd.Context(), g.client(), wait)
 			if err != nil {
-				return err
+				return unconfirmedError{err}
 			}
 			if output == "json" {
 				err = printJSON(cmd.OutOrStdout(), s)
@@ -68,24 +71,30 @@ a change that was just made. The exit code is 0 when the node is ready and every
 			return err
 		},
 	}
-	cmd.Flags().DurationVar(&wait, "wait", 0, "wait up to this long until the node is ready and every file is in force, such as 5s")
+	waitFlag(cmd, &wait, "wait up to this long until the node is ready and every file is in force, such as 5s")
 	outputFlag(cmd, &output, "json")
 	return cmd
 }
 
-// waitStatus asks for the status once the node is ready, or after the time given. An agent that is not
-// there yet is waited for too. A change that was just made has a moment to come into force in any case.
-func waitStatus(cmd *cobra.Command, c *agent.Client, wait time.Duration) (*agent.Status, error) {
+// waitStatus asks for the status once the node is ready, or after the time given; an agent that is not there yet is
+// waited for too. Without a time, a change that was just made has a moment to come into force.
+func waitStatus(ctx context.Context, c *agent.Client, wait time.Duration) (*agent.Status, error) {
+	if wait == 0 {
+		return c.Status(ctx, settle)
+	}
 	deadline := time.Now().Add(wait)
 	for {
-		s, err := c.WaitReady(cmd.Context(), max(settle, time.Until(deadline)))
-		if err == nil || wait == 0 || time.Now().After(deadline) {
+		s, err := c.WaitReady(ctx, time.Until(deadline))
+		if err == nil || !errors.Is(err, agent.ErrNoAgent) {
 			return s, err
 		}
 		select {
-		case <-cmd.Context().Done():
-			return nil, cmd.Context().Err()
-		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(min(50*time.Millisecond, time.Until(deadline))):
+		}
+		if !time.Now().Before(deadline) {
+			return nil, err
 		}
 	}
 }

@@ -3,9 +3,12 @@ package cli
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/diagnose"
@@ -52,5 +55,59 @@ func TestStatusFitsOneScreen(t *testing.T) {
 	out = print(&agent.Status{Pools: manyOf(30).Pools})
 	if !strings.Contains(out, "pool29") || strings.Contains(out, "more") {
 		t.Errorf("30 pools have room:\n%s", out)
+	}
+}
+
+// TestStatusSaysHowItStandsByItsExitCode has agents answer in every way.
+func TestStatusSaysHowItStandsByItsExitCode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, tc := range []struct {
+		what string
+		said agent.Status
+		code int
+	}{
+		{"ready", agent.Status{Ready: true}, 0},
+		{"ready, with warnings", agent.Status{Ready: true, Warnings: []model.Fault{{Message: "odd"}}}, 0},
+		{"not ready", agent.Status{Reason: "no luck"}, 1},
+		{"a fault", agent.Status{Ready: true, Faults: []model.Fault{{Message: "wrong"}}}, 1},
+		{"a file that is being written", agent.Status{Ready: true, Pending: []string{"a.yaml"}}, 1},
+	} {
+		socket := answering(t, tc.said)
+		for _, args := range [][]string{{"status"}, {"status", "-o", "json"}} {
+			if out, errs, code := sallyport(t, dir, "", append(args, "--socket", socket)...); code != tc.code || errs != "" || out == "" {
+				t.Errorf("%s, %v: exit code %d, want %d; %q, %q", tc.what, args, code, tc.code, out, errs)
+			}
+		}
+	}
+	if _, errs, code := sallyport(t, dir, "", "status"); code != 3 || !strings.Contains(errs, "no agent is running there; start one with: sallyport run") {
+		t.Errorf("without an agent: exit code %d, %q", code, errs)
+	}
+}
+
+// TestWaitIsBounded waits for an agent that hangs. An answer for which the agent has 30 s would come too late.
+func TestWaitIsBounded(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for _, args := range []string{"status --wait 10ms", "apply -f - --wait 10ms", "delete pool private --wait 10ms"} {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, errs, code := sallyport(t, dir, pools, append(strings.Fields(args), "--socket", socket)...)
+			if code != 3 || !strings.Contains(errs, "gives no answer within") {
+				t.Errorf("%s: exit code %d, %q", args, code, errs)
+			}
+		}()
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s goes on after 20 s", args)
+		}
 	}
 }

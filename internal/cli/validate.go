@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -13,11 +14,13 @@ import (
 func validateCommand(_ *global) *cobra.Command {
 	var files []string
 	var output string
+	var allowEmpty bool
 	cmd := &cobra.Command{
 		Use:   "validate -f FILE|DIR|-",
 		Short: "Check manifests without applying them",
 		Long: `Check manifests by the same rules that the agent and the Kubernetes API apply. Every fault is printed with
-the object, the field and the remedy; the exit code is 1 if there is one. It needs neither agent nor root.`,
+the object, the field and the remedy; the exit code is 1 if there is one. Input without any object is a fault
+too, since a pipeline that broke gives none. The command needs neither agent nor root.`,
 		Example: "  sallyport validate -f pools.yaml\n  sallyport validate -f manifests/ -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -33,6 +36,10 @@ the object, the field and the remedy; the exit code is 1 if there is one. It nee
 				return err
 			}
 			faults := manifests.Validate(v)
+			manifest.SortFaults(faults)
+			if len(faults) == 0 && len(manifests.Objects()) == 0 && !allowEmpty {
+				faults = append(faults, model.Fault{File: strings.Join(files, ", "), Message: "holds no object: check what writes it, or give --allow-empty"})
+			}
 			if output == "json" {
 				err = printFaults(cmd, faults)
 			} else {
@@ -50,28 +57,28 @@ the object, the field and the remedy; the exit code is 1 if there is one. It nee
 		},
 	}
 	filesFlag(cmd, &files)
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "accept input without any object")
 	outputFlag(cmd, &output, "json")
 	return cmd
 }
 
-// printFaults prints the form that scripts rely on: four fields, with file and line in the message of a
-// document that could not be read.
+// printFaults prints the form that scripts rely on: every fault with all of its fields.
 func printFaults(cmd *cobra.Command, faults []model.Fault) error {
-	type fault struct {
-		Kind    string `json:"kind"`
-		Name    string `json:"name"`
-		Field   string `json:"field"`
-		Message string `json:"message"`
-	}
-	out := make([]fault, 0, len(faults))
-	for _, f := range faults {
-		message := f.Message
-		if f.Kind == "" {
-			message = model.Fault{File: f.File, Line: f.Line, Message: f.Message}.String()
-		}
-		out = append(out, fault{f.Kind, f.Name, f.Field, message})
+	out := make([]validateFault, len(faults))
+	for i, f := range faults {
+		out[i] = validateFault(f)
 	}
 	return printJSON(cmd.OutOrStdout(), out)
+}
+
+// validateFault is what `validate -o json` prints a list of: a model.Fault of which no field is left out.
+type validateFault struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"` // from 1; 0 where it is not known
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	Field   string `json:"field"`
+	Message string `json:"message"`
 }
 
 func filesFlag(cmd *cobra.Command, files *[]string) {

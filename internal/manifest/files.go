@@ -119,14 +119,15 @@ func (m *Manifests) read(path string, stdin io.Reader) error {
 // readNamed reads the file that a user names, or standard input for "-".
 func readNamed(path string, stdin io.Reader) ([]byte, error) {
 	if path == "-" {
-		data, err := io.ReadAll(io.LimitReader(stdin, MaxFileSize+1))
+		return readStream("standard input", stdin)
+	}
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() { // a pipe, such as that of <(command)
+		f, err := os.Open(path)
 		if err != nil {
-			return nil, fmt.Errorf("reading standard input: %w", err)
+			return nil, fmt.Errorf("%s %s", path, Explain(path, err))
 		}
-		if len(data) > MaxFileSize {
-			return nil, fmt.Errorf("standard input is longer than the limit of %d bytes: spread it over several files", MaxFileSize)
-		}
-		return data, nil
+		defer f.Close()
+		return readStream(path, f)
 	}
 	data, _, err := ReadFile(path, true)
 	if errors.Is(err, fs.ErrNotExist) && !IsLink(path) {
@@ -134,6 +135,18 @@ func readNamed(path string, stdin io.Reader) ([]byte, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s %s", path, Explain(path, err))
+	}
+	return data, nil
+}
+
+// readStream reads what has no length, up to the limit of a file.
+func readStream(name string, from io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, MaxFileSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	if len(data) > MaxFileSize {
+		return nil, fmt.Errorf("%s is longer than the limit of %d bytes: spread it over several files", name, MaxFileSize)
 	}
 	return data, nil
 }

@@ -41,8 +41,14 @@ const header = `<!-- Written by "make docs" from the commands. Do not edit. -->
 
 # Commands
 
-A command ends with exit code 0, or 1 after an error, which it prints on standard error. Where one has another
-exit code, its text says so.
+A command prints errors on standard error, and ends with one of these exit codes:
+
+| code | meaning |
+|---|---|
+| 0 | The command has done what you asked for. ` + "`status`" + `: the node is ready and every file is in force. ` + "`run --dry-run`" + `: there is nothing to change. |
+| 1 | An error, or a refusal: nothing is done, or the error says what is. ` + "`status`" + `: the agent says that the node is not ready, or that a file is not in force. ` + "`validate`, `get`" + `: there are faults. |
+| 2 | ` + "`run --dry-run`" + ` alone: there is something to change. |
+| 3 | Not confirmed. ` + "`apply` and `delete` with `--wait`" + `: the manifests are written, and the agent did not confirm in time that the kernel holds them. ` + "`status`" + `: no agent answers. |
 `
 
 func render(w io.Writer, root *cobra.Command) {
