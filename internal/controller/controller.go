@@ -16,19 +16,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/events"
-	"k8s.io/utils/ptr"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	"sigs.k8s.io/controller-runtime/pkg/source"
+	"k8s.io/klog/v2"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
@@ -48,6 +40,9 @@ const (
 	// pause is the least time between two looks at everything, and pauseShare that in proportion to how long one took.
 	pause      = 100 * time.Millisecond
 	pauseShare = 4
+	// What could not be written is tried again after retryMin, which doubles up to retryMax.
+	retryMin = 200 * time.Millisecond
+	retryMax = 30 * time.Second
 	// askEvery is the time between two looks at whose the definition of IPPools is.
 	askEvery = time.Minute
 )
@@ -74,20 +69,30 @@ type owner func(context.Context) (bool, error)
 // it is, and writes nothing.
 func Run(ctx context.Context, o Options) error {
 	cfg := rest.CopyConfig(o.Config)
-	cfg.UserAgent = "sallyport-controller/" + o.Version
 	cfg.QPS, cfg.Burst = requests, 2*requests
-	ctrl.SetLogger(logr.FromSlogHandler(o.Log.Handler())) // the library has one for all
-	owned, err := kube.Owned(cfg, o.Version)
+	api, err := kube.Connect(cfg, "sallyport-controller/"+o.Version)
 	if err != nil {
 		return err
 	}
+	l, err := api.Lease(o.LeaseNamespace, LeaseName)
+	if err != nil {
+		return err
+	}
+	id, err := identity()
+	if err != nil {
+		return err
+	}
+	m := newMetrics()
+	owned := func(ctx context.Context) (bool, error) { return api.Owned(ctx, o.Version) }
+	ctx = klog.NewContext(ctx, logr.FromSlogHandler(o.Log.Handler())) // for the library
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return serve(ctx, o.MetricsAddress) })
+	g.Go(func() error { return serve(ctx, o.MetricsAddress, m.registry) })
 	g.Go(func() error {
 		if !await(ctx, owned, o.Log) {
 			return nil
 		}
-		return lead(ctx, cfg, owned, &o)
+		e := &elector{lease: l, id: id, log: o.Log}
+		return e.run(ctx, func(ctx context.Context) error { return lead(ctx, newWriter(api, id, m, &o), owned) })
 	})
 	return g.Wait()
 }
@@ -114,36 +119,38 @@ func await(ctx context.Context, owned owner, log *slog.Logger) bool {
 	}
 }
 
-// lead takes part in electing a leader, and writes while it is the one.
-func lead(ctx context.Context, cfg *rest.Config, owned owner, o *Options) error {
-	scheme, err := kube.Scheme()
+// lead writes until the context ends, or the definition of IPPools is not ours any more.
+func lead(ctx context.Context, w *writer, owned owner) error {
+	err := errors.Join( // each kind that the conditions depend on
+		follow(w, &w.pools, kube.IPPools, w.hear),
+		follow(w, &w.nodes, kube.Nodes, nil),
+		follow(w, &w.statuses, kube.SallyportNodes, nil),
+	)
 	if err != nil {
 		return err
 	}
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: scheme, MapperProvider: kube.MapperProvider, Metrics: server.Options{BindAddress: "0"},
-		LeaderElection: true, LeaderElectionID: LeaseName, LeaderElectionNamespace: o.LeaseNamespace, LeaderElectionReleaseOnCancel: true,
-		Cache:                   cache.Options{DefaultTransform: trim, DefaultUnsafeDisableDeepCopy: ptr.To(true)},
-		GracefulShutdownTimeout: ptr.To(5 * time.Second),
-	})
+	w.metrics.leader.Set(1)
+	defer w.metrics.leader.Set(0)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, run := range append(w.follow, w.events.run, w.run) {
+		g.Go(func() error { run(ctx); return nil })
+	}
+	g.Go(func() error { return guard(ctx, owned) })
+	return g.Wait()
+}
+
+// follow has a writer know the objects of a resource, and look at everything when there is news of one.
+func follow[T any, K interface {
+	*T
+	kube.Named
+	runtime.Object
+}](w *writer, to **kube.Mirror[K], resource schema.GroupVersionResource, heard func(K)) error {
+	m, err := kube.NewMirror(w.api, resource, trim, heard, w.signal)
 	if err != nil {
-		return fmt.Errorf("preparing the controller: %w", err)
+		return err
 	}
-	w := &writer{nodes: o.NodeSelector, client: mgr.GetClient(), events: mgr.GetEventRecorder(fieldOwner), log: o.Log, seen: seen{}, wrote: map[types.UID]string{}}
-	c, err := controller.New("conditions", mgr, controller.Options{Reconciler: w, MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true)})
-	if err != nil {
-		return fmt.Errorf("preparing the controller: %w", err)
-	}
-	all := handler.EnqueueRequestsFromMapFunc(w.hear)
-	for _, kind := range []client.Object{&apiv3.IPPool{}, &v1alpha1.SallyportNode{}, &corev1.Node{}} {
-		if err := c.Watch(source.Kind(mgr.GetCache(), kind, all)); err != nil {
-			return fmt.Errorf("watching %T: %w", kind, err)
-		}
-	}
-	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return guard(ctx, owned) })); err != nil {
-		return fmt.Errorf("preparing the controller: %w", err)
-	}
-	return mgr.Start(ctx)
+	*to, w.follow = m, append(w.follow, m.Run)
+	return nil
 }
 
 // guard ends the leader when the definition of IPPools is not ours any more.
@@ -192,10 +199,17 @@ func trim(o any) (any, error) {
 
 // writer brings the conditions of all pools up to date.
 type writer struct {
-	nodes  labels.Selector // those that have an agent
-	client client.Client
-	events events.EventRecorder
-	log    *slog.Logger
+	selector labels.Selector // of the nodes that have an agent
+	api      *kube.API
+	events   *teller
+	metrics  *metrics
+	log      *slog.Logger
+
+	pools    *kube.Mirror[*apiv3.IPPool]
+	nodes    *kube.Mirror[*corev1.Node]
+	statuses *kube.Mirror[*v1alpha1.SallyportNode]
+	follow   []func(context.Context) // what keeps those up to date
+	wake     chan struct{}
 
 	seenMu sync.Mutex
 	seen   seen
@@ -204,32 +218,70 @@ type writer struct {
 	wrote map[types.UID]string // the resourceVersion from which the conditions of a pool were written last
 }
 
-// hear notes what is heard of an object, and asks for a look at everything.
-func (w *writer) hear(_ context.Context, o client.Object) []reconcile.Request {
-	if p, ok := o.(*apiv3.IPPool); ok {
-		w.seenMu.Lock()
-		defer w.seenMu.Unlock()
-		w.seen.hear(time.Now(), p)
-	}
-	return []reconcile.Request{{}}
+func newWriter(api *kube.API, id string, m *metrics, o *Options) *writer {
+	return &writer{selector: o.NodeSelector, api: api, events: newTeller(api, id, o.Log), metrics: m, log: o.Log,
+		wake: make(chan struct{}, 1), seen: seen{}, wrote: map[types.UID]string{}}
 }
 
-// Reconcile looks at everything and writes what differs. It is for one goroutine at a time.
-func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
-	began := time.Now()
-	var pools apiv3.IPPoolList
-	var nodes corev1.NodeList
-	var statuses v1alpha1.SallyportNodeList
-	if err := errors.Join(w.client.List(ctx, &pools), w.client.List(ctx, &nodes), w.client.List(ctx, &statuses)); err != nil {
-		return reconcile.Result{}, fmt.Errorf("listing: %w", err)
+// hear notes what is heard of a pool.
+func (w *writer) hear(p *apiv3.IPPool) {
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	w.seen.hear(time.Now(), p)
+}
+
+// signal asks for a look at everything.
+func (w *writer) signal() {
+	select {
+	case w.wake <- struct{}{}:
+	default: // a token waits already
 	}
-	stand, recheck := standings(began, nodes.Items, w.nodes, statuses.Items)
-	wants, left := w.judge(began, pools.Items, stand)
+}
+
+// run looks at everything whenever there is news, until the context ends.
+func (w *writer) run(ctx context.Context) {
+	retry := retryMin
+	for {
+		recheck, err := w.look(ctx)
+		if err == nil {
+			retry = retryMin
+		} else if ctx.Err() == nil {
+			w.metrics.failures.Inc()
+			w.log.Error("not all conditions could be written; it will be tried again", "error", err)
+			recheck, retry = sooner(recheck, retry), min(2*retry, retryMax)
+		}
+		t := time.NewTimer(recheck)
+		if recheck == 0 {
+			t.Stop()
+		}
+		select {
+		case <-ctx.Done():
+		case <-w.wake:
+		case <-t.C:
+		}
+		t.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// look looks at everything and writes what differs. It says when something changes without news; 0: never.
+func (w *writer) look(ctx context.Context) (recheck time.Duration, err error) {
+	began := time.Now()
+	pools, allPools := values(w.pools)
+	nodes, allNodes := values(w.nodes)
+	statuses, allStatuses := values(w.statuses)
+	if !allPools || !allNodes || !allStatuses {
+		return 0, nil // the rest is news
+	}
+	stand, recheck := standings(began, nodes, w.selector, statuses)
+	wants, left := w.judge(began, pools, stand)
 	recheck = sooner(recheck, left)
 	var g errgroup.Group // what cannot be written of one pool holds up no other
 	g.SetLimit(writers)
 	for i, want := range wants {
-		p := &pools.Items[i]
+		p := &pools[i]
 		next, differs := merge(p, want, metav1.Time{Time: began.Truncate(time.Second)})
 		if !differs || w.waits(p) {
 			continue
@@ -237,9 +289,22 @@ func (w *writer) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.
 		g.Go(func() error { return w.write(ctx, p, next) })
 	}
 	looked := time.Since(began)
-	err := g.Wait()
+	err = g.Wait()
 	sleep(ctx, max(pause, pauseShare*looked))
-	return reconcile.Result{RequeueAfter: recheck}, err
+	return recheck, err
+}
+
+// values are the objects of a mirror; ok says whether those are all.
+func values[T any, K interface {
+	*T
+	kube.Named
+}](m *kube.Mirror[K]) (all []T, ok bool) {
+	objects, ok := m.Objects()
+	all = make([]T, len(objects))
+	for i, o := range objects {
+		all[i] = *o
+	}
+	return all, ok
 }
 
 // judge says what the conditions of each pool should be, and how soon that is to be looked at again.
@@ -292,8 +357,7 @@ func (w *writer) write(ctx context.Context, p *apiv3.IPPool, conditions []metav1
 	if err != nil {
 		return fmt.Errorf("encoding the conditions of IPPool %q: %w", p.Name, err)
 	}
-	target := &apiv3.IPPool{ObjectMeta: metav1.ObjectMeta{Name: p.Name}}
-	err = w.client.Status().Patch(ctx, target, client.RawPatch(types.ApplyPatchType, b), client.FieldOwner(fieldOwner), client.ForceOwnership)
+	err = w.api.ApplyStatus(ctx, kube.IPPools, p.Name, b, fieldOwner)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // it was deleted, or made anew: its watch says so
 	}
@@ -318,6 +382,7 @@ func (w *writer) say(p *apiv3.IPPool, c metav1.Condition) {
 	w.log.Info("condition changed", "pool", p.Name, "condition", c.Type, "status", c.Status, "reason", c.Reason, "message", c.Message)
 	switch c.Reason {
 	case apiv3.IPPoolReasonCIDROverlap, apiv3.IPPoolReasonInvalidSelector, apiv3.IPPoolReasonNodesNotReady:
-		w.events.Eventf(p, nil, corev1.EventTypeWarning, c.Reason, "Judge", "%s", c.Message)
+		w.events.tell(kube.Event{APIVersion: apiv3.GroupVersion().String(), Kind: apiv3.KindIPPool, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
+			Reason: c.Reason, Action: "Judge", Note: c.Message})
 	}
 }

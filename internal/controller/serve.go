@@ -8,13 +8,31 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
+
+// metrics are what a controller counts.
+type metrics struct {
+	registry *prometheus.Registry
+	leader   prometheus.Gauge
+	failures prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		leader:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_controller_leader", Help: "1 while this controller writes; 0 while another does."}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_controller_failures_total", Help: "Times that conditions could not be written."}),
+	}
+	m.registry.MustRegister(m.leader, m.failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
 
 // serve answers probes and Prometheus until the context ends. A controller is as well as its process: one that does
 // not lead is ready to.
-func serve(ctx context.Context, address string) error {
+func serve(ctx context.Context, address string, from prometheus.Gatherer) error {
 	if address == "" {
 		return nil
 	}
@@ -26,7 +44,7 @@ func serve(ctx context.Context, address string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", ok)
 	mux.HandleFunc("GET /readyz", ok)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(from, promhttp.HandlerOpts{}))
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

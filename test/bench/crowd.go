@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/klog/v2"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
@@ -18,7 +18,7 @@ type crowd struct {
 	o       options
 	scope   *scope
 	cluster *cluster.Cluster
-	api     client.WithWatch
+	api     dynamic.Interface
 	fleet   *fleet
 	what    string // begins what is said of it
 	out     []result
@@ -214,7 +214,7 @@ func (c *crowd) follow(ctx context.Context, said *statuses, yes bool) (planned, 
 	if planned, err = c.fleet.await(ctx, yes, from); err != nil {
 		return nil, nil, err
 	}
-	written, err = said.await(ctx, c.o.agents, p.ResourceVersion, from)
+	written, err = said.await(ctx, c.o.agents, p.GetResourceVersion(), from)
 	return planned, written, err
 }
 

@@ -12,9 +12,12 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/agent"
@@ -128,11 +131,11 @@ type said struct {
 }
 
 // watchStatuses follows until the context ends.
-func watchStatuses(ctx context.Context, api client.WithWatch) *statuses {
+func watchStatuses(ctx context.Context, api dynamic.Interface) *statuses {
 	s := &statuses{last: map[string]said{}}
 	go func() {
 		for ; ctx.Err() == nil; time.Sleep(100 * time.Millisecond) {
-			if w, err := api.Watch(ctx, &v1alpha1.SallyportNodeList{}); err == nil { // else the API server is about to come back
+			if w, err := api.Resource(kube.SallyportNodes).Watch(ctx, metav1.ListOptions{}); err == nil { // else the API server is about to come back
 				s.follow(w)
 			}
 		}
@@ -144,8 +147,12 @@ func watchStatuses(ctx context.Context, api client.WithWatch) *statuses {
 func (s *statuses) follow(w watch.Interface) {
 	defer w.Stop()
 	for e := range w.ResultChan() {
-		o, ok := e.Object.(*v1alpha1.SallyportNode)
+		u, ok := e.Object.(*unstructured.Unstructured)
 		if !ok || e.Type == watch.Deleted {
+			continue
+		}
+		var o v1alpha1.SallyportNode
+		if runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &o) != nil {
 			continue
 		}
 		pools, _ := strconv.ParseUint(o.Status.Observed.IPPools, 10, 64) // empty before any was seen

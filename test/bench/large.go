@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/client-go/dynamic"
 
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
@@ -17,7 +17,7 @@ type large struct {
 	o          options
 	scope      *scope
 	cluster    *cluster.Cluster
-	api        client.Client
+	api        dynamic.Interface
 	kubeconfig string
 	what       string // begins what is said of it
 }

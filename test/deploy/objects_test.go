@@ -273,7 +273,7 @@ func TestPermissions(t *testing.T) {
 	})
 	controller := slices.Concat(both, []string{
 		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org",
-		"events create", "events.events.k8s.io create",
+		"events.events.k8s.io create",
 		"ippools/status.projectcalico.org patch",
 		"leases.coordination.k8s.io create",
 		"leases.coordination.k8s.io get of sallyport-controller", "leases.coordination.k8s.io update of sallyport-controller",

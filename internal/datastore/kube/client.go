@@ -5,29 +5,33 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
-	"github.com/sallyport/sallyport/internal/datastore"
 )
 
 // legacyVersion is where Calico keeps its pools unless a definition serves projectcalico.org/v3.
 var legacyVersion = schema.GroupVersion{Group: "crd.projectcalico.org", Version: "v1"}
 
+// resourceNodes is where Nodes are.
+var resourceNodes = corev1.SchemeGroupVersion.WithResource("nodes")
+
 // The plural names of what is read and written, as they stand in paths.
 const (
 	pathPools    = "ippools"
 	pathNAT      = "natconfigurations"
-	pathNodes    = "nodes"
 	pathStatuses = "sallyportnodes"
 )
 
@@ -63,13 +67,12 @@ func UserConfig(kubeconfig string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// api is a connection to an API server that notes how it answers.
-type api struct {
+// API is a connection to an API server that notes how it answers.
+type API struct {
 	config  *rest.Config
 	http    *http.Client
-	client  client.Client
-	scheme  *runtime.Scheme
-	mapper  meta.RESTMapper
+	dynamic dynamic.Interface
+	scheme  func() (*runtime.Scheme, error)
 	contact *contact
 }
 
@@ -79,57 +82,59 @@ const dialPatience = 5 * time.Second
 // keepAlive notices within half a minute that a server has gone without a word, as where a cable was pulled.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 10 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// connect prepares a connection; nothing is sent before the first call.
-func connect(cfg *rest.Config, agent string) (*api, error) {
-	a := &api{config: rest.CopyConfig(cfg), mapper: mapper(), contact: newContact()}
+// Connect prepares a connection, on which this program calls itself by a name; nothing is sent before the first call.
+func Connect(cfg *rest.Config, agent string) (*API, error) {
+	a := &API{config: rest.CopyConfig(cfg), scheme: sync.OnceValues(scheme), contact: newContact()}
 	a.config.UserAgent = agent
 	a.config.Wrap(a.contact.wrap)
 	if a.config.Dial == nil {
 		a.config.Dial = (&net.Dialer{Timeout: dialPatience, KeepAliveConfig: keepAlive}).DialContext
 	}
 	var err error
-	if a.scheme, err = Scheme(); err != nil {
-		return nil, err
-	}
 	if a.http, err = rest.HTTPClientFor(a.config); err != nil {
 		return nil, fmt.Errorf("preparing the connection to %s: %w", cfg.Host, err)
 	}
-	a.client, err = client.New(a.config, client.Options{HTTPClient: a.http, Scheme: a.scheme, Mapper: a.mapper})
-	if err != nil {
+	if a.dynamic, err = dynamic.NewForConfigAndClient(a.config, a.http); err != nil {
 		return nil, fmt.Errorf("preparing the connection to %s: %w", cfg.Host, err)
 	}
 	return a, nil
 }
 
-// Scheme knows the kinds that are read and written.
-func Scheme() (*runtime.Scheme, error) {
+// typed returns a client of one group and version whose answers are decoded into the types that scheme has.
+func (a *API) typed(version schema.GroupVersion) (rest.Interface, error) {
+	s, err := a.scheme()
+	if err != nil {
+		return nil, err
+	}
+	cfg := rest.CopyConfig(a.config)
+	cfg.GroupVersion, cfg.APIPath = &version, "/apis"
+	cfg.NegotiatedSerializer = serializer.NewCodecFactory(s).WithoutConversion()
+	if version == corev1.SchemeGroupVersion {
+		cfg.APIPath = "/api"
+	}
+	if version == corev1.SchemeGroupVersion || version == coordinationv1.SchemeGroupVersion { // what a definition defines has no such form
+		cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	}
+	return rest.RESTClientForConfigAndClient(cfg, a.http)
+}
+
+// untyped returns a client of one group and version whose answers are decoded into unstructured objects.
+func (a *API) untyped(version schema.GroupVersion) (rest.Interface, error) {
+	cfg := dynamic.ConfigFor(a.config)
+	cfg.GroupVersion, cfg.APIPath = &version, "/apis"
+	return rest.RESTClientForConfigAndClient(cfg, a.http)
+}
+
+// scheme knows the kinds that are decoded into types of their own, and no other: those of all of Kubernetes would be a third
+// of the program.
+func scheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
-	if err := errors.Join(corev1.AddToScheme(s), apiv3.AddToScheme(s), v1alpha1.AddToScheme(s)); err != nil {
+	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Node{}, &corev1.NodeList{})
+	metav1.AddToGroupVersion(s, corev1.SchemeGroupVersion)
+	s.AddKnownTypes(coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{}, &coordinationv1.LeaseList{})
+	metav1.AddToGroupVersion(s, coordinationv1.SchemeGroupVersion)
+	if err := errors.Join(apiv3.AddToScheme(s), v1alpha1.AddToScheme(s)); err != nil {
 		return nil, fmt.Errorf("registering kinds: %w", err)
 	}
 	return s, nil
-}
-
-// MapperProvider makes a manager know where each kind is, without asking.
-func MapperProvider(*rest.Config, *http.Client) (meta.RESTMapper, error) { return mapper(), nil }
-
-// mapper knows where each kind is, so that no agent ever asks.
-func mapper() meta.RESTMapper {
-	m := meta.NewDefaultRESTMapper(nil)
-	for _, kind := range []struct {
-		schema.GroupVersion
-		kind, plural string
-	}{
-		{apiv3.GroupVersion(), apiv3.KindIPPool, pathPools},
-		{legacyVersion, apiv3.KindIPPool, pathPools},
-		{v1alpha1.GroupVersion(), v1alpha1.KindNATConfiguration, pathNAT},
-		{v1alpha1.GroupVersion(), v1alpha1.KindSallyportNode, pathStatuses},
-		{corev1.SchemeGroupVersion, datastore.KindNode, pathNodes},
-		{definitionVersion, "CustomResourceDefinition", "customresourcedefinitions"},
-		{apiServiceVersion, "APIService", "apiservices"},
-	} {
-		plural := kind.WithResource(kind.plural)
-		m.AddSpecific(kind.WithKind(kind.kind), plural, plural, meta.RESTScopeRoot)
-	}
-	return m
 }

@@ -6,10 +6,9 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
@@ -18,8 +17,8 @@ import (
 )
 
 var (
-	definitionVersion = schema.GroupVersion{Group: "apiextensions.k8s.io", Version: "v1"}
-	apiServiceVersion = schema.GroupVersion{Group: "apiregistration.k8s.io", Version: "v1"}
+	definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+	apiServices = schema.GroupVersionResource{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"}
 )
 
 // VersionAnnotation stands on the CustomResourceDefinitions that are ours, with the version of Sallyport that
@@ -55,7 +54,7 @@ func (e *missingError) Error() string {
 
 // locate finds where a kind is served: a *missingError says nowhere, and a *skew.Error that its definition is not
 // one for this version of the program.
-func (a *api) locate(ctx context.Context, kind, mine string, was followed) (*definition, error) {
+func (a *API) locate(ctx context.Context, kind, mine string, was followed) (*definition, error) {
 	ctx, cancel := context.WithTimeout(ctx, definitionPatience)
 	defer cancel()
 	d, err := a.locateServed(ctx, kind, was)
@@ -68,7 +67,7 @@ func (a *api) locate(ctx context.Context, kind, mine string, was followed) (*def
 	return d, nil
 }
 
-func (a *api) locateServed(ctx context.Context, kind string, was followed) (*definition, error) {
+func (a *API) locateServed(ctx context.Context, kind string, was followed) (*definition, error) {
 	if kind == datastore.KindNATConfiguration {
 		return a.served(ctx, kind, pathNAT, v1alpha1.GroupVersion())
 	}
@@ -93,7 +92,7 @@ func (a *api) locateServed(ctx context.Context, kind string, was followed) (*def
 // oneOfBoth decides between our definition and one with which Calico stores its own pools. Where there are both, somebody
 // has most likely installed ours by mistake, and by it there are no pools: so the one that was followed before is
 // followed on, and else Calico's.
-func (a *api) oneOfBoth(ctx context.Context, ours *definition, known string) (*definition, error) {
+func (a *API) oneOfBoth(ctx context.Context, ours *definition, known string) (*definition, error) {
 	theirs, err := a.served(ctx, datastore.KindIPPool, pathPools, legacyVersion)
 	switch {
 	case isMissing(err):
@@ -111,11 +110,9 @@ func (a *api) oneOfBoth(ctx context.Context, ours *definition, known string) (*d
 }
 
 // served asks for the definition of a resource, which must serve a version.
-func (a *api) served(ctx context.Context, kind, plural string, version schema.GroupVersion) (*definition, error) {
+func (a *API) served(ctx context.Context, kind, plural string, version schema.GroupVersion) (*definition, error) {
 	name := plural + "." + version.Group
-	var crd unstructured.Unstructured
-	crd.SetGroupVersionKind(definitionVersion.WithKind("CustomResourceDefinition"))
-	err := a.client.Get(ctx, client.ObjectKey{Name: name}, &crd)
+	crd, err := a.dynamic.Resource(definitions).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil, &missingError{kind}
 	}
@@ -134,11 +131,9 @@ func (a *api) served(ctx context.Context, kind, plural string, version schema.Gr
 
 // aggregated says whether another server than the cluster's own answers for projectcalico.org/v3, as Calico's did
 // before it had definitions.
-func (a *api) aggregated(ctx context.Context) (bool, error) {
-	var s unstructured.Unstructured
-	s.SetGroupVersionKind(apiServiceVersion.WithKind("APIService"))
+func (a *API) aggregated(ctx context.Context) (bool, error) {
 	name := apiv3.Version + "." + apiv3.Group
-	err := a.client.Get(ctx, client.ObjectKey{Name: name}, &s)
+	s, err := a.dynamic.Resource(apiServices).Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -149,18 +144,12 @@ func (a *api) aggregated(ctx context.Context) (bool, error) {
 	return found, nil
 }
 
-// Owned returns what says whether IPPools are read where a definition of Sallyport's serves them, so that their status is
-// for Sallyport to write.
-func Owned(cfg *rest.Config, version string) (func(context.Context) (bool, error), error) {
-	a, err := connect(cfg, cfg.UserAgent)
+// Owned says whether IPPools are read where a definition of Sallyport's serves them, so that their status is for Sallyport
+// of this version to write.
+func (a *API) Owned(ctx context.Context, version string) (bool, error) {
+	d, err := a.locate(ctx, datastore.KindIPPool, version, followed{})
 	if err != nil {
-		return nil, err
+		return false, err
 	}
-	return func(ctx context.Context) (bool, error) {
-		d, err := a.locate(ctx, datastore.KindIPPool, version, followed{})
-		if err != nil {
-			return false, err
-		}
-		return d.ours != "" && d.version == apiv3.GroupVersion(), nil
-	}, nil
+	return d.ours != "" && d.version == apiv3.GroupVersion(), nil
 }

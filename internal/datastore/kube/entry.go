@@ -8,8 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
@@ -37,16 +35,13 @@ type entry struct {
 	taints []int  // of a node: where the start-up taint stands among its taints, highest first
 }
 
-// GetObjectMeta tells informers what they have to know.
+// GetName tells a mirror which object it is of.
+func (e *entry) GetName() string { return e.Name }
+
+// GetObjectMeta tells a reflector what it has to know.
 func (e *entry) GetObjectMeta() metav1.Object {
 	return &metav1.ObjectMeta{Name: e.Name, UID: e.UID, ResourceVersion: e.ResourceVersion, Generation: e.Generation}
 }
-
-// GetObjectKind says nothing: informers know the kind.
-func (e *entry) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
-
-// DeepCopyObject makes an entry a runtime.Object, for informers; what never changes need not be copied.
-func (e *entry) DeepCopyObject() runtime.Object { return e }
 
 func (e *entry) key() datastore.Key { return datastore.Key{Kind: e.Kind, Name: e.Name} }
 

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
@@ -28,7 +28,7 @@ const loadPatience = 30 * time.Second
 func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loaded, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadPatience)
 	defer cancel()
-	a, err := connect(cfg, "sallyport/"+version)
+	a, err := Connect(cfg, "sallyport/"+version)
 	if err != nil {
 		return nil, err
 	}
@@ -38,10 +38,10 @@ func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loa
 	}
 	l := &loader{api: a, views: map[string]*view{}, programmed: map[string]string{}}
 	for _, k := range []struct {
-		kind    string
-		version schema.GroupVersion
-	}{{datastore.KindIPPool, pools.version}, {datastore.KindNATConfiguration, v1alpha1.GroupVersion()}, {datastore.KindNode, corev1.SchemeGroupVersion}} {
-		if err := l.list(ctx, k.kind, k.version); err != nil {
+		kind     string
+		resource schema.GroupVersionResource
+	}{{datastore.KindIPPool, pools.version.WithResource(pathPools)}, {datastore.KindNATConfiguration, v1alpha1.GroupVersion().WithResource(pathNAT)}, {datastore.KindNode, resourceNodes}} {
+		if err := l.list(ctx, k.kind, k.resource); err != nil {
 			return nil, err
 		}
 	}
@@ -49,7 +49,7 @@ func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loa
 }
 
 type loader struct {
-	api     *api
+	api     *API
 	views   map[string]*view
 	objects []datastore.Object
 	faults  []model.Fault
@@ -58,10 +58,9 @@ type loader struct {
 }
 
 // list reads all objects of a kind.
-func (l *loader) list(ctx context.Context, kind string, version schema.GroupVersion) error {
-	var list unstructured.UnstructuredList
-	list.SetGroupVersionKind(version.WithKind(kind + "List"))
-	if err := l.api.client.List(ctx, &list); err != nil {
+func (l *loader) list(ctx context.Context, kind string, resource schema.GroupVersionResource) error {
+	list, err := l.api.dynamic.Resource(resource).List(ctx, metav1.ListOptions{})
+	if err != nil {
 		return fmt.Errorf("listing %ss: %w", kind, err)
 	}
 	news := map[string]*entry{}

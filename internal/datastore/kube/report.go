@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/utils/ptr"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 )
@@ -40,7 +39,8 @@ func (s *Store) Report(ctx context.Context, nodeUID string, status v1alpha1.Sall
 	if err != nil {
 		return fmt.Errorf("encoding SallyportNode %q: %w", s.node, err)
 	}
-	err = s.api.client.Patch(ctx, o, client.RawPatch(types.ApplyPatchType, b), client.FieldOwner(fieldOwner), client.ForceOwnership)
+	_, err = s.api.dynamic.Resource(v1alpha1.GroupVersion().WithResource(pathStatuses)).
+		Patch(ctx, s.node, types.ApplyPatchType, b, metav1.PatchOptions{FieldManager: fieldOwner, Force: ptr.To(true)})
 	if err != nil {
 		return fmt.Errorf("writing SallyportNode %q: %w%s", s.node, err, remedy(err.Error()))
 	}
@@ -51,14 +51,13 @@ func (s *Store) Report(ctx context.Context, nodeUID string, status v1alpha1.Sall
 func (s *Store) Nodes(ctx context.Context) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, writePatience)
 	defer cancel()
-	var list metav1.PartialObjectMetadataList
-	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("NodeList"))
-	if err := s.api.client.List(ctx, &list, client.Limit(1)); err != nil {
+	list, err := s.api.dynamic.Resource(resourceNodes).List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
 		return 0, fmt.Errorf("counting the nodes: %w", err)
 	}
 	n := len(list.Items)
-	if list.RemainingItemCount != nil {
-		n += int(*list.RemainingItemCount)
+	if more := list.GetRemainingItemCount(); more != nil {
+		n += int(*more)
 	}
 	s.api.contact.nodes.Store(int64(n))
 	return n, nil
@@ -83,8 +82,7 @@ func (s *Store) Untaint(ctx context.Context, at []int) error {
 	if err != nil {
 		return fmt.Errorf("encoding a patch: %w", err)
 	}
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: s.node}}
-	err = s.api.client.Patch(ctx, node, client.RawPatch(types.JSONPatchType, b))
+	_, err = s.api.dynamic.Resource(resourceNodes).Patch(ctx, s.node, types.JSONPatchType, b, metav1.PatchOptions{})
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

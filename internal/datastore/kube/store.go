@@ -8,9 +8,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
-	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+	"k8s.io/klog/v2"
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -35,7 +34,7 @@ type Options struct {
 
 // Store watches the resources of an API server. Its fields belong to the goroutine of Run.
 type Store struct {
-	api     *api
+	api     *API
 	node    string
 	version string
 	log     *slog.Logger
@@ -59,7 +58,7 @@ type Store struct {
 
 // Open loads the last good view. It asks the API server for nothing yet. It fails as lastgood.Open does.
 func Open(o Options) (*Store, error) {
-	a, err := connect(o.Config, "sallyport-agent/"+o.Version)
+	a, err := Connect(o.Config, "sallyport-agent/"+o.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +70,6 @@ func Open(o Options) (*Store, error) {
 		pools: newKind(datastore.KindIPPool, pathPools), nat: newKind(datastore.KindNATConfiguration, pathNAT),
 		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
 	a.contact.patient, a.contact.changed = true, s.signal
-	ctrllog.SetLogger(logr.FromSlogHandler(o.Log.Handler())) // the library has one for all
 	if ok {
 		s.adopt(saved)
 	}
@@ -138,12 +136,12 @@ func (s *Store) Look(ctx context.Context) error {
 func (s *Store) Run(ctx context.Context, publish func(datastore.State)) error {
 	var background sync.WaitGroup
 	defer background.Wait()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(klog.NewContext(ctx, logr.FromSlogHandler(s.log.Handler()))) // for the library
 	defer cancel()
 	background.Go(func() { s.saver.Run(ctx) })
 	s.stale = true
 	var err error
-	if s.selfWatch, err = s.api.start(ctx, datastore.KindNode, corev1.SchemeGroupVersion, s.node, s.signal); err != nil {
+	if s.selfWatch, err = s.api.start(ctx, datastore.KindNode, resourceNodes, s.node, s.signal); err != nil {
 		return err
 	}
 	defer s.end()
@@ -238,7 +236,7 @@ func (s *Store) watchOthers(ctx context.Context) (err error) {
 	needs := compile.NeedsNodes(s.snapshot, s.node)
 	switch {
 	case needs && s.othersWatch == nil:
-		s.othersWatch, err = s.api.start(ctx, datastore.KindNode, corev1.SchemeGroupVersion, "", s.signal)
+		s.othersWatch, err = s.api.start(ctx, datastore.KindNode, resourceNodes, "", s.signal)
 	case !needs && s.othersWatch != nil:
 		s.othersWatch.end()
 		s.othersWatch = nil

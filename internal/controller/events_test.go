@@ -1,0 +1,58 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sallyport/sallyport/internal/datastore/kube"
+)
+
+type said []string
+
+func (s *said) Warn(_ context.Context, e *kube.Event, reporter, instance string, _ time.Time) error {
+	*s = append(*s, fmt.Sprintf("%s %s %s %s", e.Name, e.Reason, reporter, instance))
+	return errors.New("refused") // it is not tried again
+}
+
+// TestTell: what comes and goes is said once in a while, and what cannot be said holds nobody up.
+func TestTell(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		var got said
+		teller := newTeller(&got, "here", slog.New(slog.DiscardHandler))
+		tell := func(name, reason string) {
+			teller.tell(kube.Event{Name: name, UID: types.UID(name), Reason: reason})
+		}
+		for i := range maxUntold + 1 { // nobody makes any yet
+			tell(fmt.Sprint(i), "Some")
+		}
+		go teller.run(ctx)
+		synctest.Wait()
+		if len(got) != maxUntold {
+			t.Errorf("of %d Events %d were made, want %d", maxUntold+1, len(got), maxUntold)
+		}
+		got = nil
+		for range 10 {
+			tell("a", "One")
+			tell("a", "Other")
+			tell("b", "One")
+			time.Sleep(time.Minute)
+		}
+		synctest.Wait()
+		once := []string{"a One sallyport-controller here", "a Other sallyport-controller here", "b One sallyport-controller here"}
+		if want := slices.Concat(once, once); !slices.Equal(got, want) {
+			t.Errorf("within ten minutes it says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}

@@ -1,0 +1,115 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/utils/ptr"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
+)
+
+// What can be followed.
+var (
+	IPPools        = apiv3.GroupVersion().WithResource(pathPools)
+	SallyportNodes = v1alpha1.GroupVersion().WithResource(pathStatuses)
+	Nodes          = resourceNodes
+)
+
+// ApplyStatus applies the status of an object of a resource, of which owner then owns what applied has; applied is the
+// object as JSON, with its name and UID and nothing else.
+func (a *API) ApplyStatus(ctx context.Context, resource schema.GroupVersionResource, name string, applied []byte, owner string) error {
+	_, err := a.dynamic.Resource(resource).
+		Patch(ctx, name, types.ApplyPatchType, applied, metav1.PatchOptions{FieldManager: owner, Force: ptr.To(true)}, "status")
+	return err
+}
+
+// Event is what an operator should hear of an object that has no namespace.
+type Event struct {
+	APIVersion, Kind, Name string // of the object
+	UID                    types.UID
+	ResourceVersion        string
+
+	Reason string // in one word
+	Action string // what was done when it was noticed, in one word
+	Note   string // in a sentence; at most 1024 bytes of it are written
+}
+
+// Bounds of an Event of the API.
+const (
+	maxNote      = 1024
+	maxEventName = 253
+)
+
+var events = schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", Resource: "events"}
+
+// Warn makes an Event of the API, of which the reporter, a controller, is an instance of that name.
+func (a *API) Warn(ctx context.Context, e *Event, reporter, instance string, now time.Time) error {
+	id := fmt.Sprintf(".%x", now.UnixNano())
+	name := strings.TrimRight(clip(e.Name, maxEventName-len(id)), ".-") + id
+	_, err := a.dynamic.Resource(events).Namespace(metav1.NamespaceDefault).Create(ctx, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": events.GroupVersion().String(), "kind": "Event",
+		"metadata":            map[string]any{"name": name, "namespace": metav1.NamespaceDefault},
+		"eventTime":           now.UTC().Format(metav1.RFC3339Micro),
+		"reportingController": reporter, "reportingInstance": clip(instance, 128),
+		"type": "Warning", "reason": e.Reason, "action": e.Action, "note": clip(e.Note, maxNote),
+		"regarding": map[string]any{"apiVersion": e.APIVersion, "kind": e.Kind, "name": e.Name, "uid": string(e.UID), "resourceVersion": e.ResourceVersion},
+	}}, metav1.CreateOptions{})
+	return err
+}
+
+// clip is at most so many bytes of a text, and no piece of a character.
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most]
+}
+
+// Lease is one Lease of the API.
+type Lease struct {
+	client          rest.Interface
+	namespace, name string
+}
+
+// Lease returns the Lease of a name, which need not exist.
+func (a *API) Lease(namespace, name string) (*Lease, error) {
+	c, err := a.typed(coordinationv1.SchemeGroupVersion)
+	if err != nil {
+		return nil, fmt.Errorf("preparing the Lease %s/%s: %w", namespace, name, err)
+	}
+	return &Lease{c, namespace, name}, nil
+}
+
+// Get reads it. It fails as apierrors.IsNotFound where there is none.
+func (l *Lease) Get(ctx context.Context) (*coordinationv1.Lease, error) {
+	out := &coordinationv1.Lease{}
+	return out, l.client.Get().Namespace(l.namespace).Resource("leases").Name(l.name).Do(ctx).Into(out)
+}
+
+// Create makes it, and returns what it became.
+func (l *Lease) Create(ctx context.Context, spec coordinationv1.LeaseSpec) (*coordinationv1.Lease, error) {
+	out := &coordinationv1.Lease{}
+	in := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: l.namespace, Name: l.name}, Spec: spec}
+	return out, l.client.Post().Namespace(l.namespace).Resource("leases").Body(in).Do(ctx).Into(out)
+}
+
+// Update writes it in the place of what was read, and returns what it became. It fails as apierrors.IsConflict where it has
+// changed since.
+func (l *Lease) Update(ctx context.Context, in *coordinationv1.Lease) (*coordinationv1.Lease, error) {
+	out := &coordinationv1.Lease{}
+	return out, l.client.Put().Namespace(l.namespace).Resource("leases").Name(l.name).Body(in).Do(ctx).Into(out)
+}

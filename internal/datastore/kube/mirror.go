@@ -1,0 +1,173 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+)
+
+// Mirror is what the API has of one kind, as far as it was heard. A reflector writes into it, without the queue and the
+// index of an informer, which would hold everything twice.
+type Mirror[K Named] struct {
+	turn      func(any) (any, error)    // what a decoded object is kept as, a K; what was turned already stays
+	heard     func(object K, gone bool) // of each version of an object that is heard of; mu is held
+	news      func()                    // something was heard; it does not wait
+	reflector *cache.Reflector
+
+	mu     sync.Mutex
+	live   map[string]K // by name
+	synced bool         // all that there was at first has been heard
+}
+
+// Named is an object that has a name.
+type Named interface{ GetName() string }
+
+// NewMirror returns a Mirror of all objects of a resource, which are decoded into T; it is empty until Run. Each object
+// is trimmed before it is kept, and never changed then. heard, unless it is nil, is called with each version of an object
+// that is heard of, and news after it; neither waits.
+func NewMirror[T any, K interface {
+	*T
+	Named
+	runtime.Object
+}](a *API, resource schema.GroupVersionResource, trim func(any) (any, error), heard func(K), news func()) (*Mirror[K], error) {
+	c, err := a.typed(resource.GroupVersion())
+	if err != nil {
+		return nil, fmt.Errorf("watching %s: %w", resource.Resource, err)
+	}
+	m := &Mirror[K]{turn: trim, news: news, heard: func(object K, gone bool) {
+		if heard != nil && !gone {
+			heard(object)
+		}
+	}}
+	m.reflect(c, resource, "", K(new(T)))
+	return m, nil
+}
+
+// reflect says of what it is a mirror: of all of a resource, or of the object of one name. That is decoded into something
+// like the object given.
+func (m *Mirror[K]) reflect(c rest.Interface, resource schema.GroupVersionResource, only string, like runtime.Object) {
+	which := fields.Everything()
+	if only != "" {
+		which = fields.OneTermEqualSelector("metadata.name", only)
+	}
+	m.live = map[string]K{}
+	m.reflector = cache.NewReflectorWithOptions(cache.NewListWatchFromClient(c, resource.Resource, "", which), like, m,
+		cache.ReflectorOptions{Name: resource.GroupResource().String()})
+}
+
+// Run keeps the mirror equal to the resource until the context ends.
+func (m *Mirror[K]) Run(ctx context.Context) {
+	log := logr.ToSlogHandler(klog.FromContext(ctx))
+	m.reflector.RunWithContext(klog.NewContext(ctx, logr.FromSlogHandler(&untilEnd{log, ctx})))
+}
+
+// untilEnd is a log until a context ends: a reflector says of a watch that is to end that it has failed.
+type untilEnd struct {
+	slog.Handler
+	ctx context.Context
+}
+
+// Handle writes a line.
+func (u *untilEnd) Handle(ctx context.Context, r slog.Record) error {
+	if u.ctx.Err() != nil {
+		return nil
+	}
+	return u.Handler.Handle(ctx, r)
+}
+
+// WithAttrs adds to each line.
+func (u *untilEnd) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &untilEnd{u.Handler.WithAttrs(attrs), u.ctx}
+}
+
+// WithGroup adds to each line.
+func (u *untilEnd) WithGroup(name string) slog.Handler {
+	return &untilEnd{u.Handler.WithGroup(name), u.ctx}
+}
+
+// Objects are all there are, in no order; ok says whether they have been heard of.
+func (m *Mirror[K]) Objects() (all []K, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.AppendSeq(make([]K, 0, len(m.live)), maps.Values(m.live)), m.synced
+}
+
+// Transformer lets a reflector keep what it lists as it is kept here, and not all of it decoded.
+func (m *Mirror[K]) Transformer() cache.TransformFunc { return m.turn }
+
+// Add takes an object that is new.
+func (m *Mirror[K]) Add(o any) error { return m.put(o, false) }
+
+// Update takes an object that has changed.
+func (m *Mirror[K]) Update(o any) error { return m.put(o, false) }
+
+// Delete takes an object that is gone.
+func (m *Mirror[K]) Delete(o any) error { return m.put(o, true) }
+
+func (m *Mirror[K]) put(o any, gone bool) error {
+	k, err := m.turned(o)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if gone {
+		delete(m.live, k.GetName())
+	} else {
+		m.live[k.GetName()] = k
+	}
+	m.heard(k, gone)
+	m.news()
+	return nil
+}
+
+// Replace takes all that there is now: at first, and where a watch could not go on from where it was.
+func (m *Mirror[K]) Replace(all []any, _ string) error {
+	live := make(map[string]K, len(all))
+	for _, o := range all {
+		k, err := m.turned(o)
+		if err != nil {
+			return err
+		}
+		live[k.GetName()] = k
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, k := range m.live {
+		if _, there := live[name]; !there {
+			m.heard(k, true)
+		}
+	}
+	for _, k := range live {
+		m.heard(k, false)
+	}
+	m.live, m.synced = live, true
+	m.news()
+	return nil
+}
+
+// Resync does nothing: watches bring every change.
+func (m *Mirror[K]) Resync() error { return nil }
+
+func (m *Mirror[K]) turned(o any) (k K, err error) {
+	t, err := m.turn(o)
+	if err != nil {
+		return k, err
+	}
+	k, ok := t.(K)
+	if !ok {
+		return k, fmt.Errorf("%T is no object that is known here", t)
+	}
+	return k, nil
+}

@@ -1,0 +1,62 @@
+package kube
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/sallyport/sallyport/internal/datastore"
+)
+
+// TestMirror does what a reflector does: it lists, watches, and lists again where a watch could not go on.
+func TestMirror(t *testing.T) {
+	t.Parallel()
+	object := func(name, version string) any {
+		return &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": name, "resourceVersion": version}}}
+	}
+	var heard []string
+	news := 0
+	m := &Mirror[*entry]{live: map[string]*entry{}, news: func() { news++ },
+		turn: func(o any) (any, error) { return slimmed(datastore.KindIPPool, o, false) },
+		heard: func(e *entry, gone bool) {
+			said := e.Name + e.ResourceVersion
+			if gone {
+				said = "no " + e.Name
+			}
+			heard = append(heard, said)
+		}}
+	expect := func(step string, err error, ok bool, live, said string) {
+		t.Helper()
+		all, synced := m.Objects()
+		var names []string
+		for _, e := range all {
+			names = append(names, e.Name+e.ResourceVersion)
+		}
+		slices.Sort(names)
+		slices.Sort(heard)
+		if err != nil || synced != ok || strings.Join(names, " ") != live || strings.Join(heard, " ") != said || news != 1 && step != "nothing yet" {
+			t.Errorf("%s: %v; %q, all %t, heard %q, %d times news; want %q, %t, %q, once", step, err, names, synced, heard, news, live, ok, said)
+		}
+		heard, news = nil, 0
+	}
+	expect("nothing yet", nil, false, "", "")
+	slim, err := m.Transformer()(object("b", "2")) // as a list that is streamed does
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect("a first list", m.Replace([]any{object("a", "1"), slim}, "2"), true, "a1 b2", "a1 b2")
+	expect("one more", m.Add(object("c", "3")), true, "a1 b2 c3", "c3")
+	expect("one changed", m.Update(object("a", "4")), true, "a4 b2 c3", "a4")
+	expect("one deleted", m.Delete(object("b", "5")), true, "a4 c3", "no b")
+	expect("listed again", m.Replace([]any{object("a", "4"), object("d", "6")}, "7"), true, "a4 d6", "a4 d6 no c")
+	if err := m.Add(&metav1.Status{}); err == nil {
+		t.Error("what is no object is taken for one")
+	}
+	if len(slices.Collect(maps.Keys(m.live))) != 2 {
+		t.Errorf("there are %v", m.live)
+	}
+}
