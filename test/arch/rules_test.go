@@ -53,10 +53,22 @@ var pure = []string{"internal/model", "internal/selector", "internal/compile", "
 var impure = []string{"os", "net", "log", "syscall", "io/ioutil", "math/rand", "crypto/rand", "runtime/debug"}
 
 // kubernetes are the trees of packages that know the Kubernetes API.
-var kubernetes = []string{"k8s.io", "sigs.k8s.io/controller-runtime"}
+var kubernetes = []string{"k8s.io"}
 
 // kubernetesClients are the ones that talk to an API server or hold the types of one's built-in kinds.
-var kubernetesClients = []string{"k8s.io/client-go", "k8s.io/api", "sigs.k8s.io/controller-runtime"}
+var kubernetesClients = []string{"k8s.io/client-go", "k8s.io/api"}
+
+// heavy are the packages that hold, or import, the types of every kind that Kubernetes has, with what encodes, copies and
+// registers each: a third of a program that has one of them, which asks for four of those kinds. What they do for us,
+// internal/datastore/kube and internal/controller do with client-go's rest, dynamic and tools/cache.
+var heavy = []string{
+	"k8s.io/client-go/applyconfigurations", "k8s.io/client-go/discovery", "k8s.io/client-go/informers", "k8s.io/client-go/kubernetes",
+	"k8s.io/client-go/listers", "k8s.io/client-go/tools/events", "k8s.io/client-go/tools/leaderelection", "k8s.io/client-go/tools/record",
+	"k8s.io/apimachinery/pkg/util/strategicpatch", "sigs.k8s.io/controller-runtime",
+}
+
+// light are the packages of k8s.io/api that a program may have: Nodes, Leases, and what apiserver's CEL library refers to.
+var light = []string{"k8s.io/api/core/v1", "k8s.io/api/coordination/v1", "k8s.io/api/authentication/v1"}
 
 var netlink = []string{
 	"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink",
@@ -144,6 +156,13 @@ var rules = []rule{
 		direct:  true,
 	},
 	{
+		says:  "no program contains the types of all that Kubernetes has, which are a third of it",
+		binds: func(path string) bool { return own(path, "cmd") },
+		forbids: func(_, to string) bool {
+			return within(to, heavy...) || within(to, "k8s.io/api") && !within(to, light...)
+		},
+	},
+	{
 		says:    "no program contains the testing package",
 		binds:   func(path string) bool { return own(path, "cmd") },
 		forbids: func(_, to string) bool { return to == "testing" },
@@ -212,8 +231,8 @@ func TestImportRules(t *testing.T) {
 		{"internal/compile imports go4.org/netipx imports os", ""},
 		{"internal/convert imports internal/datastore/dir", "imports point one way"},
 		{"internal/convert imports os", "what converts does no I/O"},
-		{"internal/datastore/dir imports k8s.io/client-go/kubernetes", "only datastore/kube, controller"},
-		{"internal/datastore/kube imports k8s.io/client-go/kubernetes", ""},
+		{"internal/datastore/dir imports k8s.io/client-go/rest", "only datastore/kube, controller"},
+		{"internal/datastore/kube imports k8s.io/client-go/rest", ""},
 		{"internal/cli imports k8s.io/apiextensions-apiserver/pkg/apis", "only validate"},
 		{"internal/driver/nat imports internal/validate imports k8s.io/apimachinery", "drivers know nothing"},
 		{"cmd/sallyport-cni imports internal/cniserver imports k8s.io/apimachinery", "the CNI plugin"},
@@ -223,7 +242,11 @@ func TestImportRules(t *testing.T) {
 		{"internal/nftables imports internal/compile", "the nftables engine knows no plan"},
 		{"internal/nfnetlink imports internal/nftables", "imports point one way"},
 		{"internal/agent imports internal/lab", "only the command line"},
-		{"cmd/sallyport imports example.org/a imports testing", "no program contains"},
+		{"cmd/sallyport imports example.org/a imports testing", "no program contains the testing"},
+		{"cmd/sallyport imports internal/cli imports internal/controller imports k8s.io/client-go/tools/leaderelection", "no program contains the types"},
+		{"cmd/sallyport imports internal/cli imports internal/controller imports sigs.k8s.io/controller-runtime/pkg/client", "no program contains the types"},
+		{"cmd/sallyport imports internal/cli imports internal/controller imports k8s.io/api/apps/v1", "no program contains the types"},
+		{"cmd/sallyport imports internal/cli imports internal/controller imports k8s.io/api/core/v1", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.imports, func(t *testing.T) {
