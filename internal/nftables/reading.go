@@ -111,12 +111,16 @@ func (r *reading) pair(order []int32) bool {
 		order = order[1:]
 	}
 	r.set.Grow((len(order) + 1) / 2)
+	last := make([]byte, keySize(r.raw.Key))
 	for i := 0; i < len(order); i++ {
 		at := int(order[i])
 		if r.ends[at] {
 			return false
 		}
-		first, last := r.raw.row(at), bytes.Repeat([]byte{255}, keySize(r.raw.Key))
+		first := r.raw.row(at)
+		for k := range last {
+			last[k] = 255 // unless an end follows
+		}
 		if i+1 < len(order) {
 			end := r.raw.row(int(order[i+1]))
 			if !r.ends[order[i+1]] || bytes.Equal(end, first) {

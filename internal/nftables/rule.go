@@ -86,8 +86,8 @@ func (v Verdict) appendTo(r *Rule) {
 func EqualRules(a, b []Rule) bool { return slices.EqualFunc(a, b, Rule.equal) }
 
 func (r Rule) equal(o Rule) bool {
-	if r.wire != nil && string(r.wire) == string(o.wire) {
-		return true
+	if r.wire != nil && o.wire != nil {
+		return string(r.wire) == string(o.wire)
 	}
 	return r.Form() == o.Form()
 }

@@ -17,6 +17,7 @@ type Driver struct {
 	mu sync.Mutex
 	// applied is the plan last applied; nil before the first, and after an error.
 	applied *compile.NAT
+	layouts layouts
 }
 
 // New opens a driver. It changes nothing. The error is an *nfnetlink.UnsupportedError if the kernel has no
@@ -38,7 +39,7 @@ func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
 		return nil
 	}
 	d.applied = nil
-	wanted, err := layout(nat)
+	wanted, err := d.layouts.of(nat)
 	if err != nil {
 		return err
 	}

@@ -27,5 +27,5 @@ func keep(f family, wanted, held *nftables.Table) {
 	if h := held.Chain(name); h == nil || len(h.Rules) == 0 {
 		wanted.Chain(name).Rules = nil
 	}
-	fitGuard(wanted)
+	fitGuard(wanted, fitsOf(wanted))
 }

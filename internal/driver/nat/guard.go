@@ -1,7 +1,8 @@
 package nat
 
 import (
-	"go4.org/netipx"
+	"net/netip"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/compile"
@@ -44,15 +45,50 @@ const (
 	inputPriority = -150
 )
 
-// addGuard adds the leak guard's sets and chains, if the plan wants it.
-func addGuard(t *nftables.Table, nat compile.NAT) {
+// addGuarded adds the leak guard's sets, if the plan wants it.
+func addGuarded(t *nftables.Table, nat compile.NAT) {
 	if !nat.LeakGuard {
 		return
 	}
 	for _, f := range families() {
 		guarded := f.set(setGuarded)
-		addGuarded(&guarded, f, nat.Sources)
+		addMerged(&guarded, f, nat.Sources)
 		t.Sets = append(t.Sets, guarded)
+	}
+}
+
+// fit is what the guard's rules depend on of what a family's sets hold.
+type fit struct {
+	translates   bool // there are sources
+	cover, homes [mostPrefixes]netip.Prefix
+}
+
+func fitsOf(t *nftables.Table) (out [2]fit) {
+	for i, f := range families() {
+		guarded := t.Set(setGuarded + f.suffix)
+		if guarded == nil {
+			continue
+		}
+		out[i].translates = guarded.Len() > 0
+		copy(out[i].cover[:], cover(guarded))
+		copy(out[i].homes[:], homes(t.Set(setExempt+f.suffix), guarded))
+	}
+	return out
+}
+
+// valid are the prefixes before the first that is none.
+func valid(list [mostPrefixes]netip.Prefix) []netip.Prefix {
+	n := 0
+	for n < len(list) && list[n].IsValid() {
+		n++
+	}
+	return list[:n]
+}
+
+// addGuard adds the leak guard's chains, if the plan wants it.
+func addGuard(t *nftables.Table, nat compile.NAT, fits [2]fit) {
+	if !nat.LeakGuard {
+		return
 	}
 	t.Chains = append(t.Chains,
 		nftables.Chain{Name: chainLeak, Rules: leakRules(nat.ExistingFlows), Tally: true},
@@ -62,14 +98,14 @@ func addGuard(t *nftables.Table, nat compile.NAT) {
 	}
 	t.Chains = append(t.Chains,
 		nftables.Chain{Name: chainGuard, Hook: nftables.Hook{Kind: nftables.KindFilter, Number: unix.NF_INET_POST_ROUTING, Priority: guardPriority}},
-		nftables.Chain{Name: chainStray, Rules: strayRules(nat), Tally: true},
+		nftables.Chain{Name: chainStray, Rules: strayRules(nat, fits), Tally: true},
 		nftables.Chain{Name: chainInput, Rules: inputRules(nat.OutInterfaces),
 			Hook: nftables.Hook{Kind: nftables.KindFilter, Number: unix.NF_INET_LOCAL_IN, Priority: inputPriority}})
-	fitGuard(t)
+	fitGuard(t, fits)
 }
 
 // fitGuard fits the guard's rules to what the sets hold.
-func fitGuard(t *nftables.Table) {
+func fitGuard(t *nftables.Table, fits [2]fit) {
 	guard, next := t.Chain(chainGuard), chainSuspect
 	if guard == nil {
 		return
@@ -77,11 +113,11 @@ func fitGuard(t *nftables.Table) {
 	if t.Chain(chainCovered) != nil {
 		next = chainCovered
 	}
-	guard.Rules, t.Chain(chainSuspect).Rules = guardRules(t, next), suspectRules(t)
+	guard.Rules, t.Chain(chainSuspect).Rules = guardRules(fits, next), suspectRules(fits)
 }
 
-// addGuarded adds the sources of one family to a set, neighbours merged whatever their pools.
-func addGuarded(s *nftables.Set, f family, sources []compile.Source) {
+// addMerged adds the sources of one family to a set, neighbours merged whatever their pools.
+func addMerged(s *nftables.Set, f family, sources []compile.Source) {
 	apart := 0 // so that no room is wasted on large plans
 	for i, src := range sources {
 		if f.holds(src.Range) && (i == 0 || sources[i-1].Range.To().Next() != src.Range.From()) {
@@ -103,10 +139,10 @@ func addGuarded(s *nftables.Set, f family, sources []compile.Source) {
 // guardRules let pass what comes from far away, which is most of what comes here: what was translated has an
 // address of the node by now. They do not ask for the family; a packet that looks like a source of the other one
 // costs a few steps more.
-func guardRules(t *nftables.Table, next string) []nftables.Rule {
+func guardRules(fits [2]fit, next string) []nftables.Rule {
 	var list []nftables.Rule
-	for _, f := range families() {
-		for _, p := range cover(t.Set(setGuarded + f.suffix)) {
+	for i, f := range families() {
+		for _, p := range valid(fits[i].cover) {
 			list = append(list, nftables.NewRule(wordsAt(f.Source, p), nftables.GoTo(next)))
 		}
 	}
@@ -115,10 +151,10 @@ func guardRules(t *nftables.Table, next string) []nftables.Rule {
 
 // suspectRules find what should have been translated. What pods say to pods comes first, since there is most of
 // it. A packet without a connection has neither status nor direction, and their rules do not match it.
-func suspectRules(t *nftables.Table) []nftables.Rule {
+func suspectRules(fits [2]fit) []nftables.Rule {
 	var list []nftables.Rule
-	for _, f := range families() {
-		for _, p := range homes(t.Set(setExempt+f.suffix), t.Set(setGuarded+f.suffix)) {
+	for i, f := range families() {
+		for _, p := range valid(fits[i].homes) {
 			list = append(list, nftables.NewRule(wordsAt(f.Destination, p), version(f), nftables.Return()))
 		}
 	}
@@ -159,12 +195,12 @@ func inputRules(interfaces []string) []nftables.Rule {
 // strayRules drop a segment for which no socket waits, since the node would answer it with a reset, and
 // that may be for a connection of a pod's that is well. Segments from inside pools, and those to addresses
 // that nothing is translated to, are the node's own affair.
-func strayRules(nat compile.NAT) []nftables.Rule {
+func strayRules(nat compile.NAT, fits [2]fit) []nftables.Rule {
 	var list []nftables.Rule
-	for _, f := range families() {
+	for i, f := range families() {
 		to := f.to(nat)
 		switch {
-		case !translates(f, nat.Sources):
+		case !fits[i].translates:
 			list = append(list, nftables.NewRule(nftables.InFamily(f.Family), nftables.Return()))
 			continue
 		case to.IsValid():
@@ -175,9 +211,4 @@ func strayRules(nat compile.NAT) []nftables.Rule {
 		list = append(list, nftables.NewRule(nftables.SourceIn(f.Family, setExempt+f.suffix), nftables.Return()))
 	}
 	return append(list, nftables.NewRule(hasSocket(), nftables.Return()), nftables.NewRule(countAndDrop()))
-}
-
-// translates says whether there are sources of a family.
-func translates(f family, sources []compile.Source) bool {
-	return countFamily(f, len(sources), func(i int) netipx.IPRange { return sources[i].Range }) > 0
 }

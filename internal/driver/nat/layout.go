@@ -3,6 +3,7 @@ package nat
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go4.org/netipx"
@@ -30,7 +31,17 @@ const (
 const natPriority = 100 - 1
 
 // layout is the table that a plan wants. It fails if the plan breaks what compile promises.
-func layout(nat compile.NAT) (*nftables.Table, error) {
+func layout(nat compile.NAT) (*nftables.Table, error) { return new(layouts).of(nat) }
+
+// layouts makes tables of plans, and remembers the chains of the last: a change of ranges mostly leaves them as they
+// are, and to write their rules takes longer than all the rest.
+type layouts struct {
+	settings compile.NAT // without its ranges
+	fits     [2]fit
+	chains   []nftables.Chain // nobody changes them
+}
+
+func (l *layouts) of(nat compile.NAT) (*nftables.Table, error) {
 	if err := cmp.Or(checkSettings(nat), checkRanges(nat)); err != nil {
 		return nil, fmt.Errorf("laying out table %s: %w", TableName, err)
 	}
@@ -42,8 +53,20 @@ func layout(nat compile.NAT) (*nftables.Table, error) {
 		addSources(&source, f, nat.Sources)
 		t.Sets = append(t.Sets, exempt, source)
 	}
-	addChains(t, nat)
-	addGuard(t, nat)
+	addGuarded(t, nat)
+	fits, settings := fitsOf(t), nat
+	settings.Sources, settings.Exempt = nil, nil
+	switch {
+	case l.chains == nil || !equalNAT(&settings, &l.settings) || fits[0].translates != l.fits[0].translates || fits[1].translates != l.fits[1].translates:
+		addChains(t, nat)
+		addGuard(t, nat, fits)
+	case fits != l.fits:
+		t.Chains = slices.Clone(l.chains)
+		fitGuard(t, fits)
+	default:
+		t.Chains = l.chains
+	}
+	l.settings, l.fits, l.chains = settings, fits, t.Chains
 	return t, nil
 }
 

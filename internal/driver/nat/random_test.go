@@ -9,6 +9,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // cuts are the addresses between which random ranges lie: the edges of both families, neighbours, and
@@ -87,6 +88,38 @@ func TestRandomPlans(t *testing.T) {
 		}
 		if n := d.Stats().FullReads; n > 2 {
 			rt.Fatalf("%d full reads; want the two of the first plan", n)
+		}
+	})
+}
+
+// TestLayoutsRememberNothingElse lays out random plans one after another: each table is as if it were the first.
+func TestLayoutsRememberNothingElse(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(rt *rapid.T) {
+		var l layouts
+		for range 5 {
+			plan := drawPlan(rt)
+			if rapid.Bool().Draw(rt, "other ranges alone") && l.chains != nil {
+				sources, exempt := plan.Sources, plan.Exempt
+				plan = l.settings
+				plan.Sources, plan.Exempt = sources, exempt
+			}
+			got, err := l.of(plan)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			want, err := layout(plan)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if len(got.Chains) != len(want.Chains) {
+				rt.Fatalf("%d chains, want %d", len(got.Chains), len(want.Chains))
+			}
+			for i, c := range got.Chains {
+				if w := want.Chains[i]; c.Name != w.Name || !nftables.EqualRules(c.Rules, w.Rules) {
+					rt.Fatalf("chain %s: %v, want %s: %v", c.Name, c.Rules, w.Name, w.Rules)
+				}
+			}
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -14,8 +15,10 @@ import (
 	"go4.org/netipx"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 // largePlan has n source ranges and as many exempt ones, half of them in each family.
@@ -114,14 +117,22 @@ func heap() uint64 {
 }
 
 // BenchmarkChange changes one of 10,000 source ranges at a time.
-func BenchmarkChange(b *testing.B) {
+func BenchmarkChange(b *testing.B) { benchmarkChange(b, 10_000) }
+
+// BenchmarkSmallChange changes one of 10 source ranges at a time.
+func BenchmarkSmallChange(b *testing.B) { benchmarkChange(b, 10) }
+
+func benchmarkChange(b *testing.B, size int) {
 	ns := newNamespace(b)
-	d := ns.driver()
-	plan := largePlan(10_000)
-	plan.Exempt = ranges(b, "10.0.0.0/8", "fd00::/16")
+	d, err := New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: ns.fd})
+	labtest.Must(b, err)
+	defer d.Close()
+	plan := largePlan(size)
+	plan.Exempt, plan.LeakGuard = ranges(b, "10.0.0.0/8", "fd00::/16"), true
 	mustApply(b, d, plan)
 	less := plan
-	less.Sources = slices.Delete(slices.Clone(plan.Sources), 3_000, 3_001)
+	at := size * 3 / 10
+	less.Sources = slices.Delete(slices.Clone(plan.Sources), at, at+1)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		mustApply(b, d, []compile.NAT{less, plan}[i%2])

@@ -11,9 +11,9 @@ import (
 	"github.com/sallyport/sallyport/internal/nftables"
 )
 
-// layouts are ways in which another version of ours may have laid the table out. Each changes the layout
+// otherLayouts are ways in which another version of ours may have laid the table out. Each changes the layout
 // of today.
-var layouts = map[string]func(*nftables.Table){
+var otherLayouts = map[string]func(*nftables.Table){
 	"other names": func(t *nftables.Table) {
 		renameChain(t, chainPostrouting, "nat")
 		renameChain(t, chainSNAT+"4", "translate-ipv4")
@@ -94,7 +94,7 @@ func replaceInRules(t *nftables.Table, from, _ string) {
 // the other table, from then on ours.
 func TestAnotherLayoutIsReplacedAtOnce(t *testing.T) {
 	t.Parallel()
-	for name, other := range layouts {
+	for name, other := range otherLayouts {
 		for _, kernel := range []string{"that owns", "that does not", "that owns after one that did not"} {
 			t.Run(name+" on a kernel "+kernel, func(t *testing.T) {
 				t.Parallel()
