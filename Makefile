@@ -35,8 +35,11 @@ HELM                  := $(BIN)/helm-$(HELM_VERSION)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
-# How what users get is built: statically, and with the same bytes wherever that is done.
+# How what users get is built: statically, and with the same bytes wherever that is done. What is generated for the kinds
+# of Kubernetes is there because the linker cannot tell that nobody calls it; where nothing is inlined in it, it is half a
+# megabyte smaller.
 GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false \
+	-gcflags 'k8s.io/api/...=-l' -gcflags 'k8s.io/client-go/...=-l' -gcflags 'k8s.io/apiextensions-apiserver/pkg/apis/...=-l' \
 	-ldflags "-s -w -X github.com/sallyport/sallyport/internal/cli.version=$(VERSION)"
 
 .PHONY: build
