@@ -12,12 +12,15 @@ const KindNATConfiguration = "NATConfiguration"
 // value, and an empty list is set, to nothing. A field that is absent is not set.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=natconfig
 // +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.spec.nodeSelector`,description="The nodes it is for"
 // +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`,description="The highest decides"
 // +kubebuilder:printcolumn:name="Exclusions",type=string,JSONPath=`.spec.exclusions`,description="The destinations that are not translated"
 // +kubebuilder:printcolumn:name="Addresses",type=string,JSONPath=`.spec.addresses`,description="The addresses to translate to"
 // +kubebuilder:printcolumn:name="Ports",type=string,JSONPath=`.spec.portRange`,description="The source ports of translated connections"
+// +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`,description="Whether it decides anything"
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.conditions[?(@.type=="Programmed")].status`,description="Whether every ready node that it selects goes by it"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type NATConfiguration struct {
 	metav1.TypeMeta `json:",inline"`
@@ -30,7 +33,51 @@ type NATConfiguration struct {
 	// How connections should be translated.
 	// +required
 	Spec NATConfigurationSpec `json:"spec"`
+
+	// What the controller says of it.
+	// +optional
+	Status NATConfigurationStatus `json:"status,omitzero"`
 }
+
+// NATConfigurationStatus is what the controller says of a NATConfiguration.
+type NATConfigurationStatus struct {
+	// Accepted: whether it decides at least one setting of a node, or would if it selected one. Programmed: whether every
+	// ready node that it selects goes by it.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// The types of the conditions of a NATConfiguration.
+const (
+	NATConfigurationConditionAccepted   = "Accepted"
+	NATConfigurationConditionProgrammed = "Programmed"
+)
+
+// Reasons of the conditions of a NATConfiguration.
+const (
+	// NATConfigurationReasonAccepted: it decides something, or sets nothing.
+	NATConfigurationReasonAccepted = "Accepted"
+	// NATConfigurationReasonInvalidSelector: its nodeSelector does not parse.
+	NATConfigurationReasonInvalidSelector = "InvalidSelector"
+	// NATConfigurationReasonInvalid: it holds something that this version of the controller does not understand.
+	NATConfigurationReasonInvalid = "Invalid"
+	// NATConfigurationReasonOverridden: others decide every field that it sets on every node that it selects.
+	NATConfigurationReasonOverridden = "Overridden"
+	// NATConfigurationReasonProgrammed: every ready node that it selects goes by it.
+	NATConfigurationReasonProgrammed = "Programmed"
+	// NATConfigurationReasonNoNodes: it selects no node that has an agent.
+	NATConfigurationReasonNoNodes = "NoNodes"
+	// NATConfigurationReasonNodesNotReady: a node is not ready, unknown, or cannot hold it.
+	NATConfigurationReasonNodesNotReady = "NodesNotReady"
+	// NATConfigurationReasonPending: a node has not taken it up yet.
+	NATConfigurationReasonPending = "Pending"
+	// NATConfigurationReasonNotComparable: whether nodes have taken it up cannot be known, since its resourceVersion is no
+	// number.
+	NATConfigurationReasonNotComparable = "NotComparable"
+)
 
 // NATConfigurationSpec says how connections should be translated.
 type NATConfigurationSpec struct {

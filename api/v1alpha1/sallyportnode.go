@@ -5,14 +5,37 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // KindSallyportNode is the kind of a SallyportNode.
 const KindSallyportNode = "SallyportNode"
 
+// SallyportNodeConditionReady is the type of the condition that says whether the kernel of a node was read back and
+// equals the pools and settings. The agent of the node writes it. The controller writes Unknown in its place while the
+// agent gives no sign of life; an agent that is back writes it again.
+const SallyportNodeConditionReady = "Ready"
+
+// Reasons of the condition Ready.
+const (
+	// SallyportNodeReasonProgrammed: the kernel was read back and equals the pools and settings. The agent says so.
+	SallyportNodeReasonProgrammed = "Programmed"
+	// SallyportNodeReasonNotProgrammed: it does not, or the agent has no pools yet. The agent says so.
+	SallyportNodeReasonNotProgrammed = "NotProgrammed"
+	// SallyportNodeReasonHeartbeatMissing: the agent has not renewed its Lease for too long. The controller says so.
+	SallyportNodeReasonHeartbeatMissing = "HeartbeatMissing"
+	// SallyportNodeReasonRebooted: what the agent said is from before the node booted. The controller says so.
+	SallyportNodeReasonRebooted = "Rebooted"
+)
+
+// LeaseUnknownSince is the annotation by which the controller tells an agent, on the Lease that the agent renews, that it
+// has called the node unknown, and since when: the agent then writes again how the node stands.
+const LeaseUnknownSince = Group + "/unknown-since"
+
 // SallyportNode is how Sallyport stands on one node. The agent of the node writes it, under the node's name, and the
 // node owns it, so that it goes with the node. It is written when something in it changes, not now and then: counters
-// are metrics.
+// are metrics. That the agent lives, it says by a Lease: the controller calls a node unknown after 2 minutes without.
 //
 // +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,path=sallyportnodes,shortName=spnode
-// +kubebuilder:printcolumn:name="Ready",type=boolean,JSONPath=`.status.ready`,description="Whether the kernel was read back and equals the pools and settings"
-// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.reason`,description="Why it is not ready"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether the kernel was read back and equals the pools and settings"
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Why, in one word"
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,description="Why, in words"
 // +kubebuilder:printcolumn:name="Translates-To",type=string,JSONPath=`.status.translatesTo`,description="The addresses that connections are translated to"
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,description="The version of the agent"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -24,35 +47,42 @@ type SallyportNode struct {
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
 	// How the node stands.
-	// +required
-	Status SallyportNodeStatus `json:"status"`
+	// +optional
+	Status SallyportNodeStatus `json:"status,omitzero"`
 }
 
 // SallyportNodeStatus is how Sallyport stands on one node.
 type SallyportNodeStatus struct {
-	// Whether the kernel was read back and equals the pools and settings that the agent has seen.
-	Ready bool `json:"ready"`
-
-	// Why it is not ready, in words; at most 1024 characters.
+	// Ready: whether the kernel was read back and equals the pools and settings that the agent has seen; Unknown while the
+	// agent gives no sign of life, or where what it said is from before the node booted.
 	// +optional
-	// +kubebuilder:validation:MaxLength=1024
-	Reason string `json:"reason,omitempty"`
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=8
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// The boot of the node that this was said in, as /proc/sys/kernel/random/boot_id names it and
+	// status.nodeInfo.bootID of the Node: where the two differ, the node has booted since.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	BootID string `json:"bootID,omitempty"`
 
 	// The version of the agent.
+	// +optional
 	// +kubebuilder:validation:MaxLength=128
-	Version string `json:"version"`
+	Version string `json:"version,omitempty"`
 
 	// How far the node is: what the kernel holds.
 	// +optional
 	Observed Observed `json:"observed,omitzero"`
 
-	// Pools that the node knows and does not hold as they are; at most 50, by name.
+	// Pools and NATConfigurations that the node knows and does not hold as they are; at most 50, by kind and name.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=50
-	Exceptions []PoolException `json:"exceptions,omitempty"`
+	Exceptions []Exception `json:"exceptions,omitempty"`
 
-	// How many exceptions there are beside those that are listed. While there are any, no pool counts as held.
+	// How many exceptions there are beside those that are listed. While there are any, none of either kind counts as held.
 	// +optional
 	MoreExceptions int64 `json:"moreExceptions,omitempty"`
 
@@ -74,7 +104,7 @@ type SallyportNodeStatus struct {
 
 // Observed is how far a node has followed the API: the highest resourceVersion, as a decimal number, among the objects
 // of a kind that the kernel holds. An object with a resourceVersion up to it is held, unless it is among the
-// exceptions. Empty: none was seen, or the node is not ready. The number may be that of an earlier change of the
+// exceptions. Empty: none was seen, one has a resourceVersion that is no number, or the node is not ready. The number may be that of an earlier change of the
 // same object, where later ones changed nothing but its status, and follows within some minutes.
 type Observed struct {
 	// Of the pools.
@@ -88,11 +118,15 @@ type Observed struct {
 	NATConfigurations string `json:"natConfigurations,omitempty"`
 }
 
-// PoolException is a pool that a node does not hold as it is.
-type PoolException struct {
-	// The name of the pool.
+// Exception is an object that a node does not hold as it is.
+type Exception struct {
+	// IPPool or NATConfiguration.
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind"`
+
+	// The name of the object.
 	// +kubebuilder:validation:MaxLength=253
-	Pool string `json:"pool"`
+	Name string `json:"name"`
 
 	// Its metadata.generation.
 	// +optional

@@ -199,15 +199,18 @@ const (
 	// IPPoolReasonPending comes with status False: nodes have not taken up the pool yet.
 	IPPoolReasonPending = "Pending"
 	// IPPoolReasonNodesNotReady comes with status False: there are nodes whose agent cannot hold the pool, or that
-	// have no agent.
+	// have no agent; or with status Unknown: there are nodes whose agent gives no sign of life.
 	IPPoolReasonNodesNotReady = "NodesNotReady"
+	// IPPoolReasonNotComparable comes with status Unknown: the resourceVersion of the pool is no number, so that
+	// whether nodes have taken it up cannot be told.
+	IPPoolReasonNotComparable = "NotComparable"
 )
 
 // IPPoolStatus is what was observed of an IPPool.
 type IPPoolStatus struct {
 	// The conditions of the pool. Allocatable says whether it can give out addresses, with reason OK,
 	// PoolDisabled, CIDROverlap, Terminating or InvalidSelector. Programmed says whether every ready node holds it,
-	// with reason Programmed, Pending or NodesNotReady.
+	// with reason Programmed, Pending, NodesNotReady or NotComparable.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

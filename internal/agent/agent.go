@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -37,14 +38,18 @@ import (
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
-// Config says what an agent works on. Every field is required but MetricsAddress, and what a datastore has no use for.
+// Config says what an agent works on. Every field is required but MetricsAddress and BeatEvery, and what a datastore has no use for.
 type Config struct {
 	NodeName   string
 	Datastore  Datastore
 	Dir        string // holds the manifests; for Directory
 	Kubeconfig string // how the API server is reached; empty: as the pod that this is; for Kubernetes
-	StateDir   string // holds the last good state
-	Socket     string // path of the socket for status
+	// LeaseNamespace is where the Lease is by which the agent says that it lives; for Kubernetes.
+	LeaseNamespace string
+	// BeatEvery is the time between two such heartbeats, give or take a quarter; 0: HeartbeatEvery.
+	BeatEvery time.Duration
+	StateDir  string // holds the last good state
+	Socket    string // path of the socket for status
 	// MetricsAddress is where /healthz, /readyz and /metrics are served, as host:port; empty: nowhere.
 	MetricsAddress string
 	Version        string
@@ -101,6 +106,10 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer socket.Close()
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
 	store, err := open(&cfg)
 	if err != nil {
 		return err
@@ -110,7 +119,7 @@ func Run(ctx context.Context, cfg Config) error {
 	a.remove = []func(context.Context) error{driver.Cleanup, table.Cleanup}
 	a.counting = newCounting(a.readCounts)
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
-	a.Core = &Core{Store: store, Loop: a.loop, Version: cfg.Version, Log: cfg.Log,
+	a.Core = &Core{Store: store, Loop: a.loop, Version: cfg.Version, Log: cfg.Log, BootID: boot, BeatEvery: cfg.BeatEvery,
 		Problems: func() []diagnose.Problem { return a.diagnosis.get().report.Problems }}
 
 	ctx, a.stop = context.WithCancel(ctx)
@@ -122,6 +131,15 @@ func Run(ctx context.Context, cfg Config) error {
 	return errors.Join(err, store.Close())
 }
 
+// bootID names the boot of this machine: the kernel makes another one each time.
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", fmt.Errorf("reading which boot of the machine this is: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
 // open opens the datastore.
 func open(cfg *Config) (datastore.Store, error) {
 	if cfg.Datastore == Kubernetes {
@@ -129,7 +147,7 @@ func open(cfg *Config) (datastore.Store, error) {
 		if err != nil {
 			return nil, err
 		}
-		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log})
+		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log})
 	}
 	validator, err := validate.New()
 	if err != nil {

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
@@ -17,6 +20,7 @@ import (
 // cluster is where an agent says how its node stands.
 type cluster interface {
 	Report(ctx context.Context, nodeUID string, status v1alpha1.SallyportNodeStatus) error
+	Renew(ctx context.Context, nodeUID string) (unknown bool, err error)
 	Nodes(ctx context.Context) (int, error)
 	Untaint(ctx context.Context, at []int) error
 }
@@ -67,6 +71,7 @@ type complaint struct {
 // The things that may fail.
 const (
 	failsStatus = "saying in the API how this node stands failed; it will be tried again"
+	failsLease  = "saying in the API that this agent lives failed, so that the node may be called unknown; it will be tried again"
 	failsTaint  = "removing the start-up taint failed; it will be tried again"
 )
 
@@ -104,6 +109,10 @@ func (c *complaints) warnings() []model.Fault {
 // reportCluster reports until the context ends. What it cannot write stays to be written; nothing else depends on it.
 func (c *Core) reportCluster(ctx context.Context, to cluster) {
 	r := &reporter{core: c, cluster: to, pacing: pacing{nodes: 1}}
+	called := make(chan struct{}, 1) // the controller has written in the place of this agent
+	var beats sync.WaitGroup
+	defer beats.Wait()
+	beats.Go(func() { c.beat(ctx, to, called) })
 	for ctx.Err() == nil {
 		_, changed := c.Loop.State()
 		read := c.resources.changed()
@@ -113,6 +122,8 @@ func (c *Core) reportCluster(ctx context.Context, to cluster) {
 		case <-ctx.Done():
 		case <-changed:
 		case <-read:
+		case <-called:
+			r.pacing.forget()
 		case <-t.C:
 		}
 		t.Stop()
@@ -130,14 +141,14 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 		r.untaint(ctx, now, held.Self)
 	}
 	want := r.wanted(now, held)
-	if want != nil && want.status.Ready && r.pacing.last == nil && !heard {
+	if want != nil && isReady(want.status) && r.pacing.last == nil && !heard {
 		return r.began.Add(freshWithin)
 	}
 	if want == nil {
 		return r.unready.Add(unreadyAfter)
 	}
 	next := r.count(ctx, now) // first, since others may have started at the same moment
-	if !r.unready.IsZero() && want.status.Ready {
+	if !r.unready.IsZero() && isReady(want.status) {
 		next = earlier(next, r.unready.Add(unreadyAfter))
 	}
 	due := r.pacing.plan(now, want)
@@ -208,7 +219,7 @@ func (r *reporter) wanted(now time.Time, held datastore.State) *written {
 	} else if r.unready.IsZero() {
 		r.unready = now
 	}
-	w := &written{owner: held.Self.UID, status: v1alpha1.SallyportNodeStatus{Ready: settled, Version: clip(r.core.Version, maxVersion), Reason: clip(reason, maxReason)}}
+	w := &written{owner: held.Self.UID, status: v1alpha1.SallyportNodeStatus{Conditions: readiness(settled, reason), BootID: r.core.BootID, Version: clip(r.core.Version, maxVersion)}}
 	last := r.pacing.last
 	if !settled && now.Sub(r.unready) < unreadyAfter { // for a moment, maybe: nothing is to be said of it
 		if last == nil {
@@ -232,10 +243,25 @@ func (r *reporter) wanted(now time.Time, held datastore.State) *written {
 	return w
 }
 
+// readiness is the condition Ready; when it last changed is left to who writes it.
+func readiness(ready bool, reason string) []metav1.Condition {
+	c := metav1.Condition{Type: v1alpha1.SallyportNodeConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.SallyportNodeReasonProgrammed,
+		Message: "the kernel was read back and equals the pools and settings"}
+	if !ready {
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.SallyportNodeReasonNotProgrammed, clip(reason, maxReason)
+	}
+	return []metav1.Condition{c}
+}
+
+// isReady says whether a status says that the node is ready.
+func isReady(s v1alpha1.SallyportNodeStatus) bool {
+	return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.SallyportNodeConditionReady)
+}
+
 // observed is how far the API was followed, in one respect.
 func observed(held datastore.State, of func(datastore.Followed) uint64) v1alpha1.Observed {
 	text := func(kind string) string {
-		if n := of(held.Followed[kind]); n > 0 {
+		if n := of(held.Followed[kind]); n > 0 && !held.Followed[kind].Unclear {
 			return strconv.FormatUint(n, 10)
 		}
 		return ""
@@ -243,16 +269,14 @@ func observed(held datastore.State, of func(datastore.Followed) uint64) v1alpha1
 	return v1alpha1.Observed{IPPools: text(datastore.KindIPPool), NATConfigurations: text(datastore.KindNATConfiguration)}
 }
 
-// exceptions are the pools that are not held as they are, as many as there is room for, and how many more.
-func exceptions(in []datastore.Exception) (out []v1alpha1.PoolException, more int64) {
+// exceptions are the objects that are not held as they are, as many as there is room for, and how many more.
+func exceptions(in []datastore.Exception) (out []v1alpha1.Exception, more int64) {
 	for _, e := range in {
-		switch {
-		case e.Kind != datastore.KindIPPool:
-		case len(out) == maxExceptions:
+		if len(out) == maxExceptions {
 			more++
-		default:
-			out = append(out, v1alpha1.PoolException{Pool: e.Name, Generation: e.Generation, Reason: clip(e.Reason, maxExplanation)})
+			continue
 		}
+		out = append(out, v1alpha1.Exception{Kind: e.Kind, Name: e.Name, Generation: e.Generation, Reason: clip(e.Reason, maxExplanation)})
 	}
 	return out, more
 }

@@ -28,6 +28,8 @@ func (c *bigCluster) Report(_ context.Context, _ string, s v1alpha1.SallyportNod
 	return nil
 }
 
+func (c *bigCluster) Renew(context.Context, string) (bool, error) { return false, nil }
+
 func (c *bigCluster) Nodes(context.Context) (int, error) { c.counted++; return 5000, nil }
 
 func (c *bigCluster) Untaint(context.Context, []int) error { c.untainted++; return nil }
@@ -68,7 +70,7 @@ func TestReportAtStart(t *testing.T) {
 		now = r.step(t.Context(), now)
 	}
 	const most = 5000 * time.Second / writesPerSecond
-	if len(to.reports) != 1 || !to.reports[0].Ready || to.counted != 1 {
+	if len(to.reports) != 1 || !isReady(to.reports[0]) || to.counted != 1 {
 		t.Errorf("it wrote %+v and counted %d times", to.reports, to.counted)
 	}
 	if waited := last.Sub(start); waited <= 0 || waited > most+time.Second {
@@ -105,15 +107,18 @@ func TestExceptionsAreBounded(t *testing.T) {
 	t.Parallel()
 	var in []datastore.Exception
 	for i := range maxExceptions {
-		in = append(in, datastore.Exception{Key: datastore.Key{Kind: datastore.KindNATConfiguration, Name: strconv.Itoa(i)}},
-			datastore.Exception{Key: datastore.Key{Kind: datastore.KindIPPool, Name: strconv.Itoa(i)}, Generation: int64(i), Reason: strings.Repeat("ä", maxExplanation+1)})
+		kind := datastore.KindIPPool
+		if i%2 == 0 {
+			kind = datastore.KindNATConfiguration
+		}
+		in = append(in, datastore.Exception{Key: datastore.Key{Kind: kind, Name: strconv.Itoa(i)}, Generation: int64(i), Reason: strings.Repeat("ä", maxExplanation+1)})
 	}
 	out, more := exceptions(in)
 	if len(out) != maxExceptions || more != 0 {
 		t.Errorf("of %d there are %d, and %d more", maxExceptions, len(out), more)
 	}
 	last := out[maxExceptions-1]
-	if last.Pool != strconv.Itoa(maxExceptions-1) || last.Generation != maxExceptions-1 || utf8.RuneCountInString(last.Reason) != maxExplanation {
+	if last.Kind != datastore.KindIPPool || last.Name != strconv.Itoa(maxExceptions-1) || last.Generation != maxExceptions-1 || utf8.RuneCountInString(last.Reason) != maxExplanation {
 		t.Errorf("the last is %+v", last)
 	}
 	out, more = exceptions(append(in, in...))

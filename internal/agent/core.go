@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -13,12 +14,16 @@ import (
 )
 
 // Core is the part of an agent that knows no kernel: what the datastore reads is handed to the loop, and where that
-// is a cluster's, it is told how the node stands. Every field but Problems is required.
+// is a cluster's, it is told how the node stands. Every field but BeatEvery and Problems is required.
 type Core struct {
 	Store   datastore.Store
 	Loop    *reconcile.Loop
 	Version string
 	Log     *slog.Logger
+	// BootID names the boot of this machine, as the kernel does; for a cluster.
+	BootID string
+	// BeatEvery is the time between two heartbeats in the API of a cluster, give or take a quarter; 0: HeartbeatEvery.
+	BeatEvery time.Duration
 	// Problems are what is known to be wrong on the node; nil: nobody looks.
 	Problems func() []diagnose.Problem
 

@@ -70,6 +70,9 @@ func (p *pacing) plan(now time.Time, want *written) time.Time {
 	return p.due
 }
 
+// forget has what was written be written again soon: something else has taken its place.
+func (p *pacing) forget() { p.last = nil }
+
 // urgency says how soon what is wanted should be written.
 func (p *pacing) urgency(want *written) urgency {
 	if p.last == nil {

@@ -11,7 +11,7 @@ import (
 )
 
 func statusAt(ready bool, seen, changed string) *written {
-	return &written{owner: "uid", status: v1alpha1.SallyportNodeStatus{Ready: ready, Observed: v1alpha1.Observed{IPPools: seen}}, changed: v1alpha1.Observed{IPPools: changed}}
+	return &written{owner: "uid", status: v1alpha1.SallyportNodeStatus{Conditions: readiness(ready, "why"), Observed: v1alpha1.Observed{IPPools: seen}}, changed: v1alpha1.Observed{IPPools: changed}}
 }
 
 func TestWhenAStatusIsWritten(t *testing.T) {

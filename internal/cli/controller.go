@@ -20,12 +20,14 @@ func controllerCommand(_ *global) *cobra.Command {
 	var kubeconfig, nodes, format, level string
 	cmd := &cobra.Command{
 		Use:   "controller",
-		Short: "Write the conditions of pools in a cluster",
+		Short: "Write the conditions of pools, settings and nodes in a cluster",
 		Long: `Write into the API of a cluster, for each IPPool, whether it can give out addresses (Allocatable) and whether
-every ready node holds it (Programmed), from what the agents report. Of several controllers the holder of a
-Lease writes. Nothing about packets depends on it.
+every ready node holds it (Programmed), from what the agents report; for each NATConfiguration, whether it decides
+anything (Accepted) and whether the nodes that it selects go by it (Programmed); and of each node whose agent has given
+no sign of life for 2 minutes, that it is unknown. Of several controllers the holder of a Lease writes. Nothing about
+packets depends on it.
 
-Where the definition of IPPools is Calico's, it waits and writes nothing.`,
+Where the definition of IPPools is Calico's, it writes nothing about pools.`,
 		Example: "  sallyport controller --kubeconfig ~/.kube/config --lease-namespace kube-system",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {

@@ -31,7 +31,7 @@ last good view stays in force, also after a restart.
 
 With --dry-run it says what it would change in the kernel, and ends: with exit code 0 if there is nothing to
 change, 2 if there is, and 1 after an error. An agent that runs is not disturbed.`,
-		Example: "  sallyport run\n  sallyport run --dry-run --dir /tmp/new-manifests\n  sallyport run --datastore kubernetes --kubeconfig /etc/sallyport/kubeconfig",
+		Example: "  sallyport run\n  sallyport run --dry-run --dir /tmp/new-manifests\n  sallyport run --datastore kubernetes --kubeconfig /etc/sallyport/kubeconfig --lease-namespace kube-system",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "", "json"); err != nil {
@@ -55,11 +55,15 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 			if dry {
 				return dryRun(cmd, g, cfg.NodeName, output)
 			}
+			if cfg.Datastore == agent.Kubernetes && cfg.LeaseNamespace == "" {
+				return errors.New("--lease-namespace: say in which namespace the Lease of this node is")
+			}
 			return agent.Run(cmd.Context(), cfg)
 		},
 	}
 	datastoreFlags(cmd, g)
 	cmd.Flags().StringVar(&cfg.NodeName, "node-name", os.Getenv(nodeVariable), "name of this node (environment: "+nodeVariable+"; default: the host name)")
+	cmd.Flags().StringVar(&cfg.LeaseNamespace, "lease-namespace", os.Getenv(namespaceVariable), "namespace of the Lease that says that this agent lives, with --datastore kubernetes (environment: "+namespaceVariable+")")
 	cmd.Flags().StringVar(&cfg.StateDir, "state-dir", defaultStateDir, "directory for the last good state")
 	cmd.Flags().StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9470", "host:port for /healthz, /readyz and /metrics; empty for none")
 	logFlags(cmd, &format, &level)

@@ -1,19 +1,18 @@
 package controller
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -47,10 +46,10 @@ const (
 	askEvery = time.Minute
 )
 
-// errNotOurs says that the definition of IPPools has become somebody else's.
-var errNotOurs = errors.New("the CustomResourceDefinition of IPPools is not Sallyport's any more: beginning anew")
+// errMoved says that the definition of IPPools has become ours, or another's.
+var errMoved = errors.New("whose the CustomResourceDefinition of IPPools is has changed: beginning again")
 
-// Options say how a controller works. All but MetricsAddress are required.
+// Options say how a controller works. All but MetricsAddress and UnknownAfter are required.
 type Options struct {
 	Config         *rest.Config
 	LeaseNamespace string
@@ -58,6 +57,8 @@ type Options struct {
 	MetricsAddress string
 	// NodeSelector says which nodes have an agent, beside that they run Linux.
 	NodeSelector labels.Selector
+	// UnknownAfter is for how long no heartbeat of an agent is seen before its node is called unknown; 0: 2 minutes.
+	UnknownAfter time.Duration
 	Version      string
 	Log          *slog.Logger
 }
@@ -65,8 +66,8 @@ type Options struct {
 // owner says whether the definition of IPPools is Sallyport's.
 type owner func(context.Context) (bool, error)
 
-// Run runs a controller until the context ends. Where the definition of IPPools is not Sallyport's, it waits until
-// it is, and writes nothing.
+// Run runs a controller until the context ends. Where the definition of IPPools is not Sallyport's, it writes nothing about
+// pools.
 func Run(ctx context.Context, o Options) error {
 	cfg := rest.CopyConfig(o.Config)
 	cfg.QPS, cfg.Burst = requests, 2*requests
@@ -88,44 +89,44 @@ func Run(ctx context.Context, o Options) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return serve(ctx, o.MetricsAddress, m.registry) })
 	g.Go(func() error {
-		if !await(ctx, owned, o.Log) {
-			return nil
-		}
 		e := &elector{lease: l, id: id, log: o.Log}
-		return e.run(ctx, func(ctx context.Context) error { return lead(ctx, newWriter(api, id, m, &o), owned) })
+		return e.run(ctx, func(ctx context.Context) error {
+			return lead(ctx, owned, o.Log, func() *writer { return newWriter(api, id, m, &o) })
+		})
 	})
 	return g.Wait()
 }
 
-// await waits until the definition of IPPools is ours, and says whether it is; the context may have ended before.
-func await(ctx context.Context, owned owner, log *slog.Logger) bool {
-	said := ""
-	for {
+// lead writes until the context ends.
+func lead(ctx context.Context, owned owner, log *slog.Logger, begin func() *writer) error {
+	for ctx.Err() == nil {
 		ours, err := owned(ctx)
-		if err == nil && ours {
-			return true
+		if ctx.Err() != nil {
+			break
 		}
-		say := "the definition of IPPools is somebody else's: nothing is written about pools"
 		if err != nil {
-			say = err.Error()
+			log.Warn("nothing is written about pools, since it is not known whose they are", "error", err)
+		} else if !ours {
+			log.Info("the definition of IPPools is somebody else's: nothing is written about pools")
 		}
-		if say != said && ctx.Err() == nil {
-			said = say
-			log.Info("waiting", "reason", say)
+		if err := leadWith(ctx, begin(), owned, err == nil && ours); !errors.Is(err, errMoved) {
+			return err
 		}
-		if !sleep(ctx, askEvery/6) {
-			return false
-		}
+		log.Info(errMoved.Error())
 	}
+	return nil
 }
 
-// lead writes until the context ends, or the definition of IPPools is not ours any more.
-func lead(ctx context.Context, w *writer, owned owner) error {
+// leadWith writes until the context ends, or until whose the definition of IPPools is has changed.
+func leadWith(ctx context.Context, w *writer, owned owner, ours bool) error {
 	err := errors.Join( // each kind that the conditions depend on
-		follow(w, &w.pools, kube.IPPools, w.hear),
+		follow(w, &w.configs, kube.NATConfigurations, w.hearSettings),
 		follow(w, &w.nodes, kube.Nodes, nil),
 		follow(w, &w.statuses, kube.SallyportNodes, nil),
 	)
+	if ours {
+		err = errors.Join(err, follow(w, &w.pools, kube.IPPools, w.hear))
+	}
 	if err != nil {
 		return err
 	}
@@ -135,7 +136,7 @@ func lead(ctx context.Context, w *writer, owned owner) error {
 	for _, run := range append(w.follow, w.events.run, w.run) {
 		g.Go(func() error { run(ctx); return nil })
 	}
-	g.Go(func() error { return guard(ctx, owned) })
+	g.Go(func() error { return guard(ctx, owned, ours) })
 	return g.Wait()
 }
 
@@ -153,11 +154,15 @@ func follow[T any, K interface {
 	return nil
 }
 
-// guard ends the leader when the definition of IPPools is not ours any more.
-func guard(ctx context.Context, owned owner) error {
-	for sleep(ctx, askEvery) {
-		if ours, err := owned(ctx); err == nil && !ours {
-			return errNotOurs
+// guard ends with errMoved when the definition of IPPools is ours and was not, or the other way.
+func guard(ctx context.Context, owned owner, ours bool) error {
+	every := askEvery
+	if !ours {
+		every = askEvery / 6 // somebody waits for conditions
+	}
+	for sleep(ctx, every) {
+		if now, err := owned(ctx); err == nil && now != ours {
+			return errMoved
 		}
 	}
 	return nil
@@ -192,35 +197,45 @@ func trim(o any) (any, error) {
 				ready = append(ready, c)
 			}
 		}
-		n.Status = corev1.NodeStatus{Conditions: ready}
+		n.Status = corev1.NodeStatus{Conditions: ready, NodeInfo: corev1.NodeSystemInfo{BootID: n.Status.NodeInfo.BootID}}
 	}
 	return o, nil
 }
 
-// writer brings the conditions of all pools up to date.
+// writer brings the conditions of all pools, settings and nodes up to date.
 type writer struct {
-	selector labels.Selector // of the nodes that have an agent
-	api      *kube.API
-	events   *teller
-	metrics  *metrics
-	log      *slog.Logger
+	selector  labels.Selector // of the nodes that have an agent
+	namespace string          // of the Leases
+	api       *kube.API
+	events    *teller
+	metrics   *metrics
+	log       *slog.Logger
 
-	pools    *kube.Mirror[*apiv3.IPPool]
+	pools    *kube.Mirror[*apiv3.IPPool] // nil: they are not ours
+	configs  *kube.Mirror[*v1alpha1.NATConfiguration]
 	nodes    *kube.Mirror[*corev1.Node]
 	statuses *kube.Mirror[*v1alpha1.SallyportNode]
 	follow   []func(context.Context) // what keeps those up to date
 	wake     chan struct{}
 
+	beats heartbeats // of the goroutine of run
+
 	seenMu sync.Mutex
 	seen   seen
 
 	mu    sync.Mutex
-	wrote map[types.UID]string // the resourceVersion from which the conditions of a pool were written last
+	wrote map[types.UID]write
+}
+
+// write is when the conditions of an object were written last, and from which resourceVersion of it.
+type write struct {
+	from string
+	at   time.Time
 }
 
 func newWriter(api *kube.API, id string, m *metrics, o *Options) *writer {
-	return &writer{selector: o.NodeSelector, api: api, events: newTeller(api, id, o.Log), metrics: m, log: o.Log,
-		wake: make(chan struct{}, 1), seen: seen{}, wrote: map[types.UID]string{}}
+	return &writer{selector: o.NodeSelector, namespace: o.LeaseNamespace, beats: heartbeats{bound: cmp.Or(o.UnknownAfter, UnknownAfter)}, api: api, events: newTeller(api, id, o.Log), metrics: m, log: o.Log,
+		wake: make(chan struct{}, 1), seen: seen{}, wrote: map[types.UID]write{}}
 }
 
 // hear notes what is heard of a pool.
@@ -228,6 +243,13 @@ func (w *writer) hear(p *apiv3.IPPool) {
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
 	w.seen.hear(time.Now(), p)
+}
+
+// hearSettings notes what is heard of a NATConfiguration.
+func (w *writer) hearSettings(c *v1alpha1.NATConfiguration) {
+	w.seenMu.Lock()
+	defer w.seenMu.Unlock()
+	w.seen.hearSettings(time.Now(), c)
 }
 
 // signal asks for a look at everything.
@@ -269,29 +291,38 @@ func (w *writer) run(ctx context.Context) {
 // look looks at everything and writes what differs. It says when something changes without news; 0: never.
 func (w *writer) look(ctx context.Context) (recheck time.Duration, err error) {
 	began := time.Now()
-	pools, allPools := values(w.pools)
+	pools, allPools := []apiv3.IPPool(nil), true // those of others are not looked at
+	if w.pools != nil {
+		pools, allPools = values(w.pools)
+	}
+	configs, _ := values(w.configs) // nothing else waits for them: their definition may be missing
 	nodes, allNodes := values(w.nodes)
-	statuses, allStatuses := values(w.statuses)
-	if !allPools || !allNodes || !allStatuses {
+	said, allSaid := values(w.statuses)
+	if !allPools || !allNodes || !allSaid {
 		return 0, nil // the rest is news
 	}
-	stand, recheck := standings(began, nodes, w.selector, statuses)
-	wants, left := w.judge(began, pools, stand)
-	recheck = sooner(recheck, left)
-	var g errgroup.Group // what cannot be written of one pool holds up no other
-	g.SetLimit(writers)
-	for i, want := range wants {
-		p := &pools[i]
-		next, differs := merge(p, want, metav1.Time{Time: began.Truncate(time.Second)})
-		if !differs || w.waits(p) {
-			continue
+	b := &batch{writer: w, now: began, messages: maxMessages}
+	b.group.SetLimit(writers)
+	unheard := w.listen(ctx, b, said)
+	calls := w.beats.calls(nodes, said)
+	stand, recheck := standings(began, nodes, w.selector, said, calls)
+	b.recheck = sooner(sooner(recheck, b.recheck), w.beats.due(began))
+	wants := w.judge(b, pools, configs, nodes, stand)
+	for i := range said {
+		if c, ok := calls[said[i].Name]; ok {
+			b.call(ctx, &said[i], c)
 		}
-		g.Go(func() error { return w.write(ctx, p, next) })
+	}
+	for i := range pools {
+		b.bring(ctx, poolObject(&pools[i]), wants[i])
+	}
+	for i := range configs {
+		b.bring(ctx, configObject(&configs[i]), wants[len(pools)+i])
 	}
 	looked := time.Since(began)
-	err = g.Wait()
+	err = errors.Join(unheard, b.group.Wait())
 	sleep(ctx, max(pause, pauseShare*looked))
-	return recheck, err
+	return b.recheck, err
 }
 
 // values are the objects of a mirror; ok says whether those are all.
@@ -307,21 +338,26 @@ func values[T any, K interface {
 	return all, ok
 }
 
-// judge says what the conditions of each pool should be, and how soon that is to be looked at again.
-func (w *writer) judge(now time.Time, pools []apiv3.IPPool, stand []standing) (wants [][]metav1.Condition, recheck time.Duration) {
+// judge says what the conditions of each pool, and then of each NATConfiguration, should be.
+func (w *writer) judge(b *batch, pools []apiv3.IPPool, configs []v1alpha1.NATConfiguration, nodes []corev1.Node, stand []standing) [][]metav1.Condition {
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
-	w.seen.note(now, pools)
+	w.seen.note(b.now, pools, configs)
 	w.forget()
-	wants = judge(pools, w.seen, stand)
-	for i := range pools {
-		p, want := &pools[i], wants[i]
-		if left := w.seen.settles(now, p, len(stand)); left > 0 && pending(want) {
-			wants[i] = hold(p, want)
-			recheck = sooner(recheck, left)
+	wants := slices.Concat(judge(pools, w.seen, stand), judgeSettings(configs, w.seen, withAgent(nodes, w.selector), stand))
+	for i := range wants {
+		o := object{}
+		if i < len(pools) {
+			o = poolObject(&pools[i])
+		} else {
+			o = configObject(&configs[i-len(pools)])
+		}
+		if left := w.seen.settles(b.now, o.meta.UID, len(stand)); left > 0 && pending(wants[i]) {
+			wants[i] = hold(o.was, wants[i])
+			b.recheck = sooner(b.recheck, left)
 		}
 	}
-	return wants, recheck
+	return wants
 }
 
 // sooner is the shorter of two times to wait, of which 0 is none.
@@ -332,57 +368,20 @@ func sooner(a, b time.Duration) time.Duration {
 	return min(a, b)
 }
 
-// waits says whether a pool was written already from the version that the cache still has: what was written is about
+// waits says whether an object was written already from the version that the cache still has: what was written is about
 // to be heard of, and nothing is to be said of it twice.
-func (w *writer) waits(p *apiv3.IPPool) bool {
+func (w *writer) waits(o *metav1.ObjectMeta) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.wrote[p.UID] == p.ResourceVersion
+	return w.wrote[o.UID].from == o.ResourceVersion
 }
 
-// forget forgets what was written of pools that are gone.
+// forget forgets what was written of objects that are gone, or so long ago that it does not matter.
 func (w *writer) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	maps.DeleteFunc(w.wrote, func(uid types.UID, _ string) bool { _, there := w.seen[uid]; return !there })
-}
-
-// write writes the conditions of one pool, and says what an operator should hear of.
-func (w *writer) write(ctx context.Context, p *apiv3.IPPool, conditions []metav1.Condition) error {
-	b, err := json.Marshal(map[string]any{
-		"apiVersion": apiv3.GroupVersion().String(), "kind": apiv3.KindIPPool,
-		"metadata": map[string]any{"name": p.Name, "uid": p.UID},
-		"status":   map[string]any{"conditions": conditions},
+	maps.DeleteFunc(w.wrote, func(uid types.UID, last write) bool {
+		_, there := w.seen[uid]
+		return !there && time.Since(last.at) > time.Minute // of a node, its cache is not so far behind
 	})
-	if err != nil {
-		return fmt.Errorf("encoding the conditions of IPPool %q: %w", p.Name, err)
-	}
-	err = w.api.ApplyStatus(ctx, kube.IPPools, p.Name, b, fieldOwner)
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // it was deleted, or made anew: its watch says so
-	}
-	if err != nil {
-		return fmt.Errorf("writing the conditions of IPPool %q: %w", p.Name, err)
-	}
-	w.mu.Lock()
-	w.wrote[p.UID] = p.ResourceVersion
-	w.mu.Unlock()
-	for _, c := range conditions {
-		w.say(p, c)
-	}
-	return nil
-}
-
-// say makes an event of a condition that has become worse in a way that an operator should see.
-func (w *writer) say(p *apiv3.IPPool, c metav1.Condition) {
-	was := find(p, c.Type)
-	if was != nil && was.Status == c.Status && was.Reason == c.Reason {
-		return
-	}
-	w.log.Info("condition changed", "pool", p.Name, "condition", c.Type, "status", c.Status, "reason", c.Reason, "message", c.Message)
-	switch c.Reason {
-	case apiv3.IPPoolReasonCIDROverlap, apiv3.IPPoolReasonInvalidSelector, apiv3.IPPoolReasonNodesNotReady:
-		w.events.tell(kube.Event{APIVersion: apiv3.GroupVersion().String(), Kind: apiv3.KindIPPool, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion,
-			Reason: c.Reason, Action: "Judge", Note: c.Message})
-	}
 }

@@ -164,8 +164,8 @@ func TestElectOne(t *testing.T) {
 		if got := after(2*renewEvery, a, b); !got[1] || *l.now.Spec.LeaseTransitions != 1 {
 			t.Errorf("the other does not take what was given back: %+v", l.now)
 		}
-		b.end <- errNotOurs
-		if err := <-b.ended; !errors.Is(err, errNotOurs) || holder(l) != "" {
+		b.end <- errMoved
+		if err := <-b.ended; !errors.Is(err, errMoved) || holder(l) != "" {
 			t.Errorf("one whose work has ended says %v, and the Lease is %+v", err, l.now)
 		}
 	})

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -27,7 +28,7 @@ const joining = time.Minute
 // named is how many nodes a message names.
 const named = 3
 
-// seen remembers by which resourceVersion a pool came to its generation, since a later one may be that of a change
+// seen remembers by which resourceVersion a pool or NATConfiguration came to its generation, since a later one may be that of a change
 // of its status, which agents report only after a while. A controller that began after such a change knows only its
 // version: a pool that is Pending then may be so until agents report that.
 type seen map[types.UID]reached
@@ -35,6 +36,7 @@ type seen map[types.UID]reached
 type reached struct {
 	generation int64
 	version    uint64
+	numbered   bool      // the version is a number: another says nothing about what came before
 	since      time.Time // when it was first seen
 }
 
@@ -45,12 +47,16 @@ const (
 	settlingPerNode = 10 * time.Millisecond
 )
 
-// note brings what is remembered up to date with the pools that a look found which began at a time.
-func (s seen) note(now time.Time, pools []apiv3.IPPool) {
-	there := make(map[types.UID]bool, len(pools))
+// note brings what is remembered up to date with the pools and settings that a look found which began at a time.
+func (s seen) note(now time.Time, pools []apiv3.IPPool, configs []v1alpha1.NATConfiguration) {
+	there := make(map[types.UID]bool, len(pools)+len(configs))
 	for i := range pools {
 		there[pools[i].UID] = true
 		s.hear(now, &pools[i])
+	}
+	for i := range configs {
+		there[configs[i].UID] = true
+		s.hearSettings(now, &configs[i])
 	}
 	for uid, r := range s {
 		if !there[uid] && r.since.Before(now) { // heard of later, it may be new
@@ -62,83 +68,123 @@ func (s seen) note(now time.Time, pools []apiv3.IPPool) {
 // hear takes what was heard of one pool. All that is heard should come here, be it after a look that found more: a look
 // may find the pool after its status was written too.
 func (s seen) hear(now time.Time, p *apiv3.IPPool) {
-	version := number(p.ResourceVersion)
-	was, known := s[p.UID]
+	s.hearOf(now, &p.ObjectMeta, find(conditions(p), apiv3.IPPoolConditionProgrammed))
+}
+
+func (s seen) hearOf(now time.Time, o *metav1.ObjectMeta, programmed *metav1.Condition) {
+	version, numbered := number(o.ResourceVersion)
+	was, known := s[o.UID]
 	switch {
-	case known && was.generation > p.Generation:
+	case known && was.generation > o.Generation:
 		return
-	case known && was.generation == p.Generation:
-		was.version = min(was.version, version)
-		s[p.UID] = was
+	case known && was.generation == o.Generation:
+		if numbered && was.numbered {
+			was.version = min(was.version, version)
+		}
+		s[o.UID] = was
 		return
 	}
-	r := reached{p.Generation, version, now}
+	r := reached{o.Generation, version, numbered, now}
 	// What every node held when another controller looked, every node holds.
-	if c := find(p, apiv3.IPPoolConditionProgrammed); c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == p.Generation {
+	if c := programmed; c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == o.Generation && numbered {
 		r.version = 0
 	}
-	s[p.UID] = r
+	s[o.UID] = r
 }
 
 // standing is how one node stands.
 type standing struct {
 	node       string
-	fault      string                            // why it holds no pool as it is, or ""
-	version    uint64                            // how far it has followed the pools
-	exceptions map[string]v1alpha1.PoolException // by pool
+	labels     labels.Set
+	fault      string               // why it holds nothing as it is, or ""
+	unknown    bool                 // the fault is that nobody knows how it stands
+	pools      uint64               // how far it has followed the pools
+	settings   uint64               // and the NATConfigurations
+	exceptions map[string]exception // by kind and name
 }
 
-// standings are those of the nodes that count, which are ready and are to have an agent, by how far they have followed,
-// the farthest behind first.
-func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, statuses []v1alpha1.SallyportNode) (out []standing, recheck time.Duration) {
-	byName := make(map[string]*v1alpha1.SallyportNodeStatus, len(statuses))
-	for i := range statuses {
-		byName[statuses[i].Name] = &statuses[i].Status
+type exception struct {
+	generation int64
+	reason     string
+}
+
+// hasAgent says whether a node is one that should have an agent.
+func hasAgent(n *corev1.Node, agents labels.Selector) bool {
+	return n.Labels[corev1.LabelOSStable] != "windows" && agents.Matches(labels.Set(n.Labels))
+}
+
+// standings are those of the nodes that count, which are ready and are to have an agent, by how far they have followed
+// the pools, the farthest behind first. What the controller says of a node goes before what its agent has said.
+func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, said []v1alpha1.SallyportNode, calls map[string]call) (out []standing, recheck time.Duration) {
+	byName := make(map[string]*v1alpha1.SallyportNode, len(said))
+	for i := range said {
+		byName[said[i].Name] = &said[i]
 	}
 	for i := range nodes {
 		n := &nodes[i]
 		since, ready := readySince(n)
-		if !ready || n.Labels[corev1.LabelOSStable] == "windows" || !agents.Matches(labels.Set(n.Labels)) {
+		if !ready || !hasAgent(n, agents) {
 			continue
 		}
-		st := byName[n.Name]
-		if left := joining - now.Sub(since); (st == nil || !st.Ready) && left > 0 {
+		s := standingOf(n.Name, byName[n.Name], calls[n.Name])
+		s.labels = n.Labels
+		rebooted := calls[n.Name].reason == v1alpha1.SallyportNodeReasonRebooted // its pods may run, and its kernel is empty
+		if left := joining - now.Sub(since); s.fault != "" && !s.holdsSome(byName[n.Name]) && !rebooted && left > 0 {
 			recheck = sooner(recheck, left)
 			continue
 		}
-		out = append(out, standingOf(n.Name, st))
+		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b standing) int {
-		switch {
-		case a.version != b.version && a.version < b.version:
-			return -1
-		case a.version != b.version:
-			return 1
-		}
-		return strings.Compare(a.node, b.node)
+		return cmp.Or(cmp.Compare(a.pools, b.pools), strings.Compare(a.node, b.node))
 	})
 	return out, recheck
 }
 
-func standingOf(node string, st *v1alpha1.SallyportNodeStatus) standing {
+// holdsSome says whether the agent of a node is ready, though it cannot hold all.
+func (s *standing) holdsSome(n *v1alpha1.SallyportNode) bool {
+	return n != nil && !s.unknown && meta.IsStatusConditionTrue(n.Status.Conditions, v1alpha1.SallyportNodeConditionReady)
+}
+
+func standingOf(node string, n *v1alpha1.SallyportNode, c call) standing {
 	s := standing{node: node}
-	switch {
-	case st == nil:
+	if n == nil {
 		s.fault = "no agent has reported"
 		return s
-	case !st.Ready:
-		s.fault = "is not ready: " + st.Reason
-	case st.MoreExceptions > 0:
-		s.fault = fmt.Sprintf("cannot hold %d pools as they are", len(st.Exceptions)+int(st.MoreExceptions))
 	}
-	s.version = number(st.Observed.IPPools)
+	st, ready := &n.Status, readiness(n)
+	switch {
+	case c.reason != "":
+		s.fault, s.unknown = "is unknown: "+c.message, true
+	case ready == nil:
+		s.fault, s.unknown = "does not say whether it is ready", true
+	case ready.Status == metav1.ConditionUnknown:
+		s.fault, s.unknown = "is unknown: "+ready.Message, true
+	case ready.Status != metav1.ConditionTrue:
+		s.fault = "is not ready: " + ready.Message
+	case st.MoreExceptions > 0:
+		s.fault = fmt.Sprintf("cannot hold %d pools and settings as they are", len(st.Exceptions)+int(st.MoreExceptions))
+	}
+	s.pools, s.settings = s.followed(st.Observed.IPPools), s.followed(st.Observed.NATConfigurations)
 	for _, e := range st.Exceptions {
 		if s.exceptions == nil {
-			s.exceptions = map[string]v1alpha1.PoolException{}
+			s.exceptions = map[string]exception{}
 		}
-		s.exceptions[e.Pool] = e
+		s.exceptions[e.Kind+"/"+e.Name] = exception{e.Generation, e.Reason}
 	}
 	return s
+}
+
+// followed is how far a node says that it has followed.
+func (s *standing) followed(observed string) uint64 {
+	if observed == "" {
+		return 0 // it has seen none
+	}
+	n, numbered := number(observed)
+	if !numbered && s.fault == "" {
+		s.fault, s.unknown = fmt.Sprintf("says that it has followed up to %q, which is no number", observed), true
+	}
+	return n
 }
 
 // readySince says whether a node is ready, and since when.
@@ -159,9 +205,10 @@ func judge(pools []apiv3.IPPool, s seen, nodes []standing) [][]metav1.Condition 
 	for i := range pools {
 		p := &pools[i]
 		if c, ok := allocatable[p.Name]; ok {
-			out[i] = append(out[i], condition(p, apiv3.IPPoolConditionAllocatable, c.Allocatable, c.Reason, c.Message))
+			out[i] = append(out[i], condition(p.Generation, apiv3.IPPoolConditionAllocatable, is(c.Allocatable), c.Reason, c.Message))
 		}
-		out[i] = append(out[i], programmed(p, s[p.UID].version, nodes, faulty))
+		h := holding{what: "pool", key: apiv3.KindIPPool + "/" + p.Name, generation: p.Generation, reached: s[p.UID], at: func(n *standing) uint64 { return n.pools }, sorted: true}
+		out[i] = append(out[i], h.judge(nodes, faulty))
 	}
 	return out
 }
@@ -180,44 +227,72 @@ func models(pools []apiv3.IPPool) []*model.Pool {
 	return out
 }
 
-// programmed says whether every node holds a pool that came to its generation by a resourceVersion.
-func programmed(p *apiv3.IPPool, version uint64, nodes, faulty []standing) metav1.Condition {
-	var failed, behind few
-	for _, n := range faulty {
-		if n.fault != "" {
+// holding is an object of which nodes are to have taken up a generation.
+type holding struct {
+	what, key  string // in words, and by kind and name
+	generation int64
+	reached    reached
+	at         func(*standing) uint64 // how far a node is in what matters
+	sorted     bool                   // nodes come by that, the farthest behind first
+}
+
+// judge says whether every node holds the object; the faulty ones are those that may not.
+func (h *holding) judge(nodes, faulty []standing) metav1.Condition {
+	var failed, unknown, behind few
+	for i := range faulty {
+		n := &faulty[i]
+		if n.unknown {
+			unknown.add(n.node, ": ", n.fault)
+		} else if n.fault != "" {
 			failed.add(n.node, ": ", n.fault)
-		} else if e, ok := n.exceptions[p.Name]; ok && e.Generation == p.Generation { // of another, it says nothing any more
-			failed.add(n.node, ": ", e.Reason)
+		} else if e, ok := n.exceptions[h.key]; ok && e.generation == h.generation { // of another, it says nothing any more
+			failed.add(n.node, ": ", e.reason)
 		}
 	}
-	for _, n := range nodes { // the farthest behind come first
-		if n.version >= version {
+	for i := range nodes {
+		if n := &nodes[i]; h.at(n) < h.reached.version && n.fault == "" {
+			behind.add(n.node)
+		} else if h.sorted && h.at(n) >= h.reached.version {
 			break
 		}
-		if n.fault == "" {
-			behind.add(n.node)
-		}
+	}
+	say := func(status metav1.ConditionStatus, reason, message string) metav1.Condition {
+		return condition(h.generation, programmedType, status, reason, message)
 	}
 	switch {
 	case failed.count > 0:
-		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonNodesNotReady,
-			fmt.Sprintf("%d of %d ready nodes do not hold the pool: %s", failed.count, len(nodes), failed.join("; ")))
-	case behind.count > 0:
-		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonPending,
-			fmt.Sprintf("%d of %d ready nodes have not taken up the pool yet: %s", behind.count, len(nodes), behind.join(", ")))
+		count := failed.count
+		failed.take(unknown)
+		return say(metav1.ConditionFalse, apiv3.IPPoolReasonNodesNotReady,
+			fmt.Sprintf("%d of %d ready nodes do not hold the %s: %s", count, len(nodes), h.what, failed.join("; ")))
+	case unknown.count > 0:
+		return say(metav1.ConditionUnknown, apiv3.IPPoolReasonNodesNotReady,
+			fmt.Sprintf("whether %d of %d ready nodes hold the %s is not known: %s", unknown.count, len(nodes), h.what, unknown.join("; ")))
 	case len(nodes) == 0:
-		return condition(p, apiv3.IPPoolConditionProgrammed, false, apiv3.IPPoolReasonPending, "there is no ready node whose agent has reported")
+		return say(metav1.ConditionFalse, apiv3.IPPoolReasonPending, "there is no ready node whose agent has reported")
+	case !h.reached.numbered:
+		return say(metav1.ConditionUnknown, apiv3.IPPoolReasonNotComparable,
+			"the API server's resourceVersions are no numbers, so that how far nodes are cannot be compared")
+	case behind.count > 0:
+		return say(metav1.ConditionFalse, apiv3.IPPoolReasonPending,
+			fmt.Sprintf("%d of %d ready nodes have not taken up the %s yet: %s", behind.count, len(nodes), h.what, behind.join(", ")))
 	default:
-		return condition(p, apiv3.IPPoolConditionProgrammed, true, apiv3.IPPoolReasonProgrammed, fmt.Sprintf("every ready node holds the pool (%d)", len(nodes)))
+		return say(metav1.ConditionTrue, apiv3.IPPoolReasonProgrammed, fmt.Sprintf("every ready node holds the %s (%d)", h.what, len(nodes)))
 	}
 }
 
-func condition(p *apiv3.IPPool, kind string, status bool, reason, message string) metav1.Condition {
-	c := metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation}
-	if status {
-		c.Status = metav1.ConditionTrue
+// programmedType is the type of the condition of pools and settings that says whether nodes hold them.
+const programmedType = apiv3.IPPoolConditionProgrammed
+
+func condition(generation int64, kind string, status metav1.ConditionStatus, reason, message string) metav1.Condition {
+	return metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message, ObservedGeneration: generation}
+}
+
+func is(yes bool) metav1.ConditionStatus {
+	if yes {
+		return metav1.ConditionTrue
 	}
-	return c
+	return metav1.ConditionFalse
 }
 
 // few are texts of which only the first are named. There are as many as pools and nodes make.
@@ -233,6 +308,13 @@ func (f *few) add(parts ...string) {
 	}
 }
 
+// take takes the texts of others after its own.
+func (f *few) take(others few) {
+	f.first = append(f.first, others.first...)
+	f.first = f.first[:min(len(f.first), named)]
+	f.count += others.count
+}
+
 // join joins the first texts, and says how many more there are.
 func (f *few) join(by string) string {
 	if f.count > named {
@@ -241,53 +323,71 @@ func (f *few) join(by string) string {
 	return strings.Join(f.first, by)
 }
 
-// find is a condition of a pool, or nil.
-func find(p *apiv3.IPPool, kind string) *metav1.Condition {
+// conditions are those of a pool as they stand.
+func conditions(p *apiv3.IPPool) []metav1.Condition {
 	if p.Status == nil {
 		return nil
 	}
-	return meta.FindStatusCondition(p.Status.Conditions, kind)
+	return p.Status.Conditions
 }
 
-// settles says for how long nothing is to be said yet about a pool that nodes have not taken up; 0: it is.
-func (s seen) settles(now time.Time, p *apiv3.IPPool, nodes int) time.Duration {
-	return s[p.UID].since.Add(settling + time.Duration(nodes)*settlingPerNode).Sub(now)
+// find is a condition, or nil.
+func find(conditions []metav1.Condition, kind string) *metav1.Condition {
+	return meta.FindStatusCondition(conditions, kind)
+}
+
+// settles says for how long nothing is to be said yet about an object that nodes have not taken up; 0: it is.
+func (s seen) settles(now time.Time, uid types.UID, nodes int) time.Duration {
+	return s[uid].since.Add(settling + time.Duration(nodes)*settlingPerNode).Sub(now)
 }
 
 // hold leaves the condition Programmed as it was, or out.
-func hold(p *apiv3.IPPool, want []metav1.Condition) []metav1.Condition {
-	out := slices.DeleteFunc(slices.Clone(want), func(c metav1.Condition) bool { return c.Type == apiv3.IPPoolConditionProgrammed })
-	if was := find(p, apiv3.IPPoolConditionProgrammed); was != nil {
-		out = append(out, *was)
+func hold(was, want []metav1.Condition) []metav1.Condition {
+	out := slices.DeleteFunc(slices.Clone(want), func(c metav1.Condition) bool { return c.Type == programmedType })
+	if c := find(was, programmedType); c != nil {
+		out = append(out, *c)
 	}
 	return out
 }
 
-// pending says whether conditions say that nodes have not taken up a pool.
+// pending says whether conditions say that nodes have not taken up an object.
 func pending(want []metav1.Condition) bool {
-	c := meta.FindStatusCondition(want, apiv3.IPPoolConditionProgrammed)
+	c := find(want, programmedType)
 	return c != nil && c.Reason == apiv3.IPPoolReasonPending
 }
 
-// merge is what the conditions of a pool become, with their times of transition, and whether that is worth writing:
-// a message alone is not.
-func merge(p *apiv3.IPPool, want []metav1.Condition, now metav1.Time) (out []metav1.Condition, differs bool) {
+// news is how much the conditions of an object differ from those that it has.
+type news int
+
+const (
+	none    news = iota
+	message      // only what is said of a condition that is not True
+	verdict      // status, reason or generation
+)
+
+// merge is what the conditions of an object become, with their times of transition, and how much that is news. What is
+// said of a condition that is True is none: it names nobody who should be looked at.
+func merge(was, want []metav1.Condition, now metav1.Time) (out []metav1.Condition, differs news) {
 	for _, c := range want {
-		was := find(p, c.Type)
+		before := find(was, c.Type)
 		c.LastTransitionTime = now
-		if was != nil && was.Status == c.Status {
-			c.LastTransitionTime = was.LastTransitionTime
+		if before != nil && before.Status == c.Status {
+			c.LastTransitionTime = before.LastTransitionTime
 		}
-		differs = differs || was == nil || was.Status != c.Status || was.Reason != c.Reason || was.ObservedGeneration != c.ObservedGeneration
+		switch {
+		case before == nil || before.Status != c.Status || before.Reason != c.Reason || before.ObservedGeneration != c.ObservedGeneration:
+			differs = verdict
+		case before.Message != c.Message && c.Status != metav1.ConditionTrue:
+			differs = max(differs, message)
+		}
 		out = append(out, c)
 	}
 	return out, differs
 }
 
-func number(version string) uint64 {
+// number is a resourceVersion as a number. Not every API has them so: of one that is no number it cannot be said what
+// came before it.
+func number(version string) (n uint64, ok bool) {
 	n, err := strconv.ParseUint(version, 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
+	return n, err == nil
 }

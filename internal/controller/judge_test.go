@@ -34,14 +34,22 @@ func testNode(name string, ready bool, since time.Duration) corev1.Node {
 }
 
 func testStatus(name string, ready bool, version uint64, exceptions ...string) v1alpha1.SallyportNode {
-	s := v1alpha1.SallyportNode{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1alpha1.SallyportNodeStatus{Ready: ready, Observed: v1alpha1.Observed{IPPools: strconv.FormatUint(version, 10)}}}
+	c := metav1.Condition{Type: v1alpha1.SallyportNodeConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.SallyportNodeReasonProgrammed}
 	if !ready {
-		s.Status.Reason = "the kernel said no"
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.SallyportNodeReasonNotProgrammed, "the kernel said no"
 	}
+	s := v1alpha1.SallyportNode{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), ResourceVersion: "1"},
+		Status: v1alpha1.SallyportNodeStatus{Conditions: []metav1.Condition{c}, Observed: v1alpha1.Observed{IPPools: strconv.FormatUint(version, 10)}}}
 	for _, e := range exceptions {
-		s.Status.Exceptions = append(s.Status.Exceptions, v1alpha1.PoolException{Pool: e, Generation: 2, Reason: "not understood"})
+		s.Status.Exceptions = append(s.Status.Exceptions, v1alpha1.Exception{Kind: apiv3.KindIPPool, Name: e, Generation: 2, Reason: "not understood"})
 	}
 	return s
+}
+
+// unknown is a node that the controller has called unknown.
+func unknown(n v1alpha1.SallyportNode) v1alpha1.SallyportNode {
+	n.Status.Conditions = []metav1.Condition{{Type: v1alpha1.SallyportNodeConditionReady, Status: metav1.ConditionUnknown, Reason: v1alpha1.SallyportNodeReasonHeartbeatMissing, Message: "no heartbeat", LastTransitionTime: metav1.Time{Time: now}}}
+	return n
 }
 
 func TestProgrammed(t *testing.T) {
@@ -57,38 +65,56 @@ func TestProgrammed(t *testing.T) {
 	both := []corev1.Node{testNode("n1", true, time.Hour), testNode("n2", true, time.Hour)}
 	mended := testStatus("n1", true, 100, "p")
 	mended.Status.Exceptions[0].Generation = 1
+	settings, opaque, mute := testStatus("n1", true, 100, "p"), testStatus("n2", true, 100), testStatus("n2", true, 100)
+	settings.Status.Exceptions[0].Kind = v1alpha1.KindNATConfiguration
+	opaque.Status.Observed.IPPools = "xyz"
+	mute.Status.Conditions = nil
+	dead := map[string]call{"n2": {v1alpha1.SallyportNodeReasonHeartbeatMissing, "no heartbeat"}}
+	rebooted := map[string]call{"n2": {v1alpha1.SallyportNodeReasonRebooted, "it has booted"}}
 	for _, test := range []struct {
 		name     string
 		nodes    []corev1.Node
 		statuses []v1alpha1.SallyportNode
 		reason   string
 		says     string
+		calls    map[string]call
+		status   metav1.ConditionStatus // "": True if the reason says so, or else False
 	}{
-		{"every node is as far", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
-		{"one is behind", both, []v1alpha1.SallyportNode{testStatus("n1", true, 99), testStatus("n2", true, 250)}, apiv3.IPPoolReasonPending, "1 of 2 ready nodes have not taken up the pool yet: n1"},
-		{"one is not ready", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is not ready: the kernel said no"},
-		{"one cannot hold it", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100, "p"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n1: not understood"},
-		{"one cannot hold another", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100, "q"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, ""},
-		{"one could not hold what it was before", both, []v1alpha1.SallyportNode{mended, testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)"},
-		{"one has no agent", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonNodesNotReady, "n2: no agent has reported"},
-		{"one has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"one is to have no agent", []corev1.Node{both[0], virtual}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)"},
-		{"there is none", nil, nil, apiv3.IPPoolReasonPending, "no ready node"},
+		{"every node is as far", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)", nil, ""},
+		{"one is behind", both, []v1alpha1.SallyportNode{testStatus("n1", true, 99), testStatus("n2", true, 250)}, apiv3.IPPoolReasonPending, "1 of 2 ready nodes have not taken up the pool yet: n1", nil, ""},
+		{"one is not ready", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is not ready: the kernel said no", nil, ""},
+		{"one cannot hold it", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100, "p"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n1: not understood", nil, ""},
+		{"one cannot hold another", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100, "q"), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "", nil, ""},
+		{"one could not hold what it was before", both, []v1alpha1.SallyportNode{mended, testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)", nil, ""},
+		{"one has no agent", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonNodesNotReady, "n2: no agent has reported", nil, ""},
+		{"one has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
+		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
+		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
+		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
+		{"one is to have no agent", []corev1.Node{both[0], virtual}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
+		{"there is none", nil, nil, apiv3.IPPoolReasonPending, "no ready node", nil, ""},
+		{"one is dead", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "whether 1 of 2 ready nodes hold the pool is not known: n2: is unknown: no heartbeat", dead, metav1.ConditionUnknown},
+		{"one was called dead before", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), unknown(testStatus("n2", true, 250))}, apiv3.IPPoolReasonNodesNotReady, "n2: is unknown: no heartbeat", nil, metav1.ConditionUnknown},
+		{"one is dead and one not ready", both, []v1alpha1.SallyportNode{testStatus("n1", false, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "1 of 2 ready nodes do not hold the pool: n1: is not ready: the kernel said no; n2: is unknown", dead, ""},
+		{"one says nothing of itself", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), mute}, apiv3.IPPoolReasonNodesNotReady, "n2: does not say whether it is ready", nil, metav1.ConditionUnknown},
+		{"one says how far it is in no number", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), opaque}, apiv3.IPPoolReasonNodesNotReady, `n2: says that it has followed up to "xyz", which is no number`, nil, metav1.ConditionUnknown},
+		{"one has booted, and just joined again", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is unknown: it has booted", rebooted, metav1.ConditionUnknown},
+		{"one is dead and has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(1)", dead, ""},
+		{"one cannot hold settings of the same name", both, []v1alpha1.SallyportNode{settings, testStatus("n2", true, 100)}, apiv3.IPPoolReasonProgrammed, "(2)", nil, ""},
 	} {
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
 		s := seen{}
-		s.note(now, pools)
-		stand, _ := standings(now, test.nodes, agents, test.statuses)
+		s.note(now, pools, nil)
+		stand, _ := standings(now, test.nodes, agents, test.statuses, test.calls)
 		conditions := judge(pools, s, stand)[0]
 		if len(conditions) != 2 {
 			t.Fatalf("%s: %d conditions", test.name, len(conditions))
 		}
-		c := conditions[1]
-		if c.Type != apiv3.IPPoolConditionProgrammed || c.Reason != test.reason || !strings.Contains(c.Message, test.says) || c.ObservedGeneration != 2 ||
-			(c.Status == metav1.ConditionTrue) != (test.reason == apiv3.IPPoolReasonProgrammed) {
+		c, status := conditions[1], test.status
+		if status == "" {
+			status = is(test.reason == apiv3.IPPoolReasonProgrammed)
+		}
+		if c.Type != apiv3.IPPoolConditionProgrammed || c.Reason != test.reason || !strings.Contains(c.Message, test.says) || c.ObservedGeneration != 2 || c.Status != status {
 			t.Errorf("%s: %+v", test.name, c)
 		}
 	}
@@ -102,10 +128,10 @@ func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
 	nodes, statuses := []corev1.Node{testNode("n1", true, time.Hour)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}
 	s := seen{}
 	programmed := func() metav1.ConditionStatus {
-		s.note(now, pools)
-		stand, _ := standings(now, nodes, labels.Everything(), statuses)
+		s.note(now, pools, nil)
+		stand, _ := standings(now, nodes, labels.Everything(), statuses, nil)
 		c := judge(pools, s, stand)[0]
-		merged, _ := merge(&pools[0], c, metav1.Time{Time: now})
+		merged, _ := merge(conditions(&pools[0]), c, metav1.Time{Time: now})
 		pools[0].Status = &apiv3.IPPoolStatus{Conditions: merged}
 		return merged[1].Status
 	}
@@ -134,27 +160,34 @@ func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-func TestMergeWritesNoMessageAlone(t *testing.T) {
+func TestMerge(t *testing.T) {
 	t.Parallel()
-	p := testPool("p", "10.0.0.0/16", 1)
+	later := metav1.Time{Time: now.Add(time.Hour)}
 	want := []metav1.Condition{{Type: "Programmed", Status: metav1.ConditionFalse, Reason: "Pending", Message: "n1", ObservedGeneration: 2}}
-	first, differs := merge(&p, want, metav1.Time{Time: now})
-	if !differs || !first[0].LastTransitionTime.Time.Equal(now) {
-		t.Fatalf("the first: %v %+v", differs, first)
+	was, differs := merge(nil, want, metav1.Time{Time: now})
+	if differs != verdict || !was[0].LastTransitionTime.Time.Equal(now) {
+		t.Fatalf("the first: %v %+v", differs, was)
 	}
-	p.Status = &apiv3.IPPoolStatus{Conditions: first}
+	if _, differs := merge(was, want, later); differs != none {
+		t.Errorf("the same is news %d", differs)
+	}
 	want[0].Message = "n2"
-	if _, differs := merge(&p, want, metav1.Time{Time: now.Add(time.Hour)}); differs {
-		t.Error("a message alone is written")
+	if next, differs := merge(was, want, later); differs != message || next[0].Message != "n2" {
+		t.Errorf("another message is news %d: %+v", differs, next)
 	}
 	want[0].Reason = "NodesNotReady"
-	next, differs := merge(&p, want, metav1.Time{Time: now.Add(time.Hour)})
-	if !differs || !next[0].LastTransitionTime.Time.Equal(now) {
+	next, differs := merge(was, want, later)
+	if differs != verdict || !next[0].LastTransitionTime.Time.Equal(now) {
 		t.Errorf("another reason: %v %+v; the status did not change", differs, next)
 	}
 	want[0].Status = metav1.ConditionTrue
-	if next, differs := merge(&p, want, metav1.Time{Time: now.Add(time.Hour)}); !differs || next[0].LastTransitionTime.Time.Equal(now) {
-		t.Errorf("another status: %v %+v", differs, next)
+	true1, differs := merge(was, want, later)
+	if differs != verdict || true1[0].LastTransitionTime.Time.Equal(now) {
+		t.Errorf("another status: %v %+v", differs, true1)
+	}
+	want[0].Message = "every ready node holds the pool (3)"
+	if _, differs := merge(true1, want, later); differs != none {
+		t.Errorf("another message of what is True is news %d", differs)
 	}
 }
 
@@ -190,8 +223,8 @@ func TestProgrammedMeansHeld(t *testing.T) {
 		}
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", version)}
 		s := seen{}
-		s.note(now, pools)
-		stand, _ := standings(now, nodes, labels.Everything(), statuses)
+		s.note(now, pools, nil)
+		stand, _ := standings(now, nodes, labels.Everything(), statuses, nil)
 		c := judge(pools, s, stand)[0][1]
 		if want := held && count > 0; (c.Status == metav1.ConditionTrue) != want {
 			t.Fatalf("%+v, want %t", c, want)
@@ -204,17 +237,17 @@ func TestPendingIsNotSaidAtOnce(t *testing.T) {
 	t.Parallel()
 	p := testPool("p", "10.0.0.0/16", 100)
 	s := seen{}
-	s.note(now, []apiv3.IPPool{p})
-	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 1)})
+	s.note(now, []apiv3.IPPool{p}, nil)
+	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 1)}, nil)
 	want := judge([]apiv3.IPPool{p}, s, stand)[0]
-	if !pending(want) || s.settles(now, &p, 1) <= 0 || s.settles(now.Add(settling+settlingPerNode), &p, 1) > 0 {
-		t.Fatalf("%+v settles in %s", want, s.settles(now, &p, 1))
+	if !pending(want) || s.settles(now, p.UID, 1) <= 0 || s.settles(now.Add(settling+settlingPerNode), p.UID, 1) > 0 {
+		t.Fatalf("%+v settles in %s", want, s.settles(now, p.UID, 1))
 	}
-	if held := hold(&p, want); len(held) != 1 || held[0].Type != apiv3.IPPoolConditionAllocatable {
+	if held := hold(conditions(&p), want); len(held) != 1 || held[0].Type != apiv3.IPPoolConditionAllocatable {
 		t.Errorf("of a new pool it is said %+v", held)
 	}
 	p.Status = &apiv3.IPPoolStatus{Conditions: []metav1.Condition{{Type: apiv3.IPPoolConditionProgrammed, Status: metav1.ConditionTrue, Reason: apiv3.IPPoolReasonProgrammed, ObservedGeneration: 1}}}
-	held := hold(&p, want)
+	held := hold(conditions(&p), want)
 	if len(held) != 2 || held[1].Status != metav1.ConditionTrue || held[1].ObservedGeneration != 1 {
 		t.Errorf("of a pool that was changed it is said %+v", held)
 	}
@@ -226,7 +259,7 @@ func TestSeenAsHeard(t *testing.T) {
 	t.Parallel()
 	older, changed, status := testPool("p", "10.0.0.0/16", 90), testPool("p", "10.0.0.0/16", 101), testPool("p", "10.0.0.0/16", 103)
 	older.Generation = 1
-	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 101)})
+	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 101)}, nil)
 	hear := func(pools ...*apiv3.IPPool) func(*writer) {
 		return func(w *writer) {
 			for _, p := range pools {
@@ -234,7 +267,10 @@ func TestSeenAsHeard(t *testing.T) {
 			}
 		}
 	}
-	look := func(w *writer) { w.judge(time.Now(), []apiv3.IPPool{status}, stand) }
+	judged := func(w *writer) [][]metav1.Condition {
+		return w.judge(&batch{writer: w, now: time.Now()}, []apiv3.IPPool{status}, nil, nil, stand)
+	}
+	look := func(w *writer) { judged(w) }
 	for name, steps := range map[string][]func(*writer){
 		"heard, then looked at":   {hear(&older, &older, &changed, &changed, &status), look}, // each change comes with what was before
 		"looked at between":       {hear(&older, &changed), look, hear(&changed, &status)},
@@ -242,11 +278,11 @@ func TestSeenAsHeard(t *testing.T) {
 		"known, then looked at":   {hear(&older), look, hear(&older, &changed, &changed, &status)},
 		"heard again by a resync": {hear(&older, &changed, &status, &status), look, hear(&status, &status)},
 	} {
-		w := &writer{seen: seen{}, wrote: map[types.UID]string{}}
+		w := &writer{seen: seen{}, wrote: map[types.UID]write{}, selector: labels.Everything()}
 		for _, step := range steps {
 			step(w)
 		}
-		wants, _ := w.judge(time.Now(), []apiv3.IPPool{status}, stand)
+		wants := judged(w)
 		if got := w.seen["p"]; got.generation != 2 || got.version != 101 || len(wants[0]) != 2 || wants[0][1].Status != metav1.ConditionTrue {
 			t.Errorf("%s: %+v, want generation 2 by version 101; %+v", name, got, wants[0])
 		}
@@ -262,12 +298,12 @@ func TestSeenWhileLooking(t *testing.T) {
 	older.Generation, older.ResourceVersion = 1, "90"
 	s := seen{}
 	s.hear(now.Add(time.Millisecond), &p)
-	s.note(now, nil)
+	s.note(now, nil, nil)
 	s.hear(now.Add(time.Millisecond), &older) // as each change comes with what was before
 	if got := s["p"]; got.generation != 2 || got.version != 100 {
 		t.Errorf("of a new pool there is %+v", got)
 	}
-	s.note(now.Add(time.Second), nil)
+	s.note(now.Add(time.Second), nil, nil)
 	if len(s) != 0 {
 		t.Error("a pool that is gone was not forgotten")
 	}

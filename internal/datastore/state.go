@@ -66,6 +66,7 @@ func (s State) Holds(kind, name, digest string) bool {
 type Followed struct {
 	Seen    uint64 // the highest that an object has
 	Changed uint64 // the highest by which more changed than a status, as far as it was watched
+	Unclear bool   // an object had one that is no number: how far the API was followed cannot be said
 }
 
 // Exception is an object that is not in force as it is.

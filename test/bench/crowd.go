@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/klog/v2"
 
+	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -160,6 +161,7 @@ func (c *crowd) idle(ctx context.Context) error {
 	c.say(
 		one("asked while nothing changes", "requests/s", asked.total()/lasted),
 		answer("of these, a second", asked.by(lasted)),
+		one("heartbeats among these, as calculated", "requests/s", float64(c.o.agents)/agent.HeartbeatEvery.Seconds()),
 		answer("answered while nothing changes, as the API server counts, a second", after.answered.by(lasted)),
 		one("the busiest second while nothing changes", "requests/s", float64(most)),
 		one("received while nothing changes by one agent", "bytes/s", c.each(float64(received))/lasted),

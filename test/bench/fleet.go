@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -72,13 +73,16 @@ func (m *member) stands(translated bool) time.Time {
 	return time.Time{}
 }
 
+// leaseNamespace is where the agents' Leases are.
+const leaseNamespace = "default"
+
 // startFleet starts agents, all at once, on the first Nodes of a cluster. They end with the context.
 func startFleet(ctx context.Context, cfg *rest.Config, size int, tmp string) (*fleet, error) {
 	f := &fleet{traffic: &traffic{}}
 	f.traffic.begin()
 	f.work, ctx = errgroup.WithContext(ctx)
 	for i := range size {
-		store, err := kube.Open(kube.Options{Config: f.traffic.config(cfg), Node: nodeName(i),
+		store, err := kube.Open(kube.Options{Config: f.traffic.config(cfg), Node: nodeName(i), LeaseNamespace: leaseNamespace,
 			StateDir: filepath.Join(tmp, nodeName(i)), Version: "bench", Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return f, err
@@ -157,8 +161,9 @@ func (s *statuses) follow(w watch.Interface) {
 		}
 		pools, _ := strconv.ParseUint(o.Status.Observed.IPPools, 10, 64) // empty before any was seen
 		s.mu.Lock()
-		if was, ok := s.last[o.Name]; !ok || was.pools != pools || was.ready != o.Status.Ready {
-			s.last[o.Name] = said{pools, time.Now(), o.Status.Ready}
+		ready := meta.IsStatusConditionTrue(o.Status.Conditions, v1alpha1.SallyportNodeConditionReady)
+		if was, ok := s.last[o.Name]; !ok || was.pools != pools || was.ready != ready {
+			s.last[o.Name] = said{pools, time.Now(), ready}
 		}
 		s.mu.Unlock()
 	}

@@ -23,7 +23,7 @@ import (
 type requests map[string]float64
 
 // counted are the resources that agents read and write; what else an API server is asked, it asks itself.
-var counted = []string{"ippools", "natconfigurations", "nodes", "sallyportnodes", "customresourcedefinitions", "apiservices"}
+var counted = []string{"ippools", "natconfigurations", "nodes", "sallyportnodes", "leases", "customresourcedefinitions", "apiservices"}
 
 var requestLine = regexp.MustCompile(`^apiserver_request_total\{.*resource="([a-z]+)".*verb="([A-Z]+)".*\} (\S+)$`)
 

@@ -269,7 +269,8 @@ func TestPermissions(t *testing.T) {
 		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org, natconfigurations.sallyport.dev",
 		"ippools.crd.projectcalico.org list", "ippools.crd.projectcalico.org watch",
 		"natconfigurations.sallyport.dev list", "natconfigurations.sallyport.dev watch",
-		"sallyportnodes.sallyport.dev create", "sallyportnodes.sallyport.dev patch",
+		"sallyportnodes.sallyport.dev create", "sallyportnodes.sallyport.dev get", "sallyportnodes.sallyport.dev patch", "sallyportnodes/status.sallyport.dev patch",
+		"leases.coordination.k8s.io create", "leases.coordination.k8s.io patch",
 	})
 	controller := slices.Concat(both, []string{
 		"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org",
@@ -277,7 +278,9 @@ func TestPermissions(t *testing.T) {
 		"ippools/status.projectcalico.org patch",
 		"leases.coordination.k8s.io create",
 		"leases.coordination.k8s.io get of sallyport-controller", "leases.coordination.k8s.io update of sallyport-controller",
-		"sallyportnodes.sallyport.dev list", "sallyportnodes.sallyport.dev watch",
+		"leases.coordination.k8s.io list", "leases.coordination.k8s.io patch",
+		"natconfigurations.sallyport.dev list", "natconfigurations.sallyport.dev watch", "natconfigurations/status.sallyport.dev patch",
+		"sallyportnodes.sallyport.dev list", "sallyportnodes.sallyport.dev watch", "sallyportnodes/status.sallyport.dev patch",
 	})
 	for name, values := range valueSets {
 		all := chart.Render(t, values...)
@@ -319,8 +322,8 @@ func TestBindings(t *testing.T) {
 		}
 		bound++
 	}
-	if bound != 3 {
-		t.Errorf("%d bindings, want 3", bound)
+	if bound != 4 {
+		t.Errorf("%d bindings, want 4", bound)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/cel/environment"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sallyport/sallyport/internal/datastore/kube"
 	"github.com/sallyport/sallyport/test/chart"
 )
 
@@ -180,8 +181,8 @@ func policies(t *testing.T, values string, names ...string) map[string]*policy {
 // TestAgentWritesOwnSallyportNode has the policy judge what an agent may do to SallyportNodes.
 func TestAgentWritesOwnSallyportNode(t *testing.T) {
 	t.Parallel()
-	const a = "apiVersion: sallyport.dev/v1alpha1\nkind: SallyportNode\nmetadata: {name: a}\nstatus: {ready: false, version: '1'}\n"
-	ready := strings.Replace(a, "false", "true", 1)
+	const a = "apiVersion: sallyport.dev/v1alpha1\nkind: SallyportNode\nmetadata: {name: a}\nstatus: {version: '1'}\n"
+	ready := strings.Replace(a, "'1'", "'2'", 1)
 	const refused = "the agent of node b may not write the SallyportNode a, only that of its own node"
 	tests := []struct {
 		name string
@@ -198,9 +199,44 @@ func TestAgentWritesOwnSallyportNode(t *testing.T) {
 		{"is somebody else", request{account: "system:serviceaccount:sallyport-system:sallyport-controller", node: "b", object: a}, ""},
 		{"is a person", request{account: "admin", oldValue: a}, ""},
 	}
-	p := policies(t, "default", "sallyport-agent-sallyportnodes")["sallyport-agent-sallyportnodes"]
+	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases")["sallyport-agent-sallyportnodes"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Group: "sallyport.dev", Version: "v1alpha1", Resource: "sallyportnodes"}
+		if got := p.ask(t, tt.request); got != tt.says {
+			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
+		}
+	}
+}
+
+// TestAgentRenewsOwnLease has the policy judge what an agent may do to Leases, under the names that agents use.
+func TestAgentRenewsOwnLease(t *testing.T) {
+	t.Parallel()
+	lease := func(name string) string {
+		return "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: " + name + ", namespace: sallyport-system}\nspec: {leaseDurationSeconds: 120}\n"
+	}
+	a, leader := lease(kube.LeaseOf("a")), lease("sallyport-controller")
+	const refused = ", only that of its own node"
+	long := strings.Repeat("a", 190) + "." + strings.Repeat("b", 60)
+	other := strings.Repeat("a", 189) + "c." + strings.Repeat("b", 60)
+	tests := []struct {
+		name string
+		request
+		says string
+	}{
+		{"makes its own", request{account: agentAccount, node: "a", object: a}, ""},
+		{"renews its own", request{account: agentAccount, node: "a", object: a, oldValue: a}, ""},
+		{"makes another's", request{account: agentAccount, node: "b", object: a}, "the agent of node b may not write the Lease sallyport-node-a" + refused},
+		{"renews another's", request{account: agentAccount, node: "b", object: a, oldValue: a}, "the agent of node b may not write the Lease sallyport-node-a" + refused},
+		{"deletes another's", request{account: agentAccount, node: "b", oldValue: a}, "the agent of node b may not write the Lease sallyport-node-a" + refused},
+		{"takes the controller's", request{account: agentAccount, node: "b", object: leader, oldValue: leader}, "the agent of node b may not write the Lease sallyport-controller" + refused},
+		{"has a token of no node", request{account: agentAccount, object: a}, "the agent of no node (its token names none) may not write the Lease sallyport-node-a" + refused},
+		{"has a long name", request{account: agentAccount, node: long, object: lease(kube.LeaseOf(long))}, ""},
+		{"has a long name and takes another's", request{account: agentAccount, node: long, object: lease(kube.LeaseOf(other))}, "the agent of node " + long + " may not write the Lease " + kube.LeaseOf(other) + refused},
+		{"is the controller", request{account: "system:serviceaccount:sallyport-system:sallyport-controller", object: leader}, ""},
+	}
+	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases")["sallyport-agent-leases"]
+	for _, tt := range tests {
+		tt.resource = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
 		if got := p.ask(t, tt.request); got != tt.says {
 			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
 		}
@@ -255,7 +291,7 @@ status: {phase: Running}
 			"the agent of node a may not CREATE the Node a, only take the taint sallyport.dev/not-ready from its own"},
 		{"is the kubelet", request{account: "system:node:b", oldValue: node, object: with("one", "two")}, ""},
 	}
-	p := policies(t, "startup-taint", "sallyport-agent-sallyportnodes", "sallyport-agent-nodes")["sallyport-agent-nodes"]
+	p := policies(t, "startup-taint", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-agent-nodes")["sallyport-agent-nodes"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 		if tt.account == "" {

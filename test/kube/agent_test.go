@@ -53,7 +53,7 @@ func TestAgent(t *testing.T) {
 	n.says("get", "observedGeneration: ", "pool", "pods-v4", "-o", "yaml") // the status is the API's
 	eventually(t, "the node's status is written", func() (bool, string) {
 		out := s.kubectl("", "get", "sallyportnode", "n1", "-o", "yaml")
-		return strings.Contains(out, "ready: true") && strings.Contains(out, "ipPools:"), out
+		return strings.Contains(out, "type: Ready") && strings.Contains(out, "ipPools:"), out
 	})
 	s.kubectl("", "delete", "ippool", "pods-v4", "pods-v6")
 	n.expectSoon("after pools were deleted", n.inner)

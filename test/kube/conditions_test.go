@@ -19,15 +19,26 @@ type nodeStatus struct {
 		OwnerReferences []struct{ Kind, Name, UID string }
 	}
 	Status struct {
-		Ready        bool
-		Reason       string
-		Version      string
-		Observed     struct{ IPPools, NATConfigurations string }
-		TranslatesTo []string
-		Warnings     []string
-		Exceptions   []struct{ Pool, Reason string }
+		Conditions      []condition
+		BootID, Version string
+		Observed        struct{ IPPools, NATConfigurations string }
+		TranslatesTo    []string
+		Warnings        []string
+		Exceptions      []struct{ Kind, Name, Reason string }
 	}
 }
+
+// ready says whether it is ready, and since when it has said what it says of that.
+func (s *nodeStatus) ready() (ready bool, since time.Time) {
+	for _, c := range s.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status == "True", c.LastTransitionTime
+		}
+	}
+	return false, time.Time{}
+}
+
+func (s *nodeStatus) isReady() bool { ready, _ := s.ready(); return ready }
 
 func (s *site) nodeStatus(name string) (st nodeStatus, text string) {
 	s.t.Helper()
@@ -48,7 +59,7 @@ func (v *convergence) statuses(t *testing.T) {
 			st, text := s.nodeStatus(n.name)
 			owners := st.Metadata.OwnerReferences
 			uid := s.kubectl("", "get", "node", n.name, "-o", "jsonpath={.metadata.uid}")
-			return st.Status.Ready && st.Status.Observed.IPPools == version && len(st.Status.Exceptions) == 0 && st.Status.Version != "" &&
+			return st.isReady() && st.Status.Observed.IPPools == version && len(st.Status.Exceptions) == 0 && st.Status.Version != "" && st.Status.BootID != "" &&
 				len(owners) == 1 && owners[0].Kind == "Node" && owners[0].Name == n.name && owners[0].UID == uid &&
 				fmt.Sprint(st.Status.TranslatesTo) == "[node]", text
 		})
@@ -128,6 +139,7 @@ func (s *site) events() string {
 type condition struct {
 	Type, Status, Reason, Message string
 	ObservedGeneration            int64
+	LastTransitionTime            time.Time
 }
 
 // condition is that of a pool, or the zero value.
@@ -213,7 +225,7 @@ func (v *convergence) collected(t *testing.T) {
 		uid := s.kubectl("", "get", "node", n.name, "-o", "jsonpath={.metadata.uid}")
 		eventually(t, "its status is there again, and the Node's", func() (bool, string) {
 			st, text := s.nodeStatus(n.name)
-			return st.Status.Ready && len(st.Metadata.OwnerReferences) == 1 && st.Metadata.OwnerReferences[0].UID == uid, text
+			return st.isReady() && len(st.Metadata.OwnerReferences) == 1 && st.Metadata.OwnerReferences[0].UID == uid, text
 		})
 	})
 }

@@ -86,7 +86,7 @@ func (v *definitions) taint(t *testing.T) {
 	for _, n := range s.nodes {
 		awaiting(t, n.name+" says that it is not ready", func() (bool, string) {
 			st, text := s.nodeStatus(n.name)
-			return text != "" && !st.Status.Ready && len(st.Metadata.OwnerReferences) == 1, text
+			return text != "" && !st.isReady() && len(st.Metadata.OwnerReferences) == 1, text
 		})
 		if got := taints(n); !strings.Contains(got, "sallyport.dev/not-ready") {
 			t.Errorf("before %s is ready, its taints are %q", n.name, got)
@@ -102,7 +102,7 @@ func (v *definitions) taint(t *testing.T) {
 		})
 		awaiting(t, n.name+" says that it is ready", func() (bool, string) {
 			st, text := s.nodeStatus(n.name)
-			return st.Status.Ready, text
+			return st.isReady(), text
 		})
 	}
 	v.silent(t)
@@ -196,8 +196,8 @@ func (v *definitions) foreign(t *testing.T) {
 			awaiting(t, n.name+" says which", func() (bool, string) {
 				st, text := s.nodeStatus(n.name)
 				said := fmt.Sprint(st.Status.Exceptions)
-				return st.Status.Ready && len(st.Status.Exceptions) == 2 && strings.Contains(said, "{nonsense spec.cidr: ") && strings.Contains(said, "it is left out") &&
-					strings.Contains(said, "{pods-v4 spec.natOutgoing: is a string") && strings.Contains(said, "what it said before stays in force"), text
+				return st.isReady() && len(st.Status.Exceptions) == 2 && strings.Contains(said, "{IPPool nonsense spec.cidr: ") && strings.Contains(said, "it is left out") &&
+					strings.Contains(said, "{IPPool pods-v4 spec.natOutgoing: is a string") && strings.Contains(said, "what it said before stays in force"), text
 			})
 		}
 		for _, words := range []string{`IPPool "pods-v4": spec.natOutgoing: is a string`, "what follows leaves these out", "DIFFERS: the agent, whose plan it holds, says translate"} {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"testing"
 
-	"github.com/sallyport/sallyport/internal/cli"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -19,7 +18,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	if os.Getenv(programEnv) != "" {
-		os.Exit(cli.Main())
+		os.Exit(becomeProgram())
 	}
 	cluster.Main(m)
 }

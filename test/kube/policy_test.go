@@ -22,6 +22,7 @@ func TestAgentConfined(t *testing.T) {
 	// The role alone would let an agent do more than this; what else it lacks is given here, so that the policies decide.
 	k.run(t, rolesFor("more", []permission{
 		{verb: "*", resource: "nodes"}, {verb: "*", group: "sallyport.dev", resource: "sallyportnodes"},
+		{verb: "*", group: "sallyport.dev", resource: "sallyportnodes/status"}, {verb: "*", group: "coordination.k8s.io", resource: "leases"},
 	}), "apply", "-f", "-")
 	for _, account := range []string{agentAccount, controllerAccount} {
 		k.run(t, "", "create", "clusterrolebinding", "more-"+account, "--clusterrole=more", "--serviceaccount="+chart.Namespace+":"+account)
@@ -31,7 +32,7 @@ func TestAgentConfined(t *testing.T) {
 	}
 	agent := as(agentAccount, "n1")
 	status := func(node string) string {
-		return fmt.Sprintf("apiVersion: sallyport.dev/v1alpha1\nkind: SallyportNode\nmetadata: {name: %s}\nstatus: {ready: false, version: '1'}\n", node)
+		return fmt.Sprintf("apiVersion: sallyport.dev/v1alpha1\nkind: SallyportNode\nmetadata: {name: %s, labels: {v: '1'}}\n", node)
 	}
 	take := func(node string) []string {
 		return []string{"patch", "node", node, "--type=json", "-p", `[{"op": "test", "path": "/spec/taints/1/key", "value": "sallyport.dev/not-ready"}, {"op": "remove", "path": "/spec/taints/1"}]`}
@@ -74,12 +75,21 @@ func TestAgentConfined(t *testing.T) {
 		}
 	}
 	k.run(t, status("n2"), apply...)
-	k.refused(t, "", foreign, append(agent, "patch", "sallyportnode", "n2", "--type=merge", "-p", `{"status":{"ready":true}}`)...)
+	k.refused(t, "", foreign, append(agent, "patch", "sallyportnode", "n2", "--type=merge", "-p", `{"metadata":{"labels":{"a":"b"}}}`)...)
 	k.refused(t, "", foreign, append(agent, "delete", "sallyportnode", "n2")...)
+	k.refused(t, "", foreign, append(agent, "patch", "sallyportnode", "n2", "--subresource=status", "--type=merge", "-p", `{"status":{"version":"2"}}`)...)
+	k.run(t, "", append(agent, "patch", "sallyportnode", "n1", "--subresource=status", "--type=merge", "-p", `{"status":{"version":"2"}}`)...)
+	lease := func(name string) string {
+		return "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: " + name + ", namespace: " + chart.Namespace + "}\n"
+	}
+	k.run(t, lease("sallyport-node-n1"), append(agent, apply...)...)
+	for _, name := range []string{"sallyport-node-n2", "sallyport-controller"} {
+		k.refused(t, lease(name), "may not write the Lease "+name+", only that of its own node", append(agent, apply...)...)
+	}
 	// Others: the same requests with the account of the controller, and as an administrator.
 	other := as(controllerAccount, "n1")
 	k.run(t, "", append(other, merge("n2", `{"metadata":{"labels":{"a":"b"}}}`)...)...)
-	k.run(t, "", append(other, "patch", "sallyportnode", "n2", "--type=merge", "-p", `{"status":{"ready":true}}`)...)
+	k.run(t, "", append(other, "patch", "sallyportnode", "n2", "--type=merge", "-p", `{"metadata":{"labels":{"a":"b"}}}`)...)
 	k.run(t, "", take("n2")...)
 	if taints := k.run(t, "", "get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}"); strings.Contains(taints, "sallyport.dev") || strings.Count(taints, "other") != 2 {
 		t.Errorf("the taints at the end are %s", taints)

@@ -27,6 +27,7 @@ func TestRoles(t *testing.T) {
 	n.account(agentAccount)
 	s.kubectl("", "taint", "node", "n1", "sallyport.dev/not-ready=:NoSchedule")
 	s.kubectl("", "label", "node", "n2", "kubernetes.io/os=windows", "--overwrite") // no agent runs there
+	other.env = append(other.env, quickEnv+"=1")
 	controllers := []*controller{newController(n), newController(other)}
 
 	// Calico keeps its pools where only an agent reads them. Servers and clients that know no streaming lists list first.
@@ -38,7 +39,7 @@ func TestRoles(t *testing.T) {
 	s.apply(calicos(true))
 	controllers[0].start()
 	controllers[0].awaitLog("somebody else's")
-	n.env = []string{"KUBE_FEATURE_WatchListClient=false"}
+	n.env = append(n.env, quickEnv+"=1", "KUBE_FEATURE_WatchListClient=false")
 	n.start()
 	n.expectSoon("with Calico's pools", n.own)
 	eventually(t, "the start-up taint is gone", func() (bool, string) {
@@ -80,7 +81,7 @@ func TestRoles(t *testing.T) {
 	s.apply(pools(true))
 	n.expectSoon("with pools", n.own)
 	n.end(syscall.SIGTERM)
-	n.env = nil
+	n.env = n.env[:len(n.env)-1]
 	n.start()
 	s.apply("apiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata: {name: default}\nspec: {exclusions: IPPoolsAndHostIPs}\n")
 	eventually(t, "the agent knows the other node", func() (bool, string) {
@@ -99,11 +100,17 @@ func TestRoles(t *testing.T) {
 	n.expectSoon("after a pool was deleted", [2]netip.Addr{n.inner[0], n.own[1]})
 	s.kubectl("", "wait", "--for=condition=Programmed", "--timeout=30s", "ippool/pods-v6")
 	// The other controller takes over.
-	other.env = []string{"KUBE_FEATURE_WatchListClient=false"}
+	other.env = append(other.env, "KUBE_FEATURE_WatchListClient=false")
 	controllers[1].start()
 	controllers[0].end()
 	s.apply(pool("later", "{cidr: 10.9.0.0/20}"))
 	s.kubectl("", "wait", "--for=condition=Allocatable", "--timeout=30s", "ippool/later")
+	s.kubectl("", "wait", "--for=condition=Programmed", "--timeout=30s", "natconfiguration/default")
+	// It calls the node unknown once the agent is gone, and has it hear of that when it is back.
+	n.end(syscall.SIGTERM)
+	s.kubectl("", "wait", "--for=condition=Ready=Unknown", "--timeout=30s", "sallyportnode/n1")
+	n.start()
+	s.kubectl("", "wait", "--for=condition=Ready", "--timeout=30s", "sallyportnode/n1")
 	controllers[1].end()
 	n.end(syscall.SIGTERM)
 

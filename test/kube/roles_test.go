@@ -158,6 +158,7 @@ func (n *node) account(name string) {
 	n.site.t.Helper()
 	n.kubeconfig = n.site.c.TokenKubeconfig(n.site.t, cluster.PodIdentity{
 		Namespace: chart.Namespace, ServiceAccount: name, Pod: name + "-" + n.name, Node: n.name})
+	n.env = append(n.env, "POD_NAMESPACE="+chart.Namespace)
 }
 
 // requestsOf are the requests of an account, as they are judged: one that is a watch is there once.

@@ -163,7 +163,7 @@ func pools(natOutgoing bool) string {
 // command is the program with arguments, to be run on the node.
 func (n *node) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := n.host.Command(ctx, "/proc/self/exe", append([]string{"--socket", n.socket}, args...)...)
-	cmd.Env = append(append(os.Environ(), programEnv+"=1"), n.env...)
+	cmd.Env = append(append(os.Environ(), programEnv+"=1", "POD_NAMESPACE=default"), n.env...)
 	return cmd
 }
 

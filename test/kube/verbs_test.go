@@ -64,9 +64,10 @@ func (n *node) withoutVerb(all []permission, p permission, poolVersion string) {
 	s := n.site
 	account := "agent-" + n.name
 	n.account(account)
+	n.env = append(n.env, quickEnv+"=1")
 	// Who does not know streaming lists is refused a list first.
 	if p.verb == "list" {
-		n.env = []string{"KUBE_FEATURE_WatchListClient=false"}
+		n.env = append(n.env, "KUBE_FEATURE_WatchListClient=false")
 	}
 	own := func(natOutgoing bool) string { // of a node, in IPv4 and IPv6
 		return strings.ReplaceAll(pool("p4-"+n.name, fmt.Sprintf("{cidr: %s/24, natOutgoing: %t}", n.inner[0].Prev().Prev(), natOutgoing))+"---\n"+
@@ -84,8 +85,10 @@ func (n *node) withoutVerb(all []permission, p permission, poolVersion string) {
 
 	s.apply(rolesFor(account, slices.DeleteFunc(slices.Clone(all), func(q permission) bool { return q == p })))
 	switch {
-	case p.verb == "create":
+	case p.resource == "sallyportnodes" && p.verb != "get":
 		s.kubectl("", "delete", "sallyportnode", n.name)
+	case p.resource == "leases" && p.verb == "create":
+		s.kubectl("", "delete", "lease", "-n", chart.Namespace, "sallyport-node-"+n.name)
 	case p.resource == "nodes" && p.verb == "patch":
 		s.kubectl("", "taint", "node", n.name, "sallyport.dev/not-ready=:NoSchedule")
 	}
@@ -104,7 +107,7 @@ func (n *node) withoutVerb(all []permission, p permission, poolVersion string) {
 	})
 	s.apply(own(false))
 	n.expectSoon("after a change", n.inner)
-	s.kubectl("", "wait", "--for=jsonpath={.status.ready}=true", "--timeout=30s", "sallyportnode/"+n.name)
+	s.kubectl("", "wait", "--for=condition=Ready", "--timeout=30s", "sallyportnode/"+n.name)
 	if p.resource == "nodes" && p.verb == "patch" {
 		eventually(s.t, "the taint is gone", func() (bool, string) {
 			out := s.kubectl("", "get", "node", n.name, "-o", "jsonpath={.spec.taints}")

@@ -21,13 +21,15 @@ import (
 
 // What can be followed.
 var (
-	IPPools        = apiv3.GroupVersion().WithResource(pathPools)
-	SallyportNodes = v1alpha1.GroupVersion().WithResource(pathStatuses)
-	Nodes          = resourceNodes
+	IPPools           = apiv3.GroupVersion().WithResource(pathPools)
+	NATConfigurations = v1alpha1.GroupVersion().WithResource(pathNAT)
+	SallyportNodes    = v1alpha1.GroupVersion().WithResource(pathStatuses)
+	Nodes             = resourceNodes
 )
 
 // ApplyStatus applies the status of an object of a resource, of which owner then owns what applied has; applied is the
-// object as JSON, with its name and UID and nothing else.
+// object as JSON, with its name and UID and nothing else; with a resourceVersion, it fails as apierrors.IsConflict where
+// the object has changed since.
 func (a *API) ApplyStatus(ctx context.Context, resource schema.GroupVersionResource, name string, applied []byte, owner string) error {
 	_, err := a.dynamic.Resource(resource).
 		Patch(ctx, name, types.ApplyPatchType, applied, metav1.PatchOptions{FieldManager: owner, Force: ptr.To(true)}, "status")

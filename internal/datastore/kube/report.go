@@ -4,10 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -21,30 +25,112 @@ const fieldOwner = "sallyport-agent"
 // writePatience bounds one write.
 const writePatience = 15 * time.Second
 
-// Report writes the SallyportNode of this node, which the Node with this UID owns; without one, nobody does. It may be
-// called while Run runs.
+// reported is what the API has of this node, as far as Report knows.
+type reported struct {
+	mu    sync.Mutex
+	known *v1alpha1.SallyportNode // nil: it is to be read first
+	since string                  // when the controller called the node unknown last, as Renew has heard
+}
+
+// hear takes when the controller called the node unknown last, and says whether that is news: then it has written in the
+// place of the agent.
+func (r *reported) hear(since string) (news bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if news = since != r.since; news {
+		r.since, r.known = since, nil
+	}
+	return news
+}
+
+func (r *reported) get() *v1alpha1.SallyportNode {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.known
+}
+
+func (r *reported) set(n *v1alpha1.SallyportNode) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.known = n
+}
+
+// Report writes the SallyportNode of this node, which the Node with this UID owns; without one, nobody does. The times of
+// transition of the conditions are filled in. It may be called while Run runs, by one goroutine at a time.
 func (s *Store) Report(ctx context.Context, nodeUID string, status v1alpha1.SallyportNodeStatus) error {
 	ctx, cancel := context.WithTimeout(ctx, writePatience)
 	defer cancel()
-	o := &v1alpha1.SallyportNode{ObjectMeta: metav1.ObjectMeta{Name: s.node}, Status: status}
-	o.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.KindSallyportNode))
-	if nodeUID != "" {
-		o.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: s.node, UID: types.UID(nodeUID)}}
+	err := s.write(ctx, nodeUID, status)
+	if apierrors.IsNotFound(err) { // it was deleted since it was heard of
+		s.reported.set(nil)
+		err = s.write(ctx, nodeUID, status)
 	}
-	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
 	if err != nil {
-		return fmt.Errorf("encoding SallyportNode %q: %w", s.node, err)
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		return fmt.Errorf("encoding SallyportNode %q: %w", s.node, err)
-	}
-	_, err = s.api.dynamic.Resource(v1alpha1.GroupVersion().WithResource(pathStatuses)).
-		Patch(ctx, s.node, types.ApplyPatchType, b, metav1.PatchOptions{FieldManager: fieldOwner, Force: ptr.To(true)})
-	if err != nil {
+		s.reported.set(nil)
 		return fmt.Errorf("writing SallyportNode %q: %w%s", s.node, err, remedy(err.Error()))
 	}
 	return nil
+}
+
+// write writes a status, after what it needs to stand on.
+func (s *Store) write(ctx context.Context, nodeUID string, status v1alpha1.SallyportNodeStatus) error {
+	now, err := s.standing(ctx, nodeUID)
+	if err != nil {
+		return err
+	}
+	status.Conditions = slices.Clone(status.Conditions)
+	for i := range status.Conditions {
+		c := &status.Conditions[i]
+		c.LastTransitionTime = metav1.Time{Time: time.Now().Truncate(time.Second)}
+		if was := meta.FindStatusCondition(now.Status.Conditions, c.Type); was != nil && was.Status == c.Status {
+			c.LastTransitionTime = was.LastTransitionTime
+		}
+	}
+	now, err = s.patch(ctx, &v1alpha1.SallyportNode{ObjectMeta: metav1.ObjectMeta{Name: s.node}, Status: status}, "status")
+	if err != nil {
+		return err
+	}
+	s.reported.set(now)
+	return nil
+}
+
+// standing is what the API has of this node: what is known, or else is read, or made.
+func (s *Store) standing(ctx context.Context, nodeUID string) (*v1alpha1.SallyportNode, error) {
+	now := s.reported.get()
+	if now == nil {
+		u, err := s.api.dynamic.Resource(SallyportNodes).Get(ctx, s.node, metav1.GetOptions{})
+		if err == nil {
+			now, err = nodeOf(u)
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+	}
+	owners := owned(s.node, nodeUID)
+	if now != nil && (owners == nil || slices.ContainsFunc(now.OwnerReferences, func(o metav1.OwnerReference) bool { return o.UID == owners[0].UID })) {
+		return now, nil
+	}
+	return s.patch(ctx, &v1alpha1.SallyportNode{ObjectMeta: metav1.ObjectMeta{Name: s.node, OwnerReferences: owners}})
+}
+
+// patch applies this node's object, or a part of it, and returns what it became.
+func (s *Store) patch(ctx context.Context, o *v1alpha1.SallyportNode, subresources ...string) (*v1alpha1.SallyportNode, error) {
+	o.SetGroupVersionKind(v1alpha1.GroupVersion().WithKind(v1alpha1.KindSallyportNode))
+	b, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.api.dynamic.Resource(SallyportNodes).
+		Patch(ctx, s.node, types.ApplyPatchType, b, metav1.PatchOptions{FieldManager: fieldOwner, Force: ptr.To(true)}, subresources...)
+	if err != nil {
+		return nil, err
+	}
+	return nodeOf(u)
+}
+
+func nodeOf(u *unstructured.Unstructured) (*v1alpha1.SallyportNode, error) {
+	var out v1alpha1.SallyportNode
+	return &out, runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &out)
 }
 
 // Nodes says about how many nodes there are.

@@ -25,11 +25,13 @@ const kindDefinition = "CustomResourceDefinition"
 
 // Options say what a Store reads and where it keeps its last good view. All are required.
 type Options struct {
-	Config   *rest.Config
-	Node     string // the name of this node
-	StateDir string // made where it is missing
-	Version  string // of this program
-	Log      *slog.Logger
+	Config *rest.Config
+	Node   string // the name of this node
+	// LeaseNamespace is where the Lease is that Renew renews.
+	LeaseNamespace string
+	StateDir       string // made where it is missing
+	Version        string // of this program
+	Log            *slog.Logger
 }
 
 // Store watches the resources of an API server. Its fields belong to the goroutine of Run.
@@ -37,6 +39,10 @@ type Store struct {
 	api     *API
 	node    string
 	version string
+
+	namespace string // of the Lease
+	reported  reported
+
 	log     *slog.Logger
 	saver   *lastgood.Saver
 	wake    chan struct{}
@@ -66,7 +72,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{api: a, node: o.Node, version: o.Version, log: o.Log, saver: saver, wake: make(chan struct{}, 1), looks: make(chan chan struct{}), located: make(chan located),
+	s := &Store{api: a, node: o.Node, namespace: o.LeaseNamespace, version: o.Version, log: o.Log, saver: saver, wake: make(chan struct{}, 1), looks: make(chan chan struct{}), located: make(chan located),
 		pools: newKind(datastore.KindIPPool, pathPools), nat: newKind(datastore.KindNATConfiguration, pathNAT),
 		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
 	a.contact.patient, a.contact.changed = true, s.signal

@@ -97,7 +97,8 @@ func (v *view) one(c *changes, name string, e *entry) {
 	delete(v.gone, name)
 	delete(v.lost, name)
 	delete(v.bad, name)
-	version := number(e.ResourceVersion)
+	version, numbered := number(e.ResourceVersion)
+	v.followed.Unclear = v.followed.Unclear || !numbered
 	v.followed.Seen = max(v.followed.Seen, version)
 	if e.fault != nil {
 		if old := was; old == nil || old.Generation != e.Generation || old.UID != e.UID {
@@ -277,13 +278,10 @@ func few(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// number is a resourceVersion as a number; 0 where it is none.
-func number(version string) uint64 {
+// number is a resourceVersion as a number. Of one that is none it cannot be said what came before it.
+func number(version string) (n uint64, ok bool) {
 	n, err := strconv.ParseUint(version, 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
+	return n, err == nil
 }
 
 func equal(a, b any) bool { return reflect.DeepEqual(a, b) }

@@ -103,7 +103,7 @@ func TestNodes(t *testing.T) {
 
 	// A controller is at work: what lost its owner goes.
 	uid := kubectl(t, c, "", "get", "node", "n1", "-o", "jsonpath={.metadata.uid}")
-	owned := "{apiVersion: sallyport.dev/v1alpha1, kind: SallyportNode, metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: " + uid + "}]}, status: {ready: true, version: v1}}"
+	owned := "{apiVersion: sallyport.dev/v1alpha1, kind: SallyportNode, metadata: {name: n1, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: " + uid + "}]}, status: {version: v1}}"
 	kubectl(t, c, owned, "create", "-f", "-")
 	kubectl(t, c, "", "delete", "node", "n1")
 	kubectl(t, c, "", "wait", "--for=delete", "sallyportnode/n1", "--timeout=50s")
