@@ -30,6 +30,10 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT         := $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 HELM_VERSION          := v4.3.1
 HELM                  := $(BIN)/helm-$(HELM_VERSION)
+GOVULNCHECK_VERSION   := v1.9.0
+GOVULNCHECK           := $(BIN)/govulncheck-$(GOVULNCHECK_VERSION)
+GREMLINS_VERSION      := v0.6.0
+GREMLINS              := $(BIN)/gremlins-$(GREMLINS_VERSION)
 
 .PHONY: help
 help: ## List the targets
@@ -93,13 +97,26 @@ walk: ## Do things at random to an agent for WALKTIME (5m), with faults, and che
 	@hack/install-deps gcc nft
 	SALLYPORT_E2E_WALK=$(WALKTIME) CGO_ENABLED=1 go test -race -count=1 -timeout=0 -run='^TestWalk$$' -v ./test/e2e
 
+# How many seconds `make mutate` goes on.
+MUTATETIME ?= 1800
+
+.PHONY: mutate
+mutate: $(GREMLINS) ## List changes to the code that no test notices, for MUTATETIME seconds (1800)
+	@hack/install-deps gcc nft ipset
+	@hack/mutate $(GREMLINS) $(MUTATETIME)
+
+.PHONY: vulncheck
+vulncheck: $(GOVULNCHECK) ## Look for known vulnerabilities; say so where their database cannot be reached
+	@hack/vulncheck $(GOVULNCHECK)
+
 .PHONY: nightly
-nightly: ## Run what takes too long for every change: jumps of the clock, an API server away for a minute, long walks and fuzzing
+nightly: ## Run what takes too long for every change: jumps of the clock, an API server away for a minute, long walks, fuzzing and mutation
 	@hack/install-deps nft
 	hack/clock-test
 	SALLYPORT_API_AWAY=60s $(MAKE) test PKG=./test/kube TESTFLAGS=-run=TestDisturbances
 	$(MAKE) walk WALKTIME=20m
 	$(MAKE) fuzz FUZZTIME=60s
+	$(MAKE) mutate
 
 .PHONY: bench
 bench: build ## Measure what forwarding, changes and the agent cost, into bin/bench.json
@@ -145,6 +162,12 @@ ci: ## Run everything that must pass before a change is merged
 
 $(GOLANGCI_LINT):
 	@hack/install-tool $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+
+$(GOVULNCHECK):
+	@hack/install-tool $@ golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+$(GREMLINS):
+	@hack/install-tool $@ github.com/go-gremlins/gremlins/cmd/gremlins@$(GREMLINS_VERSION)
 
 $(HELM):
 	@hack/install-tool $@ helm.sh/helm/v4/cmd/helm@$(HELM_VERSION)
