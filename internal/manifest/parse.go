@@ -28,6 +28,7 @@ type File struct {
 	path     string
 	data     []byte
 	docs     []document
+	parts    []document       // the items of Lists that were read one by one; the first has the number len(docs)
 	locators map[int]*locator // by document
 }
 
@@ -53,14 +54,13 @@ func (p *File) each(take func(v any, doc, item int)) {
 // document hands what the i-th document holds to take.
 func (p *File) document(i int, take func(v any, doc, item int)) {
 	d := &p.docs[i]
-	text := d.text(p.data)
-	v, err := decode(text, d.json)
+	if d.stop-d.body > MaxDocumentSize {
+		p.large(i, take)
+		return
+	}
+	v, err := decode(d.text(p.data), d.json)
 	if err != nil {
-		f := model.Fault{File: p.path, Line: d.line, Message: err.Error()}
-		if e := (*syntaxError)(nil); errors.As(err, &e) && e.line > 0 {
-			f.Line += min(e.line-1, bytes.Count(text, []byte("\n")))
-		}
-		p.Faults = append(p.Faults, f)
+		p.unread(d, err)
 		return
 	}
 	if v == nil {
@@ -82,10 +82,27 @@ func (p *File) document(i int, take func(v any, doc, item int)) {
 	}
 }
 
+// unread adds the fault of a document that cannot be decoded.
+func (p *File) unread(d *document, err error) {
+	f := model.Fault{File: p.path, Line: d.line, Message: err.Error()}
+	if e := (*syntaxError)(nil); errors.As(err, &e) && e.line > 0 {
+		f.Line += min(e.line-1, bytes.Count(p.data[d.body:d.stop], []byte("\n")))
+	}
+	p.Faults = append(p.Faults, f)
+}
+
+// doc is a document, or an item of a List that was read by itself.
+func (p *File) doc(i int) *document {
+	if i < len(p.docs) {
+		return &p.docs[i]
+	}
+	return &p.parts[i-len(p.docs)]
+}
+
 // object adds one object, or the fault that makes it none.
 func (p *File) object(v any, doc, item int) {
-	m := Declared{doc: doc, item: item, Object: Object{File: p.path, Line: p.docs[doc].line}}
-	if item >= 0 {
+	m := Declared{doc: doc, item: item, Object: Object{File: p.path, Line: p.doc(doc).line}}
+	if item >= 0 && doc < len(p.docs) {
 		m.Line = p.line(&m, "")
 	}
 	tree, ok := v.(map[string]any)
@@ -115,18 +132,18 @@ func (p *File) fault(m Declared, f model.Fault) {
 
 // line is the line of the file on which a field of an object stands.
 func (p *File) line(m *Declared, field string) int {
-	if m.item >= 0 {
+	if m.item >= 0 && m.doc < len(p.docs) {
 		field = fmt.Sprintf("items[%d].%s", m.item, field)
 	}
 	l := p.locators[m.doc]
 	if l == nil {
-		l = &locator{text: p.docs[m.doc].text(p.data)}
+		l = &locator{text: p.doc(m.doc).text(p.data)}
 		if p.locators == nil {
 			p.locators = map[int]*locator{}
 		}
 		p.locators[m.doc] = l
 	}
-	first := p.docs[m.doc].line
+	first := p.doc(m.doc).line
 	if line := l.line(field); line > 0 {
 		return first + line - 1
 	}

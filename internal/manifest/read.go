@@ -32,6 +32,9 @@ func identify(st *unix.Stat_t) Identity {
 	return Identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
 }
 
+// Size is that of the file, in bytes.
+func (id Identity) Size() int64 { return id.size }
+
 // Changed is how long before a moment the file changed last.
 func (id Identity) Changed(now time.Time) time.Duration { return now.Sub(time.Unix(id.ctime.Unix())) }
 

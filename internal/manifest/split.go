@@ -23,10 +23,18 @@ type document struct {
 	stop       int // where the parser must stop: before a "..." line or the end
 	line       int // the line of body, from 1
 	json       bool
+	item       bool // of a List: it begins with a dash
 }
 
 // text is what the parser gets to see.
-func (d *document) text(data []byte) []byte { return data[d.body:d.stop] }
+func (d *document) text(data []byte) []byte {
+	text := data[d.body:d.stop]
+	if d.item {
+		text = bytes.Clone(text)
+		text[bytes.IndexByte(text, '-')] = ' '
+	}
+	return text
+}
 
 // split finds the documents of a file. A file that begins with a brace is read as JSON values one after
 // the other when it is that, as kubectl does; everything else is YAML.

@@ -32,6 +32,9 @@ func TestSystemdUnit(t *testing.T) {
 	if !strings.Contains(string(text), command) {
 		t.Fatalf("the unit does not say %q, to which make install writes PREFIX", command)
 	}
+	if !strings.Contains(string(text), "\nMemoryMax=") {
+		t.Error("the unit does not bound the agent's memory")
+	}
 	verify := func(text string) (string, error) {
 		unit := filepath.Join(t.TempDir(), "sallyport.service")
 		if err := os.WriteFile(unit, []byte(strings.Replace(text, "/usr/local/bin/sallyport", "/bin/true", 1)), 0o644); err != nil {

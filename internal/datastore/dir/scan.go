@@ -20,6 +20,9 @@ import (
 // kernel's coarse clock.
 const racyFor = 50 * time.Millisecond
 
+// largeFile is the size in bytes from which what reading a file took is given back to the system.
+const largeFile = 4 << 20
+
 // scan finds the directory anew and marks every file that is not as it was.
 func (s *Store) scan(now time.Time) {
 	w := s.watcher
@@ -87,6 +90,7 @@ func (s *Store) read(due map[string]bool, now time.Time) {
 	work()
 	helpers.Wait()
 	for i, name := range names {
+		s.large = s.large || files[i] != nil && files[i].id.Size() > largeFile
 		if errors.Is(errs[i], manifest.ErrBusy) {
 			s.watcher.hold(name, now)
 			continue

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -65,6 +66,7 @@ type Store struct {
 	identified time.Time // when the path was last seen to lead to root
 	begun      bool      // every file was read once
 	stale      bool      // what was published is not what holds now
+	large      bool      // a large file was read
 	reported   map[model.Fault]bool
 	warned     []model.Fault
 	pending    []string
@@ -128,6 +130,10 @@ func (s *Store) Run(ctx context.Context, publish func(State)) error {
 	var looked chan struct{}
 	for {
 		s.step(time.Now(), publish)
+		if s.large {
+			s.large = false
+			debug.FreeOSMemory()
+		}
 		if looked != nil {
 			close(looked)
 			looked = nil

@@ -160,7 +160,7 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 	default:
 		s.log.Warn("the CustomResourceDefinition was deleted and made anew: what went with it stays in force for a while", "kind", k.kind, "until", now.Add(lostGrace).UTC())
 		c.add(k.confirm(k.since(l.gone, l.created))) // what was made by the new one was not lost with the old one
-		k.lose(l.uid, now.Add(lostGrace))
+		k.remade(l.uid, now)
 		c.keys, c.followed = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind}), true
 		if k.watch != nil {
 			k.watch.end()

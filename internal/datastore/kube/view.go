@@ -181,6 +181,9 @@ func (v *view) confirmAll() changes {
 	return v.confirm(maps.Clone(v.gone))
 }
 
+// remade notes that the definition was deleted and made anew, with this uid.
+func (v *view) remade(uid string, now time.Time) { v.lose(uid, now.Add(lostGrace)) }
+
 // lose says that a definition was made anew: what is gone went with the old one, and so did what the first news of
 // the next watch lack.
 func (v *view) lose(uid string, until time.Time) {

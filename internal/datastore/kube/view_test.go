@@ -37,6 +37,24 @@ func forms(v *view) map[string]int {
 	return out
 }
 
+// TestRemadeDefinition: the documentation promises ten minutes, in which the manifests can be applied again.
+func TestRemadeDefinition(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	v := newView(datastore.KindIPPool)
+	v.absorb(map[string]*entry{"a": stored("a", 1, 1)}, true)
+	v.remade("new", now)
+	v.absorb(map[string]*entry{}, true) // by the new definition there is nothing yet
+	v.expire(now.Add(10*time.Minute - time.Second))
+	if got := forms(v); len(got) != 1 {
+		t.Errorf("in force a second before ten minutes are over: %v", got)
+	}
+	v.expire(now.Add(10 * time.Minute))
+	if got := forms(v); len(got) != 0 {
+		t.Errorf("in force after ten minutes: %v", got)
+	}
+}
+
 // TestView leads a view through what may be heard and found out.
 func TestView(t *testing.T) {
 	t.Parallel()

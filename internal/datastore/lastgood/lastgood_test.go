@@ -5,8 +5,13 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/skew"
@@ -71,5 +76,64 @@ func TestVersionsTooFarApart(t *testing.T) {
 		t.Errorf("afterwards: %v %v %v", got, ok, err)
 	} else if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAFailedSaveKeepsTheNewer: what comes while a save fails must not be overwritten by what failed.
+func TestAFailedSaveKeepsTheNewer(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	key, bad := datastore.Key{Kind: "IPPool", Name: "a"}, datastore.Key{Kind: "IPPool", Name: strings.Repeat("x", bbolt.MaxKeySize)}
+	keep(t, dir, "1.0.0", map[datastore.Key][]byte{key: []byte("first")})
+	s, _, _, err := open(dir, "1.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(changes map[datastore.Key][]byte) { s.Add(maps.All(changes), maps.All(changes)) }
+	add(map[datastore.Key][]byte{key: []byte("older"), bad: []byte("the file refuses this key")})
+	before, err := s.db.Begin(true) // holds the save up
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); s.save() }()
+	for s.waiting() {
+		runtime.Gosched()
+	}
+	add(map[datastore.Key][]byte{key: []byte("newer")})
+	if err := before.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if s.Failure() == nil {
+		t.Fatal("nothing failed")
+	}
+	add(map[datastore.Key][]byte{bad: nil})
+	s.save()
+	if err := errors.Join(s.Failure(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, got, _, err := open(dir, "1.0.0"); err != nil || len(got) != 1 || got[0].value != "newer" {
+		t.Errorf("kept %v, %v", got, err)
+	}
+}
+
+// TestDamagedFilesDoNotPileUp: each start on a disk that spoils files would leave one more.
+func TestDamagedFilesDoNotPileUp(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	for range 3 {
+		keep(t, dir, "1.0.0", map[datastore.Key][]byte{{Kind: "IPPool", Name: "a"}: []byte("x")})
+		if err := os.WriteFile(filepath.Join(dir, "test.db"), []byte("spoilt"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _, ok, err := open(dir, "1.0.0")
+	if err != nil || ok || !s.Lost() {
+		t.Fatalf("ok %v, lost %v, %v", ok, s.Lost(), err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	if found, err := os.ReadDir(dir); err != nil || len(found) != 2 {
+		t.Errorf("the state directory has %v, %v", found, err)
 	}
 }
