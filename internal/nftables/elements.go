@@ -69,6 +69,7 @@ func (v Verdict) String() string {
 type elements struct {
 	rows     []byte
 	n        int
+	widths   widths    // see measure
 	verdicts []Verdict // of a verdict map
 	labels   []string  // nil if no element has any
 	unsorted bool
@@ -81,22 +82,28 @@ func (s *Set) Len() int { return s.n }
 // Grow makes room for n elements.
 func (s *Set) Grow(n int) { s.rows = slices.Grow(s.rows, n*s.width()) }
 
-// width is the length of a row.
-func (s *Set) width() int {
-	n := s.keyWidth()
-	if s.Data != 0 && s.Data != Verdicts {
-		n += s.Data.size()
+// widths are the lengths of a key, of a row without its data, and of a row.
+type widths struct{ size, key, row int }
+
+// measure says how long rows are. What it found it remembers: it is asked for each element.
+func (s *Set) measure() widths {
+	if s.widths.row == 0 && len(s.Key) > 0 {
+		w := widths{size: keySize(s.Key)}
+		w.key = w.size
+		if s.Ranges {
+			w.key *= 2
+		}
+		w.row = w.key
+		if s.Data != 0 && s.Data != Verdicts {
+			w.row += s.Data.size()
+		}
+		s.widths = w
 	}
-	return n
+	return s.widths
 }
 
-// keyWidth is the length of a row without its data.
-func (s *Set) keyWidth() int {
-	if s.Ranges {
-		return 2 * keySize(s.Key)
-	}
-	return keySize(s.Key)
-}
+// width is the length of a row.
+func (s *Set) width() int { return s.measure().row }
 
 // Add adds an element, in any order. What is wrong with it the engine says.
 func (s *Set) Add(e Element) {
@@ -199,19 +206,20 @@ func (s *Set) Addrs(i int) (first, last netip.Addr) {
 
 // row is the key of an element: its first key, and its last one in a set of ranges.
 func (s *Set) row(i int) []byte {
-	at := i * s.width()
-	return s.rows[at : at+s.keyWidth()]
+	w := s.measure()
+	return s.rows[i*w.row : i*w.row+w.key]
 }
 
 // key are the first key and the last one of an element.
 func (s *Set) key(i int) (first, last []byte) {
-	row, size := s.row(i), keySize(s.Key)
+	row, size := s.row(i), s.measure().size
 	return row[:size:size], row[len(row)-size : len(row) : len(row)]
 }
 
 // data is the data of an element in a map that has values; nil otherwise.
 func (s *Set) data(i int) []byte {
-	from, to := i*s.width()+s.keyWidth(), (i+1)*s.width()
+	w := s.measure()
+	from, to := i*w.row+w.key, (i+1)*w.row
 	if from == to {
 		return nil
 	}
@@ -351,7 +359,8 @@ func (s *Set) overlap(i, j int) bool {
 
 // same says whether two elements of sets of one kind are equal, but for their labels and counts.
 func same(a *Set, i int, b *Set, j int) bool {
-	return bytes.Equal(a.row(i), b.row(j)) && bytes.Equal(a.data(i), b.data(j)) && a.verdict(i) == b.verdict(j)
+	w := a.measure().row
+	return bytes.Equal(a.rows[i*w:(i+1)*w], b.rows[j*w:(j+1)*w]) && a.verdict(i) == b.verdict(j)
 }
 
 // text renders an element as the nft command does, more or less. Prefixes says that a range that is a prefix is
