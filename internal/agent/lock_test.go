@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -40,6 +41,47 @@ func TestLock(t *testing.T) {
 		t.Errorf("while a stranger holds it: %v, %s", err, said.String())
 	}
 	labtest.Must(t, third.Close(), unix.Close(fd))
+}
+
+// TestAStrangerDoesNotKeepAnAgentFromStarting has another user hold the name and answer on it.
+func TestAStrangerDoesNotKeepAnAgentFromStarting(t *testing.T) {
+	labtest.Need(t)
+	const stranger = 4711
+	fd, err := listenAs(stranger)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
+		t.Skip("kernel feature: a second user, whom this user namespace does not have")
+	}
+	labtest.Must(t, err)
+	defer unix.Close(fd)
+	var said bytes.Buffer
+	l, err := lock(t.Context(), slog.New(slog.NewTextHandler(&said, nil)))
+	if err != nil || !strings.Contains(said.String(), "of user 4711") {
+		t.Fatalf("while another user holds it: %v, %s", err, said.String())
+	}
+	labtest.Must(t, l.Close())
+}
+
+// listenAs listens on the lock's name as another user. The kernel takes note of the thread's user when it begins to
+// listen (SO_PEERCRED of unix(7)).
+func listenAs(uid int) (fd int, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	setUser := func(uid int) error {
+		const same = ^uintptr(0)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, same, uintptr(uid), same); errno != 0 {
+			return errno
+		}
+		return nil
+	}
+	if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return fd, err
+	}
+	own := os.Geteuid()
+	if err := setUser(uid); err != nil {
+		return fd, err
+	}
+	err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: lockName}), unix.Listen(fd, 10))
+	return fd, errors.Join(err, setUser(own))
 }
 
 func TestWhoMayRunAgents(t *testing.T) {

@@ -48,7 +48,7 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 				suffix = " (dry run)"
 			}
 			for _, r := range results {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s%s\n", fullName(r.Kind, r.Name), r.Action, suffix)
+				fmt.Fprintf(human(cmd), "%s %s%s\n", fullName(r.Kind, r.Name), r.Action, suffix)
 			}
 			if wait == 0 || dryRun {
 				return nil

@@ -43,6 +43,7 @@ Where the definition of IPPools is Calico's, it writes nothing about pools.`,
 			if o.Config, err = kube.AgentConfig(kubeconfig); err != nil {
 				return err
 			}
+			defer heedNoHangup(o.Log)()
 			return controller.Run(cmd.Context(), o)
 		},
 	}

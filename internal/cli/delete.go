@@ -35,7 +35,7 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			}
 			results, err := manifest.Delete(g.dir, v, keys, false)
 			for _, r := range results {
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
+				fmt.Fprintf(human(cmd), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
 			}
 			if wait == 0 || len(results) == 0 {
 				return err

@@ -39,7 +39,7 @@ func dryRun(cmd *cobra.Command, g *global, node, output string) error {
 	if output == "json" {
 		err = printJSON(cmd.OutOrStdout(), p)
 	} else {
-		err = printPreview(cmd.OutOrStdout(), p)
+		err = printPreview(human(cmd), p)
 	}
 	if err == nil && !p.Equal {
 		return errDiffers

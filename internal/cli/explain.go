@@ -81,7 +81,7 @@ its Node.`,
 			if output == "json" {
 				return printJSON(cmd.OutOrStdout(), e)
 			}
-			return printExplanation(cmd.OutOrStdout(), e, f)
+			return printExplanation(human(cmd), e, f)
 		},
 	}
 	cmd.Flags().StringVar(&proto, "proto", "tcp", "tcp, udp, sctp, icmp, or a protocol number")
@@ -144,6 +144,11 @@ func parseProtocol(s string, v4 bool) (compile.Protocol, error) {
 func explain(ctx context.Context, g *global, f compile.Flow, node string, warn io.Writer) (explanation, error) {
 	if err := g.checkDatastore(); err != nil {
 		return explanation{}, err
+	}
+	if node != "" {
+		if _, err := nodeName(node); err != nil {
+			return explanation{}, err
+		}
 	}
 	running, agentErr := g.client().Explain(ctx, f)
 	if agentErr != nil {

@@ -85,7 +85,10 @@ func parseFilter(f *agent.FlowFilter, addresses map[string]string) error {
 }
 
 func listFlows(cmd *cobra.Command, c *agent.Client, filter agent.FlowFilter, asJSON, watch bool) error {
-	ctx, out := cmd.Context(), cmd.OutOrStdout()
+	ctx, out := cmd.Context(), human(cmd)
+	if asJSON {
+		out = cmd.OutOrStdout()
+	}
 	for {
 		more, err := printFlows(ctx, out, c, filter, asJSON)
 		interrupted := watch && ctx.Err() != nil // as a watch ends

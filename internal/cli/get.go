@@ -96,7 +96,11 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 			g.sayFaults(cmd.ErrOrStderr(), l.Faults)
 			l.Conditions = conditionsOf(cmd.Context(), g, l)
 			chosen, missing := choose(l, r, args[1:])
-			if err := printObjects(cmd.OutOrStdout(), l, r, chosen, output, len(args) == 2); err != nil {
+			out := human(cmd)
+			if output == "json" || output == "yaml" {
+				out = cmd.OutOrStdout()
+			}
+			if err := printObjects(out, l, r, chosen, output, len(args) == 2); err != nil {
 				return err
 			}
 			for _, name := range missing {

@@ -24,6 +24,9 @@ const (
 	dirVariable     = "SALLYPORT_DIR"
 )
 
+// longestSocket is the length of sun_path without the 0 at its end (unix(7)).
+const longestSocket = 107
+
 // version is set when a release is built.
 var version string
 
@@ -55,6 +58,7 @@ func Main() int {
 
 // execute runs a command line, prints its error and returns the exit code.
 func execute(ctx context.Context, root *cobra.Command) int {
+	root.SetErr(safeWriter{root.ErrOrStderr()})
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitDone
@@ -98,6 +102,12 @@ Begin with "sallyport demo", which shows it on this machine without touching it,
 		// Cobra suggests the nearest command by itself; a bare call prints help.
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if len(g.socket) > longestSocket {
+				return fmt.Errorf("--socket %s: has %d bytes, and the kernel takes at most %d for the path of a socket: give a shorter one", g.socket, len(g.socket), longestSocket)
+			}
+			return nil
+		},
 	}
 	dir := os.Getenv(dirVariable)
 	if dir == "" {

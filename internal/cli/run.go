@@ -6,9 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/sallyport/sallyport/internal/agent"
 )
@@ -58,6 +61,7 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 			if cfg.Datastore == agent.Kubernetes && cfg.LeaseNamespace == "" {
 				return errors.New("--lease-namespace: say in which namespace the Lease of this node is")
 			}
+			defer heedNoHangup(log)()
 			return agent.Run(cmd.Context(), cfg)
 		},
 	}
@@ -71,6 +75,24 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 	outputFlag(cmd, &output, "json")
 	must(cmd.MarkFlagDirname("state-dir"))
 	return cmd
+}
+
+// heedNoHangup says on SIGHUP, with which an operator asks a service to reload, that there is nothing to do. By default
+// the signal would end the process without a word. It returns what ends that.
+func heedNoHangup(log *slog.Logger) (stop func()) {
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	go func() {
+		for {
+			select {
+			case <-signals:
+				log.Info("SIGHUP changes nothing: what is declared is watched, so that there is nothing to reload")
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(signals); close(done) }
 }
 
 // logFlags adds the flags for the log of a program that goes on.
@@ -87,6 +109,9 @@ const nodeVariable = "NODE_NAME"
 // nodeName is the name given, or else the host's, as Kubernetes names nodes: in lower case.
 func nodeName(given string) (string, error) {
 	if given != "" {
+		if len(validation.IsDNS1123Subdomain(given)) > 0 {
+			return "", fmt.Errorf("--node-name %q: no node can have this name: give at most 253 lower case letters, digits, \"-\" and \".\", with a letter or digit at both ends", given)
+		}
 		return given, nil
 	}
 	host, err := os.Hostname()

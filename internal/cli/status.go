@@ -63,7 +63,7 @@ says that it is not, and 3 when no agent answers.`,
 			if output == "json" {
 				err = printJSON(cmd.OutOrStdout(), s)
 			} else {
-				err = printStatus(cmd.OutOrStdout(), s)
+				err = printStatus(human(cmd), s)
 			}
 			if err == nil && (!s.Ready || len(s.Faults)+len(s.Pending) > 0) {
 				return errSilent

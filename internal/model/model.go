@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // VXLANPort is the UDP port on which nodes receive VXLAN (RFC 7348, section 5; Calico's default too).
@@ -145,7 +146,7 @@ type NATConfiguration struct {
 
 	Exclusions     *Exclusions
 	Addresses      []netip.Addr // at most one per family
-	PortRange      *PortRange // the zero range: the kernel chooses
+	PortRange      *PortRange   // the zero range: the kernel chooses
 	PortAllocation *PortAllocation
 	ExistingFlows  *ExistingFlows
 	LinkLocal      *LinkLocal
@@ -204,7 +205,7 @@ func (f Fault) String() string {
 	if f.Field != "" {
 		s += f.Field + ": "
 	}
-	return s + f.Message
+	return strings.ReplaceAll(s+f.Message, "\n", `\n`)
 }
 
 // Error makes a Fault an error.

@@ -281,3 +281,24 @@ func TestDryRun(t *testing.T) {
 	}
 	s.expect("afterwards", pathNode)
 }
+
+// TestHangupIsNoEnd sends the signal with which an operator asks a service to reload.
+func TestHangupIsNoEnd(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.start()
+	labtest.Must(t, s.agent.Process.Signal(syscall.SIGHUP))
+	for start := time.Now(); ; {
+		said, err := os.ReadFile(s.log.Name())
+		labtest.Must(t, err)
+		if out, err := s.sallyport("status"); err != nil {
+			t.Fatalf("after SIGHUP: %v\n%s", err, out)
+		}
+		if strings.Contains(string(said), "nothing to reload") {
+			return
+		}
+		if time.Since(start) > patience {
+			t.Fatalf("the agent says nothing of SIGHUP: %s", said)
+		}
+	}
+}
