@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ type Declared struct {
 	Object
 	Faulty bool // validation found a fault
 
-	tree map[string]any // the object
+	tree map[string]any // the object; nil: to be decoded from its JSON
 	doc  int            // index of the document in its file
 	item int            // index in the List that the document is; -1: it is none
 }
@@ -28,16 +29,43 @@ type File struct {
 	path     string
 	data     []byte
 	docs     []document
+	known    Known
 	parts    []document       // the items of Lists that were read one by one; the first has the number len(docs)
 	locators map[int]*locator // by document
 }
 
+// Known are objects by the SHA-256 of the document that declares each, alone and without a fault.
+type Known map[[sha256.Size]byte]Object
+
 // Parse reads the documents of a file. It does not validate.
-func Parse(path string, data []byte) *File {
-	p := &File{path: path, data: data}
+func Parse(path string, data []byte) *File { return ParseAgain(path, data, nil) }
+
+// ParseAgain is Parse, and decodes no document that is known: a file of many documents, of which one was changed, costs
+// little.
+func ParseAgain(path string, data []byte, known Known) *File {
+	p := &File{path: path, data: data, known: known}
 	p.each(p.object)
 	return p
 }
+
+// manyDocuments is how many a file has for it to be worth knowing them.
+const manyDocuments = 16
+
+// Known is what another version of the file may have unchanged; nil: the file is too short for it to be worth while.
+func (p *File) Known() Known {
+	if len(p.docs) < manyDocuments {
+		return nil
+	}
+	out := make(Known, len(p.Objects))
+	for i := range p.Objects {
+		if d := &p.Objects[i]; d.item < 0 {
+			out[p.sum(d.doc)] = d.Object
+		}
+	}
+	return out
+}
+
+func (p *File) sum(doc int) [sha256.Size]byte { return sha256.Sum256(p.docs[doc].text(p.data)) }
 
 // each hands every document to take, and those of a List one by one.
 func (p *File) each(take func(v any, doc, item int)) {
@@ -47,6 +75,13 @@ func (p *File) each(take func(v any, doc, item int)) {
 		return
 	}
 	for i := range p.docs {
+		if len(p.known) > 0 {
+			if o, ok := p.known[p.sum(i)]; ok {
+				o.File, o.Line = p.path, p.docs[i].line
+				p.Objects = append(p.Objects, Declared{Object: o, doc: i, item: -1})
+				continue
+			}
+		}
 		p.document(i, take)
 	}
 }
@@ -158,6 +193,9 @@ func (p *File) Validate(v Validator, inForce func(Key) *Object) {
 		old := inForce(d.Key)
 		if old != nil && bytes.Equal(old.JSON, d.JSON) {
 			continue
+		}
+		if d.tree == nil {
+			d.tree, _ = d.Map() // it was made of a tree
 		}
 		for _, f := range check(v, d.tree, old) {
 			d.Faulty = true

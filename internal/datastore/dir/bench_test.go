@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -99,5 +100,32 @@ func BenchmarkChange(b *testing.B) {
 			b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 			b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 		})
+	}
+}
+
+// BenchmarkChangeInOneFile is the time from the rename of a file of 10,000 pools, of which one is changed, to the
+// snapshot that has it.
+func BenchmarkChangeInOneFile(b *testing.B) {
+	const n = 10000
+	dir := filepath.Join(b.TempDir(), "resources")
+	must(b, os.Mkdir(dir, 0o755))
+	text := func(translate bool) string {
+		var all strings.Builder
+		for i := range n {
+			all.WriteString("---\n" + nth(i, fmt.Sprintf("natOutgoing: %v", translate || i != n/2)))
+		}
+		return all.String()
+	}
+	texts := []string{text(false), text(true)}
+	write(b, filepath.Join(dir, "all.yaml"), texts[1])
+	states, stop := run(b, dir, b.TempDir())
+	defer stop()
+	<-states
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		write(b, filepath.Join(dir, ".new"), texts[i%2])
+		b.StartTimer()
+		must(b, os.Rename(filepath.Join(dir, ".new"), filepath.Join(dir, "all.yaml")))
+		<-states
 	}
 }

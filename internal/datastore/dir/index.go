@@ -10,8 +10,9 @@ import (
 
 // file is what was read of one file, last time. It is never changed once made.
 type file struct {
-	objects []*object     // every object that has a name, also those with faults (without a value)
-	faults  []model.Fault // what is wrong with it
+	objects []*object      // every object that has a name, also those with faults (without a value)
+	faults  []model.Fault  // what is wrong with it
+	known   manifest.Known // what a next version may have unchanged
 	id      manifest.Identity
 	racy    bool // it was read so soon after its last change that another would look the same
 }

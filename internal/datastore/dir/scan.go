@@ -125,9 +125,13 @@ func (s *Store) readFile(name string, insist bool) (*file, error) {
 	case err != nil:
 		return &file{id: id, racy: true, faults: []model.Fault{{File: path, Message: manifest.Explain(path, err)}}}, nil
 	}
-	p := manifest.Parse(path, data)
+	var known manifest.Known
+	if old := s.index.files[name]; old != nil {
+		known = old.known
+	}
+	p := manifest.ParseAgain(path, data, known)
 	p.Validate(s.validator, s.inForce)
-	f := &file{id: id, racy: id.Changed(began) < racyFor, objects: make([]*object, 0, len(p.Objects))}
+	f := &file{id: id, known: p.Known(), racy: id.Changed(began) < racyFor, objects: make([]*object, 0, len(p.Objects))}
 	for i := range p.Objects {
 		f.objects = append(f.objects, s.object(p, &p.Objects[i]))
 	}
