@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -62,7 +64,15 @@ func (m *Mirror[K]) reflect(c rest.Interface, resource schema.GroupVersionResour
 		which = fields.OneTermEqualSelector("metadata.name", only)
 	}
 	m.live = map[string]K{}
-	m.reflector = cache.NewReflectorWithOptions(cache.NewListWatchFromClient(c, resource.Resource, "", which), like, m,
+	from := cache.NewListWatchFromClient(c, resource.Resource, "", which)
+	if _, untyped := like.(*unstructured.Unstructured); untyped { // a list would be decoded as if it were one object
+		from.ListWithContextFunc = func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = which.String()
+			out := &unstructured.UnstructuredList{}
+			return out, c.Get().Resource(resource.Resource).SpecificallyVersionedParams(&o, metav1.ParameterCodec, schema.GroupVersion{Version: "v1"}).Do(ctx).Into(out)
+		}
+	}
+	m.reflector = cache.NewReflectorWithOptions(from, like, m,
 		cache.ReflectorOptions{Name: resource.GroupResource().String()})
 }
 
