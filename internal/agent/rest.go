@@ -16,8 +16,8 @@ import (
 // not given back.
 const (
 	garbagePercent = 25
-	garbageLeast   = 8 << 20 // bytes
-	spareLeast     = 4 << 20 // bytes
+	garbageLeast   = 4 << 20 // bytes
+	spareLeast     = 2 << 20 // bytes
 	restAfter      = 5 * time.Second
 )
 

@@ -44,10 +44,10 @@ func TestRest(t *testing.T) {
 func TestPercentFor(t *testing.T) {
 	t.Parallel()
 	for live, garbage := range map[uint64]uint64{
-		1 << 20:   4 << 20, // a process this small has no more
+		512 << 10: 2 << 20, // a process this small has no more
 		4 << 20:   garbageLeast,
 		16 << 20:  garbageLeast,
-		32 << 20:  garbageLeast,
+		32 << 20:  8 << 20,
 		100 << 20: 25 << 20,
 	} {
 		if got := live * uint64(percentFor(live)) / 100; got > garbage || got < garbage*9/10 {
