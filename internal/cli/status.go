@@ -49,7 +49,8 @@ func statusCommand(g *global) *cobra.Command {
 		Long: `Ask the agent how the node stands: whether the kernel was read back and equals the manifests, what each
 pool translates, what is wrong with the files, and what on the node stands in the way. It waits a moment for
 a change that was just made. The exit code is 0 when the node is ready and every file is in force, 1 when the agent
-says that it is not, and 3 when no agent answers.`,
+says that it is not, and 3 when no agent answers. Without an answer, the command looks itself whether the kernel has
+Sallyport's table, which translates without an agent too; that needs CAP_NET_ADMIN.`,
 		Example: "  sallyport status\n  sallyport status --wait 5s -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -58,7 +59,7 @@ says that it is not, and 3 when no agent answers.`,
 			}
 			s, err := waitStatus(cmd.Context(), g.client(), wait)
 			if err != nil {
-				return unconfirmedError{err}
+				return printUnanswered(cmd, output, err)
 			}
 			if output == "json" {
 				err = printJSON(cmd.OutOrStdout(), s)

@@ -245,6 +245,46 @@ func TestTableOfAnother(t *testing.T) {
 	s.expect("afterwards", pathNode)
 }
 
+// TestStatusWithoutAnAgent asks for the status before the first agent, after one was killed, and without the right to
+// look at the kernel.
+func TestStatusWithoutAnAgent(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true))
+	expect := func(when, state, words string, environment ...string) {
+		t.Helper()
+		for args, wants := range map[string][]string{"": {words}, "-ojson": {`"ready": false`, `"state": "` + state + `"`}} {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			cmd := s.command(ctx, append([]string{"status"}, strings.Fields(args)...)...)
+			cmd.Env = append(cmd.Env, environment...)
+			var out, said strings.Builder
+			cmd.Stdout, cmd.Stderr = &out, &said
+			labtest.Must(t, s.node.Start(cmd))
+			var exit *exec.ExitError
+			if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(said.String(), "no agent is running there") {
+				t.Errorf("%s, status %s: %v, want exit code 3; %s", when, args, err, said.String())
+			}
+			cancel()
+			for _, want := range wants {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("%s, status %s: want %s in\n%s", when, args, want, out.String())
+				}
+			}
+		}
+	}
+	unprivileged := fmt.Sprintf("%s=%d", withoutEnv, unix.CAP_NET_ADMIN)
+	expect("before the first agent", "absent", "table inet sallyport is not in the kernel")
+	s.start()
+	s.end(syscall.SIGKILL)
+	expect("after the agent was killed", "present", "table inet sallyport stands in the kernel")
+	expect("without the right to look", "notChecked", "NOT CHECKED: ", unprivileged)
+	if _, err := s.sallyport("cleanup"); err != nil {
+		t.Errorf("cleanup: %v", err)
+	}
+	expect("after a cleanup", "absent", "table inet sallyport is not in the kernel")
+	expect("after a cleanup, without the right to look", "notChecked", "CAP_NET_ADMIN", unprivileged)
+}
+
 // TestDryRun says what other manifests would change under a running agent: exit code 0, 2 or 1, the kernel
 // untouched, and the agent too.
 func TestDryRun(t *testing.T) {
