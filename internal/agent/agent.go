@@ -77,6 +77,7 @@ type Agent struct {
 	loop      *reconcile.Loop
 	diagnosis diagnosis
 	counting  *counting
+	thrift    *thrift
 	stop      context.CancelFunc            // ends run, as a signal does
 	remove    []func(context.Context) error // what removes all of ours from the kernel, in this order
 	turned    atomic.Pointer[time.Time]     // when the reconcile loop last came round; nil before
@@ -86,7 +87,8 @@ type Agent struct {
 // start, or if a part of it broke that cannot go on. One that cannot start has changed nothing: a *HeldError says
 // that an agent runs already, and those of check that the kernel or a right falls short.
 func Run(ctx context.Context, cfg Config) error {
-	defer spareMemory()()
+	thrift := startThrift()
+	defer thrift.end()
 	held, err := lock(ctx, cfg.Log)
 	if err != nil {
 		return err
@@ -115,7 +117,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	flows := conntrack.New(table, cfg.Log)
-	a := &Agent{cfg: cfg, log: cfg.Log, nft: driver, table: table, flows: flows, store: store}
+	a := &Agent{cfg: cfg, thrift: thrift, log: cfg.Log, nft: driver, table: table, flows: flows, store: store}
 	a.remove = []func(context.Context) error{driver.Cleanup, table.Cleanup}
 	a.counting = newCounting(a.readCounts)
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
@@ -200,7 +202,7 @@ func (a *Agent) run(ctx context.Context, socket net.Listener) error {
 	g.Go(func() error { a.diagnose(ctx); return nil })
 	g.Go(func() error { a.counting.run(ctx); return nil })
 	g.Go(func() error {
-		rest(ctx, func() <-chan struct{} { _, changed := a.loop.State(); return changed }, restAfter, giveBack)
+		rest(ctx, func() <-chan struct{} { _, changed := a.loop.State(); return changed }, restAfter, a.thrift.rested)
 		return nil
 	})
 	g.Go(func() error { return a.Core.Run(ctx) })

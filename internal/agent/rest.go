@@ -13,7 +13,8 @@ import (
 // An agent has nothing to do nearly all the time, and its node has better use for memory. So the agent lets a quarter
 // as much garbage gather as what lives, where Go would let as much again; and gives memory back while it rests. But a
 // collection costs more CPU time than a change of rules, so garbageLeast may always gather, and less than spareLeast is
-// not given back.
+// not given back. While it starts, the agent needs more memory than ever after, so that a quarter it is until the first
+// rest.
 const (
 	garbagePercent = 25
 	garbageLeast   = 4 << 20 // bytes
@@ -21,16 +22,38 @@ const (
 	restAfter      = 5 * time.Second
 )
 
-// spareMemory makes this process collect its garbage as above, unless GOGC is set, and returns what ends that.
-func spareMemory() (end func()) {
+// thrift makes this process collect its garbage as above, unless GOGC is set.
+type thrift struct {
+	off    bool
+	before int // the GOGC of before
+	stop   func()
+}
+
+func startThrift() *thrift {
 	if os.Getenv("GOGC") != "" {
-		return func() {}
+		return &thrift{off: true}
 	}
-	before := debug.SetGCPercent(garbagePercent)
-	stop := afterEachCollection(func() { debug.SetGCPercent(percentFor(readMemory().live)) })
-	return func() {
-		stop()
-		debug.SetGCPercent(before)
+	return &thrift{before: debug.SetGCPercent(garbagePercent)}
+}
+
+// rested gives free memory back to the kernel, where that is worth its cost: it takes a collection.
+func (t *thrift) rested() {
+	first := t.stop == nil && !t.off
+	if first || readMemory().spare >= spareLeast {
+		debug.FreeOSMemory()
+	}
+	if first {
+		t.stop = afterEachCollection(func() { debug.SetGCPercent(percentFor(readMemory().live)) })
+	}
+}
+
+// end undoes it.
+func (t *thrift) end() {
+	if t.stop != nil {
+		t.stop()
+	}
+	if !t.off {
+		debug.SetGCPercent(t.before)
 	}
 }
 
@@ -67,13 +90,6 @@ func readMemory() memory {
 	metrics.Read(s)
 	live, objects, free := s[0].Value.Uint64(), s[1].Value.Uint64(), s[2].Value.Uint64()
 	return memory{live: live, spare: objects - min(live, objects) + free}
-}
-
-// giveBack collects garbage and returns free memory to the kernel, where that is worth its cost.
-func giveBack() {
-	if readMemory().spare >= spareLeast {
-		debug.FreeOSMemory()
-	}
 }
 
 // rest calls free each time that news had come and then none did for a while, until the context ends. The first news
