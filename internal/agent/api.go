@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -128,6 +129,24 @@ type WaitResponse struct {
 type CleanupRequest struct {
 	// Seconds after which the agent gives up, puts back what it has removed and goes on; up to 600.
 	Seconds float64 `json:"seconds"`
+}
+
+// ObjectsResponse is what the agent knows of the objects of a kind, or of some of them.
+type ObjectsResponse struct {
+	// Dir and Current are as in ExplainResponse, but that the kernel does not matter here.
+	Dir     string `json:"dir,omitempty"`
+	Current bool   `json:"current"`
+	// Objects are sorted by name; absent unless Current.
+	Objects []DeclaredObject `json:"objects,omitempty"`
+	// Pools are those of them that are in force, without the connections they have translated; sorted by name.
+	Pools []PoolStatus `json:"pools,omitempty"`
+}
+
+// DeclaredObject is an object as a manifest declares it.
+type DeclaredObject struct {
+	Kind   string          `json:"kind"`
+	Name   string          `json:"name"`
+	Object json.RawMessage `json:"object"`
 }
 
 // ExplainResponse is the verdict of the plan that the agent holds.

@@ -89,6 +89,12 @@ func (c *Client) Explain(ctx context.Context, f compile.Flow) (*ExplainResponse,
 	return &r, c.callWithin(ctx, glance, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r)
 }
 
+// Objects asks for the objects of a kind that the agent holds; for those with the names given, where there are any.
+func (c *Client) Objects(ctx context.Context, kind string, names []string) (*ObjectsResponse, error) {
+	var r ObjectsResponse
+	return &r, c.callWithin(ctx, lookPatience+glance, http.MethodGet, "/v1/objects?"+url.Values{"kind": {kind}, "name": names}.Encode(), nil, &r)
+}
+
 // expectContinue makes an agent ask for a request's body before the client sends it. What was given up before the agent
 // began, it never sees.
 const expectContinue = "100-continue"

@@ -9,11 +9,13 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -36,6 +38,7 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("GET /v1/status", a.serveStatus)
 	mux.HandleFunc("POST /v1/wait", a.serveWait)
 	mux.HandleFunc("GET /v1/explain", a.serveExplain)
+	mux.HandleFunc("GET /v1/objects", a.serveObjects)
 	mux.HandleFunc("GET /v1/flows", a.serveFlows)
 	mux.HandleFunc("POST /v1/cleanup", a.serveCleanup)
 	return mux
@@ -172,7 +175,41 @@ func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
 	out := ExplainResponse{Node: a.cfg.NodeName, Verdict: s.Plan.Decide(f), Settings: s.Plan.Settings, Ready: ok, Reason: reason}
 	if a.cfg.Datastore != Kubernetes {
 		out.Dir = a.store.Contact().Where
-		out.Current = looked == nil && s.Version == held.Version && len(held.Faults)+len(held.Pending) == 0
+		out.Current = looked == nil && s.Version == held.Version && asDeclared(held)
+	}
+	reply(w, out)
+}
+
+// asDeclared says whether what is in force is all that the manifests declare: none is faulty, and none is being written.
+func asDeclared(held datastore.State) bool {
+	return held.Holder != nil && len(held.Faults)+len(held.Pending) == 0
+}
+
+// serveObjects says what the manifests declare, where the agent holds them as they are, so that they need not be read
+// and validated again.
+func (a *Agent) serveObjects(w http.ResponseWriter, r *http.Request) {
+	if a.cfg.Datastore == Kubernetes {
+		http.Error(w, "this agent reads no manifests, but the API of a cluster", http.StatusNotFound)
+		return
+	}
+	asked := r.URL.Query()
+	kind, names := asked.Get("kind"), asked["name"]
+	look, cancel := context.WithTimeout(r.Context(), lookPatience)
+	defer cancel()
+	looked := a.store.Look(look)
+	held := a.resources.get()
+	out := ObjectsResponse{Dir: a.store.Contact().Where, Current: looked == nil && asDeclared(held)}
+	if out.Current {
+		for _, o := range held.Holder.Objects(kind, names) {
+			out.Objects = append(out.Objects, DeclaredObject{Kind: o.Kind, Name: o.Name, Object: o.JSON})
+		}
+	}
+	if kind == datastore.KindIPPool && held.Snapshot != nil {
+		for _, p := range held.Snapshot.Pools {
+			if len(names) == 0 || slices.Contains(names, p.Name) {
+				out.Pools = append(out.Pools, poolStatus(p, held.Conditions[p.Name]))
+			}
+		}
 	}
 	reply(w, out)
 }

@@ -39,12 +39,17 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 	if s := held.Snapshot; s != nil {
 		out.Resources = ResourceStatus{Pools: len(s.Pools), NATConfigurations: len(s.NATConfigurations), Nodes: len(s.Nodes)}
 		for _, p := range s.Pools {
-			c := held.Conditions[p.Name]
-			out.Pools = append(out.Pools, PoolStatus{Name: p.Name, CIDR: p.CIDR, NATOutgoing: p.NATOutgoing, Disabled: p.Disabled,
-				Allocatable: c.Allocatable, Reason: c.Reason, Message: c.Message, TranslatedConnections: counted.pools[p.Name].Connections})
+			status := poolStatus(p, held.Conditions[p.Name])
+			status.TranslatedConnections = counted.pools[p.Name].Connections
+			out.Pools = append(out.Pools, status)
 		}
 	}
 	return out, err
+}
+
+// poolStatus is how a pool stands, but for the connections that were counted.
+func poolStatus(p *model.Pool, c compile.Condition) PoolStatus {
+	return PoolStatus{Name: p.Name, CIDR: p.CIDR, NATOutgoing: p.NATOutgoing, Disabled: p.Disabled, Allocatable: c.Allocatable, Reason: c.Reason, Message: c.Message}
 }
 
 // lostAfter is how long an API server must not answer before that is a warning.

@@ -357,6 +357,33 @@ func answering(t *testing.T, answer any) string {
 	return socket
 }
 
+// TestGetReadsNoManifestThatTheAgentHolds has agents answer in every way. The directory has a fault, which shows where the
+// manifests are read.
+func TestGetReadsNoManifestThatTheAgentHolds(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, "{ not yaml")
+	said := agent.ObjectsResponse{Dir: dir, Current: true,
+		Objects: []agent.DeclaredObject{{Kind: "IPPool", Name: "private", Object: json.RawMessage(`{"apiVersion":"projectcalico.org/v3","kind":"IPPool","metadata":{"name":"private"},"spec":{"cidr":"10.244.0.0/16"}}`)}},
+		Pools:   []agent.PoolStatus{{Name: "private", CIDR: netip.MustParsePrefix("10.244.0.0/16"), Reason: "SaidByTheAgent"}},
+	}
+	older, other, broken := said, said, said
+	older.Current, other.Dir = false, t.TempDir()
+	broken.Objects = []agent.DeclaredObject{{Kind: "IPPool", Name: "private", Object: json.RawMessage(`{"spec":{"cidr":1}}`)}}
+	for _, tc := range []struct {
+		what string
+		said agent.ObjectsResponse
+		read bool
+	}{{"as they are", said, false}, {"an older state", older, true}, {"another directory", other, true}, {"what cannot be converted", broken, true}} {
+		out, errs, code := sallyport(t, dir, "", "get", "pools", "private", "--socket", answering(t, tc.said))
+		if tc.read && (code != 1 || !strings.Contains(errs, "pools.yaml")) {
+			t.Errorf("%s: the manifests were not read: exit code %d, %q, %q", tc.what, code, out, errs)
+		}
+		if !tc.read && (code != 0 || errs != "" || !strings.Contains(out, "SaidByTheAgent")) {
+			t.Errorf("%s: the manifests were read: exit code %d, %q, %q", tc.what, code, out, errs)
+		}
+	}
+}
+
 // TestExplainSaysWhatTheKernelHolds has agents answer in every way. The one that holds the manifests as they are
 // decides, and nothing is read: the directory of that case has a fault that would show.
 func TestExplainSaysWhatTheKernelHolds(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
@@ -19,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -74,7 +74,8 @@ func getCommand(g *global) *cobra.Command {
 		Use:   "get KIND [NAME...]",
 		Short: "List what the manifests, or the API of a cluster, declare",
 		Long: `List what the manifests or, with --datastore kubernetes, the API of a cluster declare, as it stands now, and whether
-pools give out addresses. In a cluster, PROGRAMMED is what its controller says of the nodes: "-" where it says nothing
+pools give out addresses. The agent answers, if it watches the same manifests and holds them as they are; else the command
+reads them. In a cluster, PROGRAMMED is what its controller says of the nodes: "-" where it says nothing
 yet. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
 
 KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
@@ -89,12 +90,11 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 			if err != nil {
 				return err
 			}
-			l, err := g.load(cmd.Context())
+			l, err := g.declared(cmd.Context(), r.kind, args[1:])
 			if err != nil {
 				return err
 			}
 			g.sayFaults(cmd.ErrOrStderr(), l.Faults)
-			l.Conditions = conditionsOf(cmd.Context(), g, l)
 			chosen, missing := choose(l, r, args[1:])
 			out := human(cmd)
 			if output == "json" || output == "yaml" {
@@ -117,24 +117,43 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 	return cmd
 }
 
-// agentPatience is how long get waits for an agent, without which it goes on: one that hangs, or that has very many
-// pools to tell of.
-const agentPatience = 5 * time.Second
-
-// conditionsOf are the pools' conditions as they follow from the manifests, and where an agent reads the same
-// directory and has read the same pool, as it says: it knows which pool came first.
-func conditionsOf(ctx context.Context, g *global, l *datastore.Loaded) map[string]compile.Condition {
-	ctx, cancel := context.WithTimeout(ctx, agentPatience)
-	defer cancel()
-	s, err := g.client().Status(ctx, 0)
-	if err != nil || g.datastore == string(agent.Kubernetes) || !sameFile(s.Dir, g.dir) {
-		return l.Conditions
+// declared reads the objects of a kind; those with the names given, where there are any. Where the agent of this directory
+// holds the manifests as they are, it says what they declare, and none is read or validated again. Else the agent is
+// asked only for the pools' conditions: it knows which pool came first.
+func (g *global) declared(ctx context.Context, kind string, names []string) (*datastore.Loaded, error) {
+	if err := g.checkDatastore(); err != nil {
+		return nil, err
 	}
+	if g.datastore == string(agent.Kubernetes) {
+		return g.load(ctx)
+	}
+	said, err := g.client().Objects(ctx, kind, names)
+	ours := err == nil && sameFile(said.Dir, g.dir)
+	if ours && said.Current {
+		objects := make([]datastore.Object, len(said.Objects))
+		for i, o := range said.Objects {
+			objects[i] = datastore.Object{Key: datastore.Key{Kind: o.Kind, Name: o.Name}, JSON: o.Object}
+		}
+		if l := dir.Assemble(objects); len(l.Faults) == 0 {
+			l.Conditions = conditionsOf(l, said.Pools)
+			return l, nil
+		}
+	}
+	l, err := loadDir(g.dir)
+	if err == nil && ours {
+		l.Conditions = conditionsOf(l, said.Pools)
+	}
+	return l, err
+}
+
+// conditionsOf are the pools' conditions as they follow from what was loaded, and as the agent says of pools that it has
+// read as they are.
+func conditionsOf(l *datastore.Loaded, said []agent.PoolStatus) map[string]compile.Condition {
 	out := maps.Clone(l.Conditions)
 	for _, p := range l.Snapshot.Pools {
-		n, found := slices.BinarySearchFunc(s.Pools, p.Name, func(s agent.PoolStatus, name string) int { return strings.Compare(s.Name, name) })
-		if found && s.Pools[n].CIDR == p.CIDR && s.Pools[n].Disabled == p.Disabled {
-			out[p.Name] = compile.Condition{Allocatable: s.Pools[n].Allocatable, Reason: s.Pools[n].Reason, Message: s.Pools[n].Message}
+		n, found := slices.BinarySearchFunc(said, p.Name, func(s agent.PoolStatus, name string) int { return strings.Compare(s.Name, name) })
+		if found && said[n].CIDR == p.CIDR && said[n].Disabled == p.Disabled {
+			out[p.Name] = compile.Condition{Allocatable: said[n].Allocatable, Reason: said[n].Reason, Message: said[n].Message}
 		}
 	}
 	return out
@@ -355,7 +374,7 @@ func completeObjects(g *global) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		l, err := g.load(cmd.Context())
+		l, err := g.declared(cmd.Context(), r.kind, nil)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

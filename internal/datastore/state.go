@@ -53,6 +53,8 @@ type State struct {
 type Holder interface {
 	// Digest is that of the object with this key, or "" where there is none.
 	Digest(Key) string
+	// Objects are those of a kind, in the order of names; of the names given, where there are any.
+	Objects(kind string, names []string) []Object
 }
 
 // Holds says whether the snapshot has the object with this digest (see Object.Digest), or with an empty digest, has

@@ -285,6 +285,59 @@ func TestStatusWithoutAnAgent(t *testing.T) {
 	expect("after a cleanup, without the right to look", "notChecked", "CAP_NET_ADMIN", unprivileged)
 }
 
+// TestGetIsAnsweredByTheAgent compares what get prints with an agent and without one. Where the agent holds the manifests as
+// they are, get must not read them: so it works for one that may not.
+func TestGetIsAnsweredByTheAgent(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.write("pods.yaml", poolsOfPod(true)+"---\napiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata: {name: mine, annotations: {why: \"<&>\"}}\nspec: {portRange: 2000-2999}\n")
+	s.write("node.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: node, labels: {zone: a}}\n")
+	s.start()
+	get := func(args ...string) string {
+		out, err := s.sallyport(append([]string{"get"}, args...)...)
+		return fmt.Sprintf("%s\n%v", out, err)
+	}
+	alone := func(args ...string) string { return get(append(args, "--socket", s.socket+".none")...) }
+	same := func(when string, commands ...string) {
+		t.Helper()
+		for _, args := range commands {
+			if by, from := get(strings.Fields(args)...), alone(strings.Fields(args)...); by != from {
+				t.Errorf("%s, get %s: by the agent\n%s\nfrom the files\n%s", when, args, by, from)
+			}
+		}
+	}
+	same("at first", "pools -o wide", "pools -o json", "pool pods-v6 -o yaml", "pools pods-v6 pods-v4 pods-v6", "pool none", "nat -o yaml", "nodes -o wide")
+	s.write("pods.yaml", poolsOfPod(false))
+	if out := get("pools"); !strings.Contains(out, "false") || strings.Contains(out, "true") {
+		t.Errorf("get after a change:\n%s", out)
+	}
+	s.write("more.yaml", "{ not yaml")
+	same("with a faulty file", "pools")
+	labtest.Must(t, os.Remove(filepath.Join(s.dir, "more.yaml")))
+	if _, err := s.sallyport("status", "--wait", "10s"); err != nil {
+		t.Errorf("without the faulty file: %v", err)
+	}
+	want := get("pools")
+	labtest.Must(t, os.Chown(s.dir, 65534, 65534), os.Chmod(s.dir, 0o700))
+	unprivileged := func(args ...string) (string, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		cmd := s.command(ctx, append([]string{"get", "pools"}, args...)...)
+		cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%d %d", withoutEnv, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH))
+		var out strings.Builder
+		cmd.Stdout, cmd.Stderr = &out, &out
+		labtest.Must(t, s.node.Start(cmd))
+		err := cmd.Wait()
+		return out.String(), err
+	}
+	if out, err := unprivileged("--socket", s.socket+".none"); err == nil {
+		t.Errorf("without an agent, get has read a directory that it may not read:\n%s", out)
+	}
+	if out, err := unprivileged(); fmt.Sprintf("%s\n%v", out, err) != want {
+		t.Errorf("get of what only the agent may read: %v, want\n%s\ngot\n%s", err, want, out)
+	}
+}
+
 // TestDryRun says what other manifests would change under a running agent: exit code 0, 2 or 1, the kernel
 // untouched, and the agent too.
 func TestDryRun(t *testing.T) {

@@ -14,29 +14,40 @@ func Load(path string, v manifest.Validator) (*datastore.Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &datastore.Loaded{}
+	faults := c.Validate(v)
 	bad := map[Key]bool{}
-	for _, f := range c.Validate(v) {
-		out.Faults = append(out.Faults, f)
+	for _, f := range faults {
 		bad[Key{Kind: f.Kind, Name: f.Name}] = true
 	}
+	var valid []Object
+	for _, m := range c.All() {
+		if !bad[m.Key] {
+			valid = append(valid, m.Object)
+		}
+	}
+	out := Assemble(valid)
+	out.Faults = append(out.Faults, faults...)
+	manifest.SortFaults(out.Faults)
+	return out, nil
+}
+
+// Assemble makes what Load makes of a directory with these objects, which are valid. One that cannot be converted is a
+// fault.
+func Assemble(objects []Object) *datastore.Loaded {
+	out := &datastore.Loaded{}
 	var t tables
 	var good []change
-	for _, m := range c.All() {
-		if bad[m.Key] {
-			continue
-		}
-		o, err := convert(m.Object)
+	for _, o := range objects {
+		converted, err := convert(o)
 		if err != nil {
-			out.Faults = append(out.Faults, model.Fault{File: m.File, Line: m.Line, Kind: m.Kind, Name: m.Name, Message: err.Error()})
+			out.Faults = append(out.Faults, model.Fault{File: o.File, Line: o.Line, Kind: o.Kind, Name: o.Name, Message: err.Error()})
 			continue
 		}
-		out.Objects = append(out.Objects, m.Object)
-		good = append(good, change{key: m.Key, record: &record{object: o}})
+		out.Objects = append(out.Objects, o)
+		good = append(good, change{key: o.Key, record: &record{object: converted}})
 	}
-	manifest.SortFaults(out.Faults)
 	slices.SortFunc(out.Objects, func(a, b Object) int { return a.Key.Compare(b.Key) })
 	t, _ = t.with(good)
 	out.Snapshot, out.Conditions = t.snapshot, t.conditions
-	return out, nil
+	return out
 }

@@ -39,6 +39,24 @@ func (t *tables) Digest(k Key) string {
 	return ""
 }
 
+// Objects are those of a kind, in the order of names; of the names given, where there are any.
+func (t *tables) Objects(kind string, names []string) (out []Object) {
+	if len(names) > 0 {
+		for _, name := range slices.Compact(slices.Sorted(slices.Values(names))) {
+			if r := t.find(Key{Kind: kind, Name: name}); r != nil {
+				out = append(out, r.Object)
+			}
+		}
+		return out
+	}
+	for _, r := range t.records {
+		if r.Kind == kind {
+			out = append(out, r.Object)
+		}
+	}
+	return out
+}
+
 // find is the record of a key, or nil.
 func (t *tables) find(k Key) *record {
 	i, ok := slices.BinarySearchFunc(t.records, k, func(r *record, k Key) int { return r.Key.Compare(k) })
