@@ -100,19 +100,19 @@ func Run(ctx context.Context, o Options) error {
 // lead writes until the context ends.
 func lead(ctx context.Context, owned owner, log *slog.Logger, begin func() *writer) error {
 	for ctx.Err() == nil {
-		ours, err := owned(ctx)
-		if ctx.Err() != nil {
-			break
+		ours, asked := owned(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case asked != nil:
+			log.Warn("nothing is written about pools, since it is not known whose they are", "error", asked)
+		case !ours:
+			log.Info("the definition of IPPools is a third party's: nothing is written about pools")
 		}
-		if err != nil {
-			log.Warn("nothing is written about pools, since it is not known whose they are", "error", err)
-		} else if !ours {
-			log.Info("the definition of IPPools is somebody else's: nothing is written about pools")
-		}
-		if err := leadWith(ctx, begin(), owned, err == nil && ours); !errors.Is(err, errMoved) {
+		if err := leadWith(ctx, begin(), owned, asked == nil && ours); !errors.Is(err, errMoved) {
 			return err
 		}
-		log.Info(errMoved.Error())
+		log.Info("whose the definition of IPPools is has changed: beginning again")
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func (e *elector) run(ctx context.Context, lead func(context.Context) error) err
 		cancel()
 		if ctx.Err() == nil && (!e.holds() || time.Since(renewed) >= renewWithin) {
 			stop()
-			<-ended
+			_ = <-ended // what matters is that it has ended
 			e.release(ctx)
 			return errLost
 		}

@@ -132,19 +132,23 @@ func listItems(text []byte) (items []span, ok bool) {
 		}
 		off, end = next, next
 	}
-	// Without its items the text must be a List whose key items stands on that line and has no value: then nothing that
-	// was taken for an item, or for that key, stands in a scalar.
-	rest := append(bytes.Clone(text[:min(begin, len(text))]), text[end:]...)
-	if len(rest) > MaxDocumentSize {
+	if !listWithoutItems(text, found[0], end) {
 		return nil, false
+	}
+	return items, true
+}
+
+// listWithoutItems says whether a text without its items, which end at end, is a List whose key items stands on the line
+// found and has no value: then nothing that was taken for an item, or for that key, stands in a scalar.
+func listWithoutItems(text []byte, found []int, end int) bool {
+	rest := append(bytes.Clone(text[:min(found[1]+1, len(text))]), text[end:]...)
+	if len(rest) > MaxDocumentSize {
+		return false
 	}
 	v, err := decode(rest, false)
 	tree, _ := v.(map[string]any)
 	kind, _ := tree["kind"].(string)
 	value, there := tree["items"]
-	at := 1 + bytes.Count(text[:found[0][0]], []byte("\n"))
-	if err != nil || !strings.HasSuffix(kind, "List") || !there || value != nil || (&locator{text: rest}).line("items") != at {
-		return nil, false
-	}
-	return items, true
+	at := 1 + bytes.Count(text[:found[0]], []byte("\n"))
+	return err == nil && strings.HasSuffix(kind, "List") && there && value == nil && (&locator{text: rest}).line("items") == at
 }

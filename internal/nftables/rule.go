@@ -119,13 +119,16 @@ func (r Rule) refersTo(name string) bool {
 		}
 		switch expression {
 		case "lookup":
-			for a := range nfnetlink.Attributes(data) {
-				if a.Kind == unix.NFTA_LOOKUP_SET && a.Text() == name {
+			for a, err := range nfnetlink.Attributes(data) {
+				if err != nil || a.Kind == unix.NFTA_LOOKUP_SET && a.Text() == name {
 					return true
 				}
 			}
 		case "immediate":
-			for a := range nfnetlink.Attributes(data) {
+			for a, err := range nfnetlink.Attributes(data) {
+				if err != nil {
+					return true
+				}
 				if a.Kind != unix.NFTA_IMMEDIATE_DATA {
 					continue
 				}

@@ -48,7 +48,10 @@ type Hook struct {
 }
 
 // The kinds of base chains.
-const KindNAT, KindFilter = "nat", "filter"
+const (
+	KindNAT    = "nat"
+	KindFilter = "filter"
+)
 
 // Set is a set, or a map if it has data. Its elements are added by Add and AddRange.
 type Set struct {

@@ -57,7 +57,9 @@ func (e *Engine) readTallies(ctx context.Context) error {
 func (e *Engine) follow(wanted *Table) {
 	for i := range wanted.Chains {
 		if c := &wanted.Chains[i]; c.Tally {
-			e.tallies[c.Name] = e.tallies[c.Name]
+			if _, followed := e.tallies[c.Name]; !followed {
+				e.tallies[c.Name] = tally{}
+			}
 		}
 	}
 }

@@ -1,9 +1,9 @@
 package dir
 
 import (
-	"github.com/sallyport/sallyport/internal/datastore"
 	"slices"
 
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 )

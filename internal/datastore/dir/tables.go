@@ -1,12 +1,12 @@
 package dir
 
 import (
-	"github.com/sallyport/sallyport/internal/datastore"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
 )
 

@@ -90,8 +90,10 @@ type untilEnd struct {
 
 // Handle writes a line.
 func (u *untilEnd) Handle(ctx context.Context, r slog.Record) error {
-	if u.ctx.Err() != nil {
+	select {
+	case <-u.ctx.Done():
 		return nil
+	default:
 	}
 	return u.Handler.Handle(ctx, r)
 }
