@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // HeartbeatEvery is the time between two renewals of the node's Lease, give or take a quarter. The controller calls a node unknown
@@ -18,7 +20,7 @@ func (c *Core) beat(ctx context.Context, to cluster, called chan<- struct{}) {
 		every = HeartbeatEvery
 	}
 	next := chance(every) // others may have started at the same moment
-	for pause(ctx, next) && c.Loop.Turn(ctx) == nil {
+	for waiting.Sleep(ctx, nil, next) && c.Loop.Turn(ctx) == nil {
 		unknown, err := to.Renew(ctx, c.resources.get().Self.UID)
 		if ctx.Err() != nil {
 			return
@@ -31,22 +33,7 @@ func (c *Core) beat(ctx context.Context, to cluster, called chan<- struct{}) {
 		}
 		if unknown {
 			c.Log.Warn("the controller had called this node unknown; how it stands will be written again")
-			select {
-			case called <- struct{}{}:
-			default: // that waits already
-			}
+			waiting.Signal(called)
 		}
-	}
-}
-
-// pause waits, and says whether the context goes on.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }

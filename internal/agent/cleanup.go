@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/nftables"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // How long cleanup waits for an agent to remove what it has made, and then to end, and how often it looks whether it
@@ -113,10 +114,8 @@ func await(ctx context.Context, try func() (done bool, err error)) error {
 		if done {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !waiting.Sleep(ctx, nil, stopInterval) {
 			return err
-		case <-time.After(stopInterval):
 		}
 	}
 }

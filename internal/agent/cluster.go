@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // cluster is where an agent says how its node stands.
@@ -219,7 +220,7 @@ func (r *reporter) wanted(now time.Time, held datastore.State) *written {
 	} else if r.unready.IsZero() {
 		r.unready = now
 	}
-	w := &written{owner: held.Self.UID, status: v1alpha1.SallyportNodeStatus{Conditions: readiness(settled, reason), BootID: r.core.BootID, Version: clip(r.core.Version, maxVersion)}}
+	w := &written{owner: held.Self.UID, status: v1alpha1.SallyportNodeStatus{Conditions: readiness(settled, reason), BootID: r.core.BootID, Version: text.Clip(r.core.Version, maxVersion)}}
 	last := r.pacing.last
 	if !settled && now.Sub(r.unready) < unreadyAfter { // for a moment, maybe: nothing is to be said of it
 		if last == nil {
@@ -248,7 +249,7 @@ func readiness(ready bool, reason string) []metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.SallyportNodeConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.SallyportNodeReasonProgrammed,
 		Message: "the kernel was read back and equals the pools and settings"}
 	if !ready {
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.SallyportNodeReasonNotProgrammed, clip(reason, maxReason)
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.SallyportNodeReasonNotProgrammed, text.Clip(reason, maxReason)
 	}
 	return []metav1.Condition{c}
 }
@@ -276,7 +277,7 @@ func exceptions(in []datastore.Exception) (out []v1alpha1.Exception, more int64)
 			more++
 			continue
 		}
-		out = append(out, v1alpha1.Exception{Kind: e.Kind, Name: e.Name, Generation: e.Generation, Reason: clip(e.Reason, maxExplanation)})
+		out = append(out, v1alpha1.Exception{Kind: e.Kind, Name: e.Name, Generation: e.Generation, Reason: text.Clip(e.Reason, maxExplanation)})
 	}
 	return out, more
 }
@@ -285,7 +286,7 @@ func exceptions(in []datastore.Exception) (out []v1alpha1.Exception, more int64)
 func (r *reporter) warnings(held datastore.State) []string {
 	var out []string
 	add := func(s string) {
-		if s = clip(s, maxExplanation); len(out) < maxWarnings && !slices.Contains(out, s) {
+		if s = text.Clip(s, maxExplanation); len(out) < maxWarnings && !slices.Contains(out, s) {
 			out = append(out, s)
 		}
 	}
@@ -301,15 +302,6 @@ func (r *reporter) warnings(held datastore.State) []string {
 		add(f.String())
 	}
 	return out
-}
-
-// clip shortens a text to a number of characters at most.
-func clip(s string, most int) string {
-	runes := []rune(s)
-	if len(runes) <= most {
-		return s
-	}
-	return string(runes[:most-3]) + "..."
 }
 
 func earlier(a, b time.Time) time.Time {

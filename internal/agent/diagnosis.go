@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/driver/nodefacts"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // When the node is examined: now and then, and soon after each new plan. What was read of the node is judged again by a
@@ -90,11 +91,11 @@ func (a *Agent) diagnose(ctx context.Context) {
 	for ctx.Err() == nil {
 		s, changed := a.loop.State()
 		if s.Plan == plan && time.Now().Before(due) {
-			sleep(ctx, changed, time.Until(due))
+			waiting.Sleep(ctx, changed, time.Until(due))
 			continue
 		}
 		// A new plan is brought to the kernel first, and others may follow it at once.
-		sleep(ctx, nil, rest)
+		waiting.Sleep(ctx, nil, rest)
 		began := time.Now()
 		due = began.Add(examineEvery)
 		if s, _ = a.loop.State(); s.Plan != nil && ctx.Err() == nil {
@@ -104,17 +105,6 @@ func (a *Agent) diagnose(ctx context.Context) {
 			}
 		}
 		rest = max(examinePause, examineShare*time.Since(began))
-	}
-}
-
-// sleep returns after d, when changed is closed, or when the context ends.
-func sleep(ctx context.Context, changed <-chan struct{}, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-changed:
-	case <-t.C:
 	}
 }
 

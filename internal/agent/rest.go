@@ -8,6 +8,8 @@ import (
 	"runtime/metrics"
 	"sync/atomic"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // An agent has nothing to do nearly all the time, and its node has better use for memory. So the agent lets a quarter
@@ -97,7 +99,7 @@ func readMemory() memory {
 func rest(ctx context.Context, news func() <-chan struct{}, after time.Duration, free func()) {
 	for {
 		changed := news()
-		sleep(ctx, nil, after)
+		waiting.Sleep(ctx, nil, after)
 		if ctx.Err() != nil {
 			return
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // resource is one kind as the command line knows it.
@@ -320,11 +321,7 @@ func tableNodes(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 
 // cell is the beginning of a selector: a whole one would make every row as wide.
 func cell(selector string) string {
-	const most = 60
-	if text := []rune(selector); len(text) > most {
-		return string(text[:most-3]) + "..."
-	}
-	return selector
+	return text.Clip(selector, 60)
 }
 
 // orDash is a field's value, or "-" where it is not set.

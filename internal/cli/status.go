@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -16,6 +15,8 @@ import (
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // screen is how many lines a status that a person reads may have; -o json has all. Pools take what the rest leaves,
@@ -89,10 +90,8 @@ func waitStatus(ctx context.Context, c *agent.Client, wait time.Duration) (*agen
 		if err == nil || !errors.Is(err, agent.ErrNoAgent) {
 			return s, err
 		}
-		select {
-		case <-ctx.Done():
+		if !waiting.Sleep(ctx, nil, min(50*time.Millisecond, time.Until(deadline))) {
 			return nil, ctx.Err()
-		case <-time.After(min(50*time.Millisecond, time.Until(deadline))):
 		}
 		if !time.Now().Before(deadline) {
 			return nil, err
@@ -192,19 +191,10 @@ func readiness(s *agent.Status) string {
 	case len(s.Faults) > 0:
 		return "yes, with old manifests: the kernel was read back and equals the last good state"
 	case len(s.Pending) > 0:
-		return "yes, but for a change of the manifests that is not in force yet: " + shorten(s.Pending)
+		return "yes, but for a change of the manifests that is not in force yet: " + text.Few(s.Pending)
 	default:
 		return "yes: the kernel was read back and equals the manifests"
 	}
-}
-
-// shorten lists names, the first few of many.
-func shorten(names []string) string {
-	const most = 5
-	if more := len(names) - most; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
-	}
-	return strings.Join(names, ", ")
 }
 
 // printProblems prints what on the node stands in the way of the plan, the worst first.

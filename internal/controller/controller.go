@@ -24,6 +24,7 @@ import (
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // LeaseName is that of the Lease of the controller that writes.
@@ -160,24 +161,12 @@ func guard(ctx context.Context, owned owner, ours bool) error {
 	if !ours {
 		every = askEvery / 6 // somebody waits for conditions
 	}
-	for sleep(ctx, every) {
+	for waiting.Sleep(ctx, nil, every) {
 		if now, err := owned(ctx); err == nil && now != ours {
 			return errMoved
 		}
 	}
 	return nil
-}
-
-// sleep waits, and says whether the context goes on.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // trim forgets what the conditions do not depend on.
@@ -254,10 +243,7 @@ func (w *writer) hearSettings(c *v1alpha1.NATConfiguration) {
 
 // signal asks for a look at everything.
 func (w *writer) signal() {
-	select {
-	case w.wake <- struct{}{}:
-	default: // a token waits already
-	}
+	waiting.Signal(w.wake)
 }
 
 // run looks at everything whenever there is news, until the context ends.
@@ -321,7 +307,7 @@ func (w *writer) look(ctx context.Context) (recheck time.Duration, err error) {
 	}
 	looked := time.Since(began)
 	err = errors.Join(unheard, b.group.Wait())
-	sleep(ctx, max(pause, pauseShare*looked))
+	waiting.Sleep(ctx, nil, max(pause, pauseShare*looked))
 	return b.recheck, err
 }
 

@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/utils/ptr"
+
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // How a leader is elected, by the protocol of client-go's leaderelection, whose package would bring the types and the
@@ -59,7 +61,7 @@ func identity() (string, error) {
 // ends when the Lease is lost, and then run returns errLost.
 func (e *elector) run(ctx context.Context, lead func(context.Context) error) error {
 	for !e.try(ctx) {
-		if !sleep(ctx, wait.Jitter(renewEvery, 0.5)) {
+		if !waiting.Sleep(ctx, nil, wait.Jitter(renewEvery, 0.5)) {
 			return nil
 		}
 	}

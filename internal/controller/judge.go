@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -72,7 +71,7 @@ func (s seen) hear(now time.Time, p *apiv3.IPPool) {
 }
 
 func (s seen) hearOf(now time.Time, o *metav1.ObjectMeta, programmed *metav1.Condition) {
-	version, numbered := number(o.ResourceVersion)
+	version, numbered := datastore.VersionNumber(o.ResourceVersion)
 	was, known := s[o.UID]
 	switch {
 	case known && was.generation > o.Generation:
@@ -180,7 +179,7 @@ func (s *standing) followed(observed string) uint64 {
 	if observed == "" {
 		return 0 // it has seen none
 	}
-	n, numbered := number(observed)
+	n, numbered := datastore.VersionNumber(observed)
 	if !numbered && s.fault == "" {
 		s.fault, s.unknown = fmt.Sprintf("says that it has followed up to %q, which is no number", observed), true
 	}
@@ -383,11 +382,4 @@ func merge(was, want []metav1.Condition, now metav1.Time) (out []metav1.Conditio
 		out = append(out, c)
 	}
 	return out, differs
-}
-
-// number is a resourceVersion as a number. Not every API has them so: of one that is no number it cannot be said what
-// came before it.
-func number(version string) (n uint64, ok bool) {
-	n, err := strconv.ParseUint(version, 10, 64)
-	return n, err == nil
 }

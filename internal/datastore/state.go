@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"context"
+	"strconv"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
@@ -69,6 +70,13 @@ type Followed struct {
 	Seen    uint64 // the highest that an object has
 	Changed uint64 // the highest by which more changed than a status, as far as it was watched
 	Unclear bool   // an object had one that is no number: how far the API was followed cannot be said
+}
+
+// VersionNumber is a resourceVersion as a number. Not every API has them so: of one that is no number it cannot be said
+// what came before it.
+func VersionNumber(version string) (n uint64, ok bool) {
+	n, err := strconv.ParseUint(version, 10, 64)
+	return n, err == nil
 }
 
 // Exception is an object that is not in force as it is.

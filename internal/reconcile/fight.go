@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // calm is how long nobody must have undone a repair for the next one to be made at once.
@@ -25,10 +27,7 @@ func (w *worker) watch(ctx context.Context, d Watcher, look chan<- struct{}) {
 	for ctx.Err() == nil {
 		err := d.Watch(ctx, func() {
 			w.fight.noticed.Store(true)
-			select {
-			case look <- struct{}{}:
-			default: // a token waits already
-			}
+			waiting.Signal(look)
 		})
 		if ctx.Err() != nil {
 			return

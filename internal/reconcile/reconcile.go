@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // Driver owns one part of the kernel.
@@ -189,10 +190,7 @@ func (l *Loop) set(f func(*input)) {
 		f(&l.input)
 		l.input.dirty = true
 	})
-	select {
-	case l.wake <- struct{}{}:
-	default: // a token waits already: it stands for this change too
-	}
+	waiting.Signal(l.wake)
 }
 
 // State is what has been reached, with a channel that is closed when that is no longer the newest.

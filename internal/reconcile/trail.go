@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // trail hands the plans that stand in the kernel from one driver to one that follows it.
@@ -21,10 +22,7 @@ func (t *trail) stands(plan *compile.Plan, repaired bool) {
 	t.mu.Lock()
 	t.plan = plan
 	t.mu.Unlock()
-	select {
-	case t.wake <- struct{}{}:
-	default: // a token waits already: it stands for this plan too
-	}
+	waiting.Signal(t.wake)
 }
 
 // take is the newest plan that stands.

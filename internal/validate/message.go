@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // outOfInt32 is how the schema's validator begins to say that a number does not fit its format. The path
@@ -95,7 +97,7 @@ func masked(err *field.Error) string {
 func quoteValue(value any) string {
 	switch v := value.(type) {
 	case string:
-		return fmt.Sprintf("%q ", clip(v))
+		return fmt.Sprintf("%q ", text.Clip(v, quoted))
 	case int64, float64, bool:
 		return fmt.Sprintf("%v ", v)
 	}

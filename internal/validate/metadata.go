@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // validateMetadata checks the metadata of an object without a namespace, as an API server does. What a
@@ -87,7 +88,7 @@ func decodeMetadata(values map[string]any) (*metav1.ObjectMeta, []model.Fault) {
 		if near := closest(strings.TrimPrefix(path, "metadata."), []string{"annotations", "labels", "name"}); near != "" {
 			message = "is no field that exists; did you mean " + near + "?"
 		}
-		faults = append(faults, model.Fault{Field: clip(path), Message: message})
+		faults = append(faults, model.Fault{Field: text.Clip(path, quoted), Message: message})
 	}
 	meta.ManagedFields = nil // the server's own, and never ours to judge
 	return meta, faults
@@ -149,7 +150,7 @@ func metadataTypes(values map[string]any) []model.Fault {
 		}
 		for name, entry := range entries {
 			if _, ok := entry.(string); !ok {
-				faults = append(faults, model.Fault{Field: "metadata." + key, Message: fmt.Sprintf("the value of %q must be text; put it in quotes", clip(name))})
+				faults = append(faults, model.Fault{Field: "metadata." + key, Message: fmt.Sprintf("the value of %q must be text; put it in quotes", text.Clip(name, quoted))})
 			}
 		}
 	}

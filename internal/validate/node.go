@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // validateNode checks what is read of a Node (core/v1): its metadata, and the addresses of type InternalIP
@@ -48,13 +49,13 @@ func validateNodeAddress(path string, value any) *model.Fault {
 	if kind != "InternalIP" && kind != "ExternalIP" {
 		return nil
 	}
-	text, ok := entry["address"].(string)
+	written, ok := entry["address"].(string)
 	if !ok {
 		return &model.Fault{Field: path + ".address", Message: "is missing; it must be an IP address"}
 	}
-	address, err := netip.ParseAddr(text)
+	address, err := netip.ParseAddr(written)
 	if err != nil || address.Zone() != "" {
-		return &model.Fault{Field: path + ".address", Message: fmt.Sprintf("%q is not an IP address; write one such as 192.0.2.1 or 2001:db8::1", clip(text))}
+		return &model.Fault{Field: path + ".address", Message: fmt.Sprintf("%q is not an IP address; write one such as 192.0.2.1 or 2001:db8::1", text.Clip(written, quoted))}
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // definition is one version of a CustomResourceDefinition, ready to check objects. It is immutable.
@@ -168,7 +169,7 @@ func (d *definition) unknownField(path string) (fault model.Fault, nearest strin
 		parent, name = path[:i+1], path[i+1:]
 	}
 	names := slices.Sorted(maps.Keys(d.propertiesAt(parent)))
-	fault = model.Fault{Field: clip(path), Message: "is no field that exists; remove it, or use one of " + strings.Join(names, ", ")}
+	fault = model.Fault{Field: text.Clip(path, quoted), Message: "is no field that exists; remove it, or use one of " + strings.Join(names, ", ")}
 	if near := closest(name, names); near != "" {
 		fault.Message = "is no field that exists; did you mean " + near + "?"
 		nearest = parent + near

@@ -20,6 +20,7 @@ import (
 	apiv1alpha1 "github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // validationFunc returns the faults of an object that this package may change, without kind and name. Old
@@ -118,7 +119,7 @@ func (v *Validator) kindOf(obj map[string]any) (*kind, *model.Fault) {
 	}
 	i := slices.IndexFunc(v.kinds, func(k kind) bool { return k.name == name })
 	if i < 0 {
-		return nil, &model.Fault{Field: "kind", Message: fmt.Sprintf("%q is not a kind that is known here; use one of %s", clip(name), strings.Join(names, ", "))}
+		return nil, &model.Fault{Field: "kind", Message: fmt.Sprintf("%q is not a kind that is known here; use one of %s", text.Clip(name, quoted), strings.Join(names, ", "))}
 	}
 	k := &v.kinds[i]
 	version, ok := obj["apiVersion"].(string)
@@ -126,16 +127,10 @@ func (v *Validator) kindOf(obj map[string]any) (*kind, *model.Fault) {
 	case !ok || version == "":
 		return nil, &model.Fault{Field: "apiVersion", Message: "is missing; for " + name + " write " + k.apiVersions[0]}
 	case !slices.Contains(k.apiVersions, version):
-		return nil, &model.Fault{Field: "apiVersion", Message: fmt.Sprintf("%q has no kind %s; write %s", clip(version), name, k.apiVersions[0])}
+		return nil, &model.Fault{Field: "apiVersion", Message: fmt.Sprintf("%q has no kind %s; write %s", text.Clip(version, quoted), name, k.apiVersions[0])}
 	}
 	return k, nil
 }
 
-// clip shortens a text that is quoted in a message.
-func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
-}
+// quoted is how many characters of a text a message quotes, with the "..." of one that was shortened.
+const quoted = 67

@@ -21,7 +21,7 @@ type rule struct {
 // layers lists the packages of this module from the lowest to the highest. A package imports only
 // packages of lower layers, and its own subpackages.
 var layers = [][]string{
-	{"api", "internal/model", "internal/selector"},
+	{"api", "internal/model", "internal/selector", "internal/text", "internal/waiting"},
 	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
 	{"internal/diagnose", "internal/convert", "internal/nftables"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // maxQueued bounds the events that wait; more become one overflow, as in the kernel.
@@ -33,7 +35,7 @@ func (q *eventQueue) fill(n *notifier) {
 		}
 		q.events = append(q.events, events...)
 		q.mu.Unlock()
-		signal(q.ready)
+		waiting.Signal(q.ready)
 	}
 }
 
@@ -44,12 +46,4 @@ func (q *eventQueue) drain() []event {
 	out := q.events
 	q.events = nil
 	return out
-}
-
-// signal wakes whoever waits on a channel of length one, without waiting itself.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

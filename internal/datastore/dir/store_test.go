@@ -14,6 +14,7 @@ import (
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // validator is the real one, compiled once for all tests.
@@ -84,7 +85,7 @@ func (h *harness) publish(s State) {
 	h.mu.Lock()
 	h.states = append(h.states, s)
 	h.mu.Unlock()
-	signal(h.news)
+	waiting.Signal(h.news)
 }
 
 func (h *harness) published() []State {

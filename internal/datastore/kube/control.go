@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // What can be followed.
@@ -58,27 +58,16 @@ var events = schema.GroupVersionResource{Group: "events.k8s.io", Version: "v1", 
 // Warn makes an Event of the API, of which the reporter, a controller, is an instance of that name.
 func (a *API) Warn(ctx context.Context, e *Event, reporter, instance string, now time.Time) error {
 	id := fmt.Sprintf(".%x", now.UnixNano())
-	name := strings.TrimRight(clip(e.Name, maxEventName-len(id)), ".-") + id
+	name := strings.TrimRight(text.Cut(e.Name, maxEventName-len(id)), ".-") + id
 	_, err := a.dynamic.Resource(events).Namespace(metav1.NamespaceDefault).Create(ctx, &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": events.GroupVersion().String(), "kind": "Event",
 		"metadata":            map[string]any{"name": name, "namespace": metav1.NamespaceDefault},
 		"eventTime":           now.UTC().Format(metav1.RFC3339Micro),
-		"reportingController": reporter, "reportingInstance": clip(instance, 128),
-		"type": "Warning", "reason": e.Reason, "action": e.Action, "note": clip(e.Note, maxNote),
+		"reportingController": reporter, "reportingInstance": text.Cut(instance, 128),
+		"type": "Warning", "reason": e.Reason, "action": e.Action, "note": text.Cut(e.Note, maxNote),
 		"regarding": map[string]any{"apiVersion": e.APIVersion, "kind": e.Kind, "name": e.Name, "uid": string(e.UID), "resourceVersion": e.ResourceVersion},
 	}}, metav1.CreateOptions{})
 	return err
-}
-
-// clip is at most so many bytes of a text, and no piece of a character.
-func clip(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	for most > 0 && !utf8.RuneStart(s[most]) {
-		most--
-	}
-	return s[:most]
 }
 
 // Lease is one Lease of the API.

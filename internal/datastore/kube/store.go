@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/lastgood"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // dbName is the name of the file that keeps the last good view.
@@ -192,10 +193,7 @@ func (s *Store) end() {
 }
 
 func (s *Store) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default: // a token waits already
-	}
+	waiting.Signal(s.wake)
 }
 
 // step takes what was heard, and asks about what is not clear.

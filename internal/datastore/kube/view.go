@@ -5,12 +5,12 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // lostGrace is how long objects whose definition was deleted and made anew stay in force, unless they are declared
@@ -97,7 +97,7 @@ func (v *view) one(c *changes, name string, e *entry) {
 	delete(v.gone, name)
 	delete(v.lost, name)
 	delete(v.bad, name)
-	version, numbered := number(e.ResourceVersion)
+	version, numbered := datastore.VersionNumber(e.ResourceVersion)
 	v.followed.Unclear = v.followed.Unclear || !numbered
 	v.followed.Seen = max(v.followed.Seen, version)
 	if e.fault != nil {
@@ -269,22 +269,7 @@ func (v *view) lostWarning() string {
 	names := slices.Sorted(maps.Keys(v.lost))
 	until := v.lost[names[0]]
 	return fmt.Sprintf("%d of the %ss in force went with their CustomResourceDefinition, which was deleted and made anew; declare them again, or they go at %s: %s",
-		len(names), v.kind, until.UTC().Format(time.RFC3339), few(names))
-}
-
-// few lists names, the first of many.
-func few(names []string) string {
-	const most = 5
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
-	}
-	return strings.Join(names, ", ")
-}
-
-// number is a resourceVersion as a number. Of one that is none it cannot be said what came before it.
-func number(version string) (n uint64, ok bool) {
-	n, err := strconv.ParseUint(version, 10, 64)
-	return n, err == nil
+		len(names), v.kind, until.UTC().Format(time.RFC3339), text.Few(names))
 }
 
 func equal(a, b any) bool { return reflect.DeepEqual(a, b) }

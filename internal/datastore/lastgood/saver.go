@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // Options say which file keeps a state. All are required.
@@ -102,7 +103,7 @@ func (s *Saver) SetNote(note []byte) {
 func (s *Saver) Lost() bool { return s.lost }
 
 // Wake has Run write what was added.
-func (s *Saver) Wake() { signal(s.wake) }
+func (s *Saver) Wake() { waiting.Signal(s.wake) }
 
 // Failure is why the last attempt failed, or nil.
 func (s *Saver) Failure() error {
@@ -160,7 +161,7 @@ func (s *Saver) save() {
 		s.opts.Log.Info("the last good state of the resources is saved again", "state-dir", s.opts.Dir)
 	}
 	if (err == nil) != (before == nil) || (err != nil && err.Error() != before.Error()) {
-		signal(s.Changed)
+		waiting.Signal(s.Changed)
 	}
 }
 
@@ -205,12 +206,4 @@ func (s *Saver) Close() error {
 		return errors.Join(errors.New("closing the state file"), err)
 	}
 	return nil
-}
-
-// signal wakes whoever waits on a channel of length one, without waiting itself.
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }
