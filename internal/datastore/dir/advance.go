@@ -12,11 +12,16 @@ import (
 // advance puts what the files say in force. There is no fault in them.
 func (s *Store) advance() {
 	if s.version > 0 && len(s.index.dirty) == 0 {
+		s.keeping = false
 		return
 	}
 	first := s.version == 0
-	changes := s.changes()
+	changes, kept := s.changes()
 	clear(s.index.dirty)
+	for _, k := range kept {
+		s.index.dirty[k] = struct{}{}
+	}
+	s.keeping = len(kept) > 0
 	if len(changes) == 0 && !first {
 		return
 	}
@@ -30,13 +35,14 @@ func (s *Store) advance() {
 }
 
 // changes is what differs between the files and what is in force. New pools get the next ranks, in the
-// order of files and documents.
-func (s *Store) changes() []change {
-	var changes []change
+// order of files and documents. The second is the saved objects that no file declares and that are kept for now.
+func (s *Store) changes() (changes []change, kept []Key) {
 	for k := range s.index.dirty {
 		want, have := s.index.wanted(k), s.tables.find(k)
 		switch {
 		case want == nil && have == nil:
+		case want == nil && s.keeping:
+			kept = append(kept, k)
 		case want == nil:
 			changes = append(changes, change{key: k})
 		case have != nil && bytes.Equal(want.JSON, have.JSON):
@@ -57,7 +63,7 @@ func (s *Store) changes() []change {
 		s.rank++
 		c.record.rank = s.rank
 	}
-	return changes
+	return changes, kept
 }
 
 // byPlace orders changes by the file and line that bring them; what goes comes first.

@@ -45,6 +45,12 @@ func (s *Store) scan(now time.Time) {
 	if s.rootFault != nil {
 		return // what was read of it stands until it is back
 	}
+	if before != nil || s.goneSince.IsZero() {
+		s.goneSince = now
+	}
+	if now.Sub(s.vanished) >= removeSettle {
+		s.vanished = time.Time{}
+	}
 	for name := range s.index.files {
 		if _, there := slices.BinarySearch(names, name); !there {
 			w.due[name] = false
@@ -167,6 +173,9 @@ func (s *Store) object(p *manifest.File, d *manifest.Declared) *object {
 // ConfigMap updates take files away and put them back.
 func (s *Store) leave(name string, now time.Time) {
 	if s.index.files[name] == nil {
+		if !s.begun || s.keeping { // it may declare what is in force, and come back
+			s.vanished = now
+		}
 		return
 	}
 	if len(s.index.gone) == 0 {
@@ -176,9 +185,10 @@ func (s *Store) leave(name string, now time.Time) {
 	s.stale = s.stale || len(s.reported) > 0
 }
 
-// expiry is when the files that are gone count as removed; zero: none is gone.
+// expiry is when the files that are gone, and the saved records that no file declares, count as removed; zero: there
+// are none.
 func (s *Store) expiry() time.Time {
-	if len(s.index.gone) == 0 || s.rootFault != nil {
+	if len(s.index.gone) == 0 && !s.keeping || s.rootFault != nil || !s.begun || !s.vanished.IsZero() {
 		return time.Time{}
 	}
 	since := s.goneSince
@@ -216,15 +226,28 @@ func (s *Store) moving() bool {
 	return false
 }
 
+// expired says whether it is time to remove what is gone.
+func (s *Store) expired(now time.Time) bool {
+	at := s.expiry()
+	return !at.IsZero() && !now.Before(at)
+}
+
 // expire removes the files that are gone for good.
 func (s *Store) expire(now time.Time) {
-	at := s.expiry()
-	if at.IsZero() || now.Before(at) {
+	if !s.expired(now) {
 		return
 	}
 	if s.swapped(now) { // the files may stand where they stood, hidden by a mount
 		s.watcher.rescan = true
 		return
+	}
+	if s.keeping { // a file of which nothing was read yet may be back without an event
+		s.scan(now)
+		s.read(s.watcher.ready(now), now)
+		if !s.expired(now) {
+			return
+		}
+		s.keeping = false
 	}
 	for name := range s.index.gone {
 		s.index.set(name, nil)

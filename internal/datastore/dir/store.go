@@ -60,11 +60,13 @@ type Store struct {
 	rootFault *model.Fault
 	root      manifest.DirIdentity // the directory that was looked over last
 	origin    manifest.DirIdentity // the one from which the state in force was read; see origin.go
-	goneSince time.Time            // when the first of the files that are gone went
+	goneSince time.Time            // when the first of the files that are gone went, or the directory was found
+	vanished  time.Time            // when a file that was listed was not there to be read, at the start; zero: never
 	scanned   time.Time            // when everything was looked over last
 
 	identified time.Time // when the path was last seen to lead to root
 	begun      bool      // every file was read once
+	keeping    bool      // the saved records that no file declares stand: their files may be on their way back
 	stale      bool      // what was published is not what holds now
 	large      bool      // a large file was read
 	reported   map[model.Fault]bool
@@ -100,7 +102,7 @@ func (s *Store) adopt(records []*record) {
 		s.index.dirty[r.Key] = struct{}{} // until a file declares it
 	}
 	s.tables, _ = s.tables.with(changes)
-	s.version = 1
+	s.version, s.keeping = 1, true
 }
 
 // Close lets go of the state directory. Call it after Run has returned.
@@ -179,16 +181,19 @@ func (s *Store) Look(ctx context.Context) error {
 func (s *Store) step(now time.Time, publish func(State)) {
 	w := s.watcher
 	filled := s.rootFault != nil && len(w.due) > 0 // what was empty may have a manifest now
-	if w.reopen || w.rescan || filled || now.Sub(s.scanned) >= s.period() || now.Sub(s.identified) >= identityPeriod && s.swapped(now) {
+	back := !s.vanished.IsZero() && now.Sub(s.vanished) >= removeSettle
+	if w.reopen || w.rescan || filled || back || now.Sub(s.scanned) >= s.period() || now.Sub(s.identified) >= identityPeriod && s.swapped(now) {
 		s.scan(now)
 	}
 	s.read(w.ready(now), now)
+	// At the start, a file that is being written or replaced was never read: what it declares must not count as removed.
+	s.begun = s.begun || s.rootFault == nil && len(w.writing) == 0 && s.vanished.IsZero()
 	s.expire(now)
-	// At the start, a file that is being written was never read: what it declares must not count as removed.
-	s.begun = s.begun || len(w.writing) == 0
 	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 && !s.moving() {
 		s.advance()
-		s.settle()
+		if !s.keeping {
+			s.settle()
+		}
 	}
 	warnings, pending := s.warnings(), s.unsettled()
 	if !s.stale && slices.Equal(warnings, s.warned) && slices.Equal(pending, s.pending) {
@@ -217,7 +222,11 @@ func (s *Store) period() time.Duration {
 // wake is when step has something to do without any event.
 func (s *Store) wake() time.Time {
 	at := s.scanned.Add(s.period())
-	for _, t := range []time.Time{s.identified.Add(identityPeriod), s.watcher.wake(), s.expiry()} {
+	var back time.Time
+	if !s.vanished.IsZero() {
+		back = s.vanished.Add(removeSettle)
+	}
+	for _, t := range []time.Time{s.identified.Add(identityPeriod), s.watcher.wake(), s.expiry(), back} {
 		if !t.IsZero() && t.Before(at) {
 			at = t
 		}
@@ -234,9 +243,12 @@ func (s *Store) faults() []model.Fault {
 	return out
 }
 
-// unsettled is the files whose change is not in force yet.
+// unsettled is the files whose change is not in force yet; the directory stands for files that are not known by name.
 func (s *Store) unsettled() []string {
 	names := slices.AppendSeq(slices.Collect(maps.Keys(s.index.gone)), maps.Keys(s.watcher.writing))
+	if s.rootFault == nil && (s.keeping || !s.vanished.IsZero()) {
+		names = append(names, s.path)
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
