@@ -152,3 +152,22 @@ func TestAMountHidesTheDirectoryAtTheStart(t *testing.T) {
 		s.has("back", false, "a=10.1.0.0/24")
 	}
 }
+
+// Files that are put back into an empty directory on a file system that reports no events.
+func TestFilesArePutBackWithoutAnEvent(t *testing.T) {
+	t.Parallel()
+	h := stopped(t)
+	remake(h)
+	s := newStepper(h)
+	note, err := newNotifier()
+	must(t, err)
+	t.Cleanup(func() { _ = note.close() })
+	s.watcher.note = note // whose events nobody takes
+	s.after(0)
+	if len(s.last.Faults) != 1 {
+		t.Fatalf("faults %v", s.last.Faults)
+	}
+	write(t, filepath.Join(h.dir, "a.yaml"), pool("a", "10.2.0.0/24"))
+	s.after(pollPeriod)
+	s.has("back", false, "a=10.2.0.0/24")
+}

@@ -213,7 +213,7 @@ func (s *Store) step(now time.Time, publish func(State)) {
 }
 
 func (s *Store) period() time.Duration {
-	if s.watcher.note == nil || s.watcher.err != nil {
+	if s.watcher.note == nil || s.watcher.err != nil || s.rootFault != nil { // what ends a fault may come without an event
 		return pollPeriod
 	}
 	return rescanPeriod
