@@ -20,8 +20,8 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// joining is how long a node may be ready without an agent that is before it counts: a node that joins is no news about
-// any pool.
+// joining is how long a node may be ready before it counts though no agent has ever reported from it: a node that joins is no
+// news about any pool.
 const joining = time.Minute
 
 // named is how many nodes a message names.
@@ -125,24 +125,18 @@ func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, said 
 		if !ready || !hasAgent(n, agents) {
 			continue
 		}
-		s := standingOf(n.Name, byName[n.Name], calls[n.Name])
-		s.labels = n.Labels
-		rebooted := calls[n.Name].reason == v1alpha1.SallyportNodeReasonRebooted // its pods may run, and its kernel is empty
-		if left := joining - now.Sub(since); s.fault != "" && !s.holdsSome(byName[n.Name]) && !rebooted && left > 0 {
+		if left := joining - now.Sub(since); byName[n.Name] == nil && left > 0 {
 			recheck = sooner(recheck, left)
 			continue
 		}
+		s := standingOf(n.Name, byName[n.Name], calls[n.Name])
+		s.labels = n.Labels
 		out = append(out, s)
 	}
 	slices.SortFunc(out, func(a, b standing) int {
 		return cmp.Or(cmp.Compare(a.pools, b.pools), strings.Compare(a.node, b.node))
 	})
 	return out, recheck
-}
-
-// holdsSome says whether the agent of a node is ready, though it cannot hold all.
-func (s *standing) holdsSome(n *v1alpha1.SallyportNode) bool {
-	return n != nil && !s.unknown && meta.IsStatusConditionTrue(n.Status.Conditions, v1alpha1.SallyportNodeConditionReady)
 }
 
 func standingOf(node string, n *v1alpha1.SallyportNode, c call) standing {
@@ -248,10 +242,11 @@ func (h *holding) judge(nodes, faulty []standing) metav1.Condition {
 			failed.add(n.node, ": ", e.reason)
 		}
 	}
+	needed := max(h.reached.version, 1) // a node that has heard of the object names a number
 	for i := range nodes {
-		if n := &nodes[i]; h.at(n) < h.reached.version && n.fault == "" {
+		if n := &nodes[i]; h.at(n) < needed && n.fault == "" {
 			behind.add(n.node)
-		} else if h.sorted && h.at(n) >= h.reached.version {
+		} else if h.sorted && h.at(n) >= needed {
 			break
 		}
 	}

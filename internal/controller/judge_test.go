@@ -88,7 +88,7 @@ func TestProgrammed(t *testing.T) {
 		{"one could not hold what it was before", both, []v1alpha1.SallyportNode{mended, testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(2)", nil, ""},
 		{"one has no agent", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonNodesNotReady, "n2: no agent has reported", nil, ""},
 		{"one has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
-		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
+		{"one has just joined and is not ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", false, 0)}, apiv3.IPPoolReasonNodesNotReady, "n2: is not ready: the kernel said no", nil, ""},
 		{"one is down", []corev1.Node{both[0], testNode("n2", false, time.Hour)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 1)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
 		{"one runs Windows", []corev1.Node{both[0], windows}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
 		{"one is to have no agent", []corev1.Node{both[0], virtual}, []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, apiv3.IPPoolReasonProgrammed, "(1)", nil, ""},
@@ -99,7 +99,8 @@ func TestProgrammed(t *testing.T) {
 		{"one says nothing of itself", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), mute}, apiv3.IPPoolReasonNodesNotReady, "n2: does not say whether it is ready", nil, metav1.ConditionUnknown},
 		{"one says how far it is in no number", both, []v1alpha1.SallyportNode{testStatus("n1", true, 100), opaque}, apiv3.IPPoolReasonNodesNotReady, `n2: says that it has followed up to "xyz", which is no number`, nil, metav1.ConditionUnknown},
 		{"one has booted, and just joined again", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is unknown: it has booted", rebooted, metav1.ConditionUnknown},
-		{"one is dead and has just joined", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonProgrammed, "(1)", dead, ""},
+		{"one is dead and its Node has just become ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), testStatus("n2", true, 250)}, apiv3.IPPoolReasonNodesNotReady, "n2: is unknown: no heartbeat", dead, metav1.ConditionUnknown},
+		{"one was called dead before and its Node has just become ready", []corev1.Node{both[0], testNode("n2", true, time.Second)}, []v1alpha1.SallyportNode{testStatus("n1", true, 100), unknown(testStatus("n2", true, 250))}, apiv3.IPPoolReasonNodesNotReady, "n2: is unknown: no heartbeat", nil, metav1.ConditionUnknown},
 		{"one cannot hold settings of the same name", both, []v1alpha1.SallyportNode{settings, testStatus("n2", true, 100)}, apiv3.IPPoolReasonProgrammed, "(2)", nil, ""},
 	} {
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
@@ -160,6 +161,24 @@ func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestNothingObserved: an earlier controller found that every node held the pool, and a later one does not know by which
+// version. A node that says nothing of how far it has followed pools does not hold it.
+func TestNothingObserved(t *testing.T) {
+	t.Parallel()
+	pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", 100)}
+	pools[0].Status = &apiv3.IPPoolStatus{Conditions: []metav1.Condition{condition(2, apiv3.IPPoolConditionProgrammed, metav1.ConditionTrue, apiv3.IPPoolReasonProgrammed, "")}}
+	for observed, reason := range map[string]string{"": apiv3.IPPoolReasonPending, "1": apiv3.IPPoolReasonProgrammed} {
+		status := testStatus("n1", true, 0)
+		status.Status.Observed.IPPools = observed
+		s := seen{}
+		s.note(now, pools, nil)
+		stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{status}, nil)
+		if c := judge(pools, s, stand)[0][1]; c.Reason != reason {
+			t.Errorf("of a node that has followed the pools up to %q it is said %+v, want the reason %s", observed, c, reason)
+		}
+	}
+}
+
 func TestMerge(t *testing.T) {
 	t.Parallel()
 	later := metav1.Time{Time: now.Add(time.Hour)}
@@ -198,11 +217,12 @@ func TestProgrammedMeansHeld(t *testing.T) {
 		var nodes []corev1.Node
 		var statuses []v1alpha1.SallyportNode
 		held, count := true, 0
+		before := rapid.Bool().Draw(t, "before") // an earlier controller found that every node held it
 		version := uint64(rapid.IntRange(1, 5).Draw(t, "version"))
 		for i := range rapid.IntRange(0, 6).Draw(t, "nodes") {
 			name := fmt.Sprintf("n%d", i)
 			up, settled, reports := rapid.Bool().Draw(t, "up"), rapid.Bool().Draw(t, "settled"), rapid.Bool().Draw(t, "reports")
-			at, ready, excepts := uint64(rapid.IntRange(1, 5).Draw(t, "at")), rapid.Bool().Draw(t, "ready"), rapid.Bool().Draw(t, "excepts")
+			at, ready, excepts := uint64(rapid.IntRange(0, 5).Draw(t, "at")), rapid.Bool().Draw(t, "ready"), rapid.Bool().Draw(t, "excepts")
 			since := time.Second
 			if settled {
 				since = time.Hour
@@ -215,13 +235,16 @@ func TestProgrammedMeansHeld(t *testing.T) {
 				}
 				statuses = append(statuses, testStatus(name, ready, at, exceptions...))
 			}
-			if !up || !(reports && ready) && !settled {
+			if !up || !reports && !settled {
 				continue
 			}
 			count++
-			held = held && reports && ready && !excepts && at >= version
+			held = held && reports && ready && !excepts && (at >= version || before && at > 0)
 		}
 		pools := []apiv3.IPPool{testPool("p", "10.0.0.0/16", version)}
+		if before {
+			pools[0].Status = &apiv3.IPPoolStatus{Conditions: []metav1.Condition{condition(pools[0].Generation, apiv3.IPPoolConditionProgrammed, metav1.ConditionTrue, apiv3.IPPoolReasonProgrammed, "")}}
+		}
 		s := seen{}
 		s.note(now, pools, nil)
 		stand, _ := standings(now, nodes, labels.Everything(), statuses, nil)
