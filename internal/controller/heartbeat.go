@@ -27,7 +27,30 @@ type heartbeats struct {
 	bound  time.Duration
 	looked time.Time       // zero: not yet
 	of     map[string]beat // by node
+	boots  map[string]boot // by node
 }
+
+// boot is what was last seen of in which boot a node is. The kubelet may learn of a boot after the agent has reported from
+// it: the two are compared by the order in which the controller saw them.
+type boot struct {
+	reported string // by the agent
+	node     string // by the kubelet
+	unknown  bool   // the condition Ready of the agent's report had been taken over
+	past     string // what the kubelet said before the agent's last report: of that boot, or of an earlier one
+}
+
+// see takes what the agent and the kubelet of one node say now.
+func (b *boot) see(n *v1alpha1.SallyportNode, node string) {
+	c := readiness(n)
+	unknown := c != nil && c.Status == metav1.ConditionUnknown
+	if b.reported != n.Status.BootID || b.unknown && !unknown { // the agent has reported
+		b.past = b.node
+	}
+	b.reported, b.node, b.unknown = n.Status.BootID, node, unknown
+}
+
+// rebooted says whether the node has booted since its agent reported. Some kubelets name no boot.
+func (b *boot) rebooted() bool { return b.node != "" && b.node != b.reported && b.node != b.past }
 
 // beat is what was last seen of one node.
 type beat struct {
@@ -66,20 +89,25 @@ type call struct{ reason, message string }
 
 // calls are those of all nodes of which there is something to say.
 func (h *heartbeats) calls(nodes []corev1.Node, said []v1alpha1.SallyportNode) map[string]call {
-	boots := make(map[string]string, len(nodes))
+	ids := make(map[string]string, len(nodes))
 	for i := range nodes {
-		boots[nodes[i].Name] = nodes[i].Status.NodeInfo.BootID
+		ids[nodes[i].Name] = nodes[i].Status.NodeInfo.BootID
 	}
+	boots := make(map[string]boot, len(said))
 	out := map[string]call{}
 	for i := range said {
 		n := &said[i]
-		switch boot := boots[n.Name]; {
-		case boot != "" && boot != n.Status.BootID: // some kubelets name none
-			out[n.Name] = call{v1alpha1.SallyportNodeReasonRebooted, fmt.Sprintf("the node has booted, and no agent has reported since (its boot id is %s)", boot)}
+		b := h.boots[n.Name]
+		b.see(n, ids[n.Name])
+		boots[n.Name] = b
+		switch {
+		case b.rebooted():
+			out[n.Name] = call{v1alpha1.SallyportNodeReasonRebooted, fmt.Sprintf("the node has booted, and no agent has reported since (its boot id is %s)", b.node)}
 		case h.of[n.Name].silent >= h.bound:
 			out[n.Name] = call{v1alpha1.SallyportNodeReasonHeartbeatMissing, fmt.Sprintf("the agent has not renewed the Lease %s for %s or longer", kube.LeaseOf(n.Name), h.bound)}
 		}
 	}
+	h.boots = boots
 	return out
 }
 

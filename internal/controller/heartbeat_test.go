@@ -116,6 +116,47 @@ func TestRebooted(t *testing.T) {
 	}
 }
 
+// TestBootOrder: whether a node has booted since its agent reported is told by the order in which the controller hears of both,
+// since the kubelet may be later than the agent.
+func TestBootOrder(t *testing.T) {
+	t.Parallel()
+	type step struct {
+		node, said string
+		unknown    bool // the controller has taken the condition over
+		called     bool
+	}
+	for name, steps := range map[string][]step{
+		"the agent is later":  {{"a", "a", false, false}, {"b", "a", false, true}, {"b", "a", true, true}, {"b", "b", false, false}, {"c", "b", false, true}},
+		"the agent is sooner": {{"a", "a", false, false}, {"a", "b", false, false}, {"a", "b", false, false}, {"b", "b", false, false}, {"c", "b", false, true}},
+		// The Node had become unknown to the API for a while, and comes back as it was.
+		"the Node is away":              {{"a", "a", false, false}, {"", "a", false, false}, {"b", "a", false, true}},
+		"both while nobody looked":      {{"a", "a", false, false}, {"c", "b", false, true}, {"c", "c", false, false}},
+		"a controller begins, rebooted": {{"b", "a", false, true}, {"b", "a", true, true}, {"b", "b", false, false}},
+		// It cannot know which came first, until the agent answers that it lives.
+		"a controller begins, the agent was sooner": {{"a", "b", false, true}, {"a", "b", true, true}, {"a", "b", false, false}, {"a", "b", false, false}, {"b", "b", false, false}},
+		"an earlier one has called it":              {{"a", "b", true, true}, {"a", "b", false, false}, {"c", "b", false, true}},
+		"the first report":                          {{"b", "", false, true}, {"b", "b", false, false}},
+		"the first report, sooner":                  {{"a", "", false, true}, {"a", "b", false, false}, {"b", "b", false, false}},
+	} {
+		l := listen("n1")
+		l.pass(0, "n1")
+		for i, s := range steps {
+			l.said[0] = testStatus("n1", true, 1)
+			if s.unknown {
+				l.said[0] = unknown(l.said[0])
+			}
+			l.said[0].Status.BootID = s.said
+			node := testNode("n1", true, time.Hour)
+			node.Status.NodeInfo.BootID = s.node
+			for range 2 { // a look without news changes nothing
+				if got := l.calls([]corev1.Node{node}, l.said)["n1"]; (got.reason == v1alpha1.SallyportNodeReasonRebooted) != s.called {
+					t.Errorf("%s: step %d, in boot %q of what was said in boot %q: %v", name, i, s.node, s.said, got)
+				}
+			}
+		}
+	}
+}
+
 // TestCall: the controller writes that a node is unknown once for each reason, and has the agent hear of each time once.
 func TestCall(t *testing.T) {
 	t.Parallel()
