@@ -9,10 +9,17 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sallyport/sallyport/internal/datastore/kube"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // sayAgain is the least time between two Events of one reason about one object: what comes and goes is one to an operator.
 const sayAgain = 6 * time.Minute
+
+// An Event that could not be made is tried again after retryEvent, then after twice that, tellTries times in all.
+const (
+	tellTries  = 3
+	retryEvent = time.Second
+)
 
 // maxUntold bounds the Events that wait; one more is dropped, since the condition says the same.
 const maxUntold = 1000
@@ -64,10 +71,26 @@ func (t *teller) run(ctx context.Context) {
 			if at, ok := said[what]; ok && now.Sub(at) < sayAgain {
 				continue
 			}
-			said[what] = now
-			if err := t.api.Warn(ctx, &e, fieldOwner, t.instance, now); err != nil && ctx.Err() == nil {
-				t.log.Warn("an Event could not be made; the condition says the same", "kind", e.Kind, "name", e.Name, "reason", e.Reason, "error", err)
+			if t.make(ctx, &e) {
+				said[what] = now
 			}
 		}
 	}
+}
+
+// make makes one Event, and says whether that succeeded. It tries a few times.
+func (t *teller) make(ctx context.Context, e *kube.Event) bool {
+	var err error
+	for try := range tellTries {
+		if try > 0 && !waiting.Sleep(ctx, nil, retryEvent<<(try-1)) {
+			return false
+		}
+		if err = t.api.Warn(ctx, e, fieldOwner, t.instance, time.Now()); err == nil {
+			return true
+		}
+	}
+	if ctx.Err() == nil {
+		t.log.Warn("an Event could not be made; the condition says the same", "kind", e.Kind, "name", e.Name, "reason", e.Reason, "error", err)
+	}
+	return false
 }
