@@ -28,7 +28,7 @@ no sign of life for 2 minutes, that it is unknown. Of several controllers the ho
 packets depends on it.
 
 Where the definition of IPPools is Calico's, it writes nothing about pools.`,
-		Example: "  sallyport controller --kubeconfig ~/.kube/config --lease-namespace kube-system",
+		Example: "  sallyport controller --kubeconfig ~/.kube/config --lease-namespace sallyport-system",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if o.LeaseNamespace == "" {

@@ -34,7 +34,7 @@ last good view stays in force, also after a restart.
 
 With --dry-run it says what it would change in the kernel, and ends: with exit code 0 if there is nothing to
 change, 2 if there is, and 1 after an error. An agent that runs is not disturbed.`,
-		Example: "  sallyport run\n  sallyport run --dry-run --dir /tmp/new-manifests\n  sallyport run --datastore kubernetes --kubeconfig /etc/sallyport/kubeconfig --lease-namespace kube-system",
+		Example: "  sallyport run\n  sallyport run --dry-run --dir /tmp/new-manifests\n  sallyport run --datastore kubernetes --kubeconfig /etc/sallyport/kubeconfig --lease-namespace sallyport-system",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output, "", "json"); err != nil {

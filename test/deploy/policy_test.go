@@ -18,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/cel/environment"
 	"sigs.k8s.io/yaml"
 
+	"github.com/sallyport/sallyport/internal/controller"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
 	"github.com/sallyport/sallyport/test/chart"
 )
@@ -84,7 +85,10 @@ type request struct {
 	object, oldValue string // YAML
 }
 
-const agentAccount = "system:serviceaccount:sallyport-system:sallyport-agent"
+const (
+	agentAccount      = "system:serviceaccount:sallyport-system:sallyport-agent"
+	controllerAccount = "system:serviceaccount:sallyport-system:sallyport-controller"
+)
 
 // ask returns what the policy says against a request: "" if it lets it pass.
 func (p *policy) ask(t *testing.T, r request) string {
@@ -196,10 +200,10 @@ func TestAgentWritesOwnSallyportNode(t *testing.T) {
 		{"deletes another's", request{account: agentAccount, node: "b", oldValue: a}, refused},
 		{"has a token of no node", request{account: agentAccount, object: a},
 			"the agent of no node (its token names none) may not write the SallyportNode a, only that of its own node"},
-		{"is somebody else", request{account: "system:serviceaccount:sallyport-system:sallyport-controller", node: "b", object: a}, ""},
+		{"is somebody else", request{account: controllerAccount, node: "b", object: a}, ""},
 		{"is a person", request{account: "admin", oldValue: a}, ""},
 	}
-	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases")["sallyport-agent-sallyportnodes"]
+	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases")["sallyport-agent-sallyportnodes"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Group: "sallyport.dev", Version: "v1alpha1", Resource: "sallyportnodes"}
 		if got := p.ask(t, tt.request); got != tt.says {
@@ -232,13 +236,44 @@ func TestAgentRenewsOwnLease(t *testing.T) {
 		{"has a token of no node", request{account: agentAccount, object: a}, "the agent of no node (its token names none) may not write the Lease sallyport-node-a" + refused},
 		{"has a long name", request{account: agentAccount, node: long, object: lease(kube.LeaseOf(long))}, ""},
 		{"has a long name and takes another's", request{account: agentAccount, node: long, object: lease(kube.LeaseOf(other))}, "the agent of node " + long + " may not write the Lease " + kube.LeaseOf(other) + refused},
-		{"is the controller", request{account: "system:serviceaccount:sallyport-system:sallyport-controller", object: leader}, ""},
+		{"is the controller", request{account: controllerAccount, object: leader}, ""},
 	}
-	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases")["sallyport-agent-leases"]
+	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases")["sallyport-agent-leases"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
 		if got := p.ask(t, tt.request); got != tt.says {
 			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
+		}
+	}
+}
+
+// TestControllerWritesOwnLeases has the policy judge what the controller may do to Leases of a namespace that others share.
+func TestControllerWritesOwnLeases(t *testing.T) {
+	t.Parallel()
+	lease := func(name string) string {
+		return "apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: " + name + ", namespace: sallyport-system}\nspec: {leaseDurationSeconds: 120}\n"
+	}
+	own, node, foreign := lease(controller.LeaseName), lease(kube.LeaseOf(strings.Repeat("a", 253))), lease("kube-scheduler")
+	const kept = ": it keeps sallyport-controller, and marks sallyport-node-*"
+	tests := []struct {
+		name string
+		request
+		says string
+	}{
+		{"makes its own", request{account: controllerAccount, object: own}, ""},
+		{"renews its own", request{account: controllerAccount, object: own, oldValue: own}, ""},
+		{"marks an agent's", request{account: controllerAccount, object: node, oldValue: node}, ""},
+		{"makes an agent's", request{account: controllerAccount, object: lease("sallyport-node-a")}, "the controller of Sallyport may not CREATE the Lease sallyport-node-a" + kept},
+		{"makes a third party's", request{account: controllerAccount, object: foreign}, "the controller of Sallyport may not CREATE the Lease kube-scheduler" + kept},
+		{"takes a third party's", request{account: controllerAccount, object: foreign, oldValue: foreign}, "the controller of Sallyport may not UPDATE the Lease kube-scheduler" + kept},
+		{"deletes a third party's", request{account: controllerAccount, oldValue: foreign}, "the controller of Sallyport may not DELETE the Lease kube-scheduler" + kept},
+		{"is a third party", request{account: "system:kube-scheduler", object: foreign, oldValue: foreign}, ""},
+	}
+	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases")["sallyport-controller-leases"]
+	for _, tt := range tests {
+		tt.resource = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
+		if got := p.ask(t, tt.request); got != tt.says {
+			t.Errorf("a client that %s is told %q, want %q", tt.name, got, tt.says)
 		}
 	}
 }
@@ -291,7 +326,7 @@ status: {phase: Running}
 			"the agent of node a may not CREATE the Node a, only take the taint sallyport.dev/not-ready from its own"},
 		{"is the kubelet", request{account: "system:node:b", oldValue: node, object: with("one", "two")}, ""},
 	}
-	p := policies(t, "startup-taint", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-agent-nodes")["sallyport-agent-nodes"]
+	p := policies(t, "startup-taint", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases", "sallyport-agent-nodes")["sallyport-agent-nodes"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 		if tt.account == "" {
