@@ -43,12 +43,14 @@ func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, 
 			}
 		}
 		for _, file := range files {
-			data, err := readNamed(file, stdin)
-			if err != nil && !inDir {
+			var data []byte
+			if inDir { // as ReadDir does: a FIFO in it would wait for a writer
+				data, _, err = ReadFile(file, true)
+			} else if data, err = readNamed(file, stdin); err != nil {
 				return nil, nil, err
 			}
 			if err != nil {
-				faults = append(faults, model.Fault{Message: err.Error()})
+				faults = append(faults, model.Fault{File: file, Message: Explain(file, err)})
 				continue
 			}
 			found, wrong := Documents(file, data)

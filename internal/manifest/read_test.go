@@ -51,3 +51,19 @@ func TestPipesAreRead(t *testing.T) {
 		}
 	}
 }
+
+// TestAPipeInADirectory must not be waited for.
+func TestAPipeInADirectory(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	must(t, unix.Mkfifo(filepath.Join(dir, "fifo.yaml"), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("kind: Pod\n"), 0o600))
+	must(t, os.Mkdir(filepath.Join(dir, "sub.yaml"), 0o700))
+	docs, faults, err := ReadDocuments([]string{dir}, nil)
+	if err != nil || len(docs) != 1 || len(faults) != 2 {
+		t.Fatalf("%v, %v, %v", docs, faults, err)
+	}
+	if got, want := faults[0].String(), filepath.Join(dir, "fifo.yaml")+": is no regular file"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
