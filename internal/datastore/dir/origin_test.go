@@ -1,6 +1,7 @@
 package dir
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -179,4 +180,31 @@ func TestAnEmptyDirectoryAfterADamagedState(t *testing.T) {
 	}
 	write(t, filepath.Join(h.dir, "none.yaml"), "# nothing\n")
 	start(t, h.dir, h.state).untilPools()
+}
+
+// A damaged state that a good one has replaced says nothing about an empty directory any more.
+func TestADamagedStateIsReplaced(t *testing.T) {
+	t.Parallel()
+	h := stopped(t)
+	write(t, filepath.Join(h.state, dbName), "x")
+	s := newStepper(h)
+	s.after(0)
+	s.has("read again", false, "a=10.1.0.0/24")
+	must(t, os.Remove(filepath.Join(h.dir, "a.yaml")))
+	s.after(pollPeriod)
+	s.after(removeSettle)
+	s.has("emptied on purpose", false)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.saver.Run(ctx) // it saves
+	remake(h)
+	s.after(pollPeriod)
+	s.has("made again", false)
+	must(t, s.Close())
+	// Without the good one, the damaged one is all that is known.
+	must(t, os.Remove(filepath.Join(h.state, dbName)))
+	h = start(t, h.dir, h.state)
+	h.untilFault(isEmpty)
+	comment(h)
+	h.untilPools()
 }

@@ -137,3 +137,42 @@ func TestDamagedFilesDoNotPileUp(t *testing.T) {
 		t.Errorf("the state directory has %v, %v", found, err)
 	}
 }
+
+// TestLostUntilSaved: the damaged file is kept for people to look at, and says no more once a good state was saved.
+func TestLostUntilSaved(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	all := map[datastore.Key][]byte{{Kind: "IPPool", Name: "a"}: []byte("x")}
+	lost := func(when string, want bool) *Saver {
+		t.Helper()
+		s, _, _, err := open(dir, "1.0.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.Close() })
+		if s.Lost() != want {
+			t.Errorf("%s: lost %v", when, !want)
+		}
+		return s
+	}
+	keep(t, dir, "1.0.0", all)
+	if err := os.WriteFile(filepath.Join(dir, "test.db"), []byte("spoilt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := lost("damaged", true)
+	s.Add(maps.All(all), maps.All(all))
+	s.save()
+	if s.Lost() {
+		t.Error("lost after a state was saved")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := lost("opened again", false).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "test.db")); err != nil {
+		t.Fatal(err)
+	}
+	lost("the good one was removed", true)
+}

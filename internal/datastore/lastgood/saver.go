@@ -40,8 +40,7 @@ type Saver struct {
 	all     iter.Seq2[datastore.Key, []byte] // everything in force, pending included
 	note    []byte
 	err     error
-
-	lost bool
+	lost    bool
 
 	// The rest belongs to Run's goroutine while that lasts.
 	db    *bbolt.DB // nil: it could not be opened
@@ -99,8 +98,13 @@ func (s *Saver) SetNote(note []byte) {
 	s.note = note
 }
 
-// Lost says that a state was kept when the saver was opened, and could not be read.
-func (s *Saver) Lost() bool { return s.lost }
+// Lost says that a state was kept and could not be read, and that none was saved since: what is in force is not known.
+// A damaged file that was set aside says so as long as no state is saved, also where that was removed since.
+func (s *Saver) Lost() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
 
 // Wake has Run write what was added.
 func (s *Saver) Wake() { waiting.Signal(s.wake) }
@@ -149,6 +153,7 @@ func (s *Saver) save() {
 	s.mu.Lock()
 	before := s.err
 	s.err = err
+	s.lost = s.lost && err != nil
 	if err != nil { // what came meanwhile is newer
 		maps.Copy(batch, s.pending)
 		s.pending = batch
