@@ -152,7 +152,7 @@ func NATConfiguration(in *v1alpha1.NATConfiguration) (model.NATConfiguration, er
 		out.LinkLocal = &v
 	}
 	if in.Spec.LeakGuard != nil {
-		v := model.LeakGuard(*in.Spec.LeakGuard)
+		v := leakGuard(*in.Spec.LeakGuard)
 		out.LeakGuard = &v
 	}
 	if in.Spec.PortRange != nil {
@@ -176,6 +176,17 @@ func NATConfiguration(in *v1alpha1.NATConfiguration) (model.NATConfiguration, er
 		out.OutInterfaces = append([]string{}, in.Spec.OutInterfaces...)
 	}
 	return out, nil
+}
+
+// leakGuard converts the field of that name. Saved state and stored API objects may still have the values of an earlier version.
+func leakGuard(in v1alpha1.LeakGuard) model.LeakGuard {
+	switch in {
+	case "Off":
+		return model.LeakGuardDisabled
+	case "Enforce":
+		return model.LeakGuardEnabled
+	}
+	return model.LeakGuard(in)
 }
 
 // anyPort is the portRange by which the kernel chooses.

@@ -123,3 +123,19 @@ func TestNATConfigurationSetBack(t *testing.T) {
 		t.Errorf("nothing set: %+v, %v", got, err)
 	}
 }
+
+// TestLeakGuardOfAnEarlierVersion: what was saved or stored before the values had their names of today keeps its meaning.
+func TestLeakGuardOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]model.LeakGuard{
+		"Off": model.LeakGuardDisabled, "Enforce": model.LeakGuardEnabled, "Disabled": model.LeakGuardDisabled, "Enabled": model.LeakGuardEnabled,
+	} {
+		got, err := Value(KindNATConfiguration, []byte(`{"metadata":{"name":"c"},"spec":{"leakGuard":"`+in+`"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := got.(model.NATConfiguration); c.LeakGuard == nil || *c.LeakGuard != want {
+			t.Errorf("leakGuard %s is converted to %+v, want %s", in, c.LeakGuard, want)
+		}
+	}
+}
