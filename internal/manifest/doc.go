@@ -9,5 +9,7 @@
 //
 // It splits files into documents (split.go), decodes them (decode.go, parse.go, object.go), finds lines (locate.go),
 // reads files and directories (read.go, files.go, document.go), and edits them (edit.go, rewrite.go, commit.go). It
-// keeps nothing between two calls, watches nothing, and knows no rule of a kind: these are the Validator's.
+// keeps nothing between two calls, watches nothing, and judges no field by its kind: that is the Validator's. It knows
+// three things of kinds: their names and apiVersions, that a Node declares its addresses in status, and that a pool with
+// another cidr is another pool.
 package manifest
