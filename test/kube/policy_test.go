@@ -10,7 +10,7 @@ import (
 )
 
 // TestAgentConfined has kubectl write with the token of an agent's pod on n1: to n1's objects as far as an agent may, and
-// not to those of n2. Others than agents are not asked.
+// not to those of n2. The controller writes no third party's Lease; of all else, others than agents are not asked.
 func TestAgentConfined(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(t, cluster.Options{})
@@ -86,6 +86,11 @@ func TestAgentConfined(t *testing.T) {
 	for _, name := range []string{"sallyport-node-n2", "sallyport-controller"} {
 		k.refused(t, lease(name), "may not write the Lease "+name+", only that of its own node", append(agent, apply...)...)
 	}
+	controls := append(as(controllerAccount, "n1"), apply...)
+	k.run(t, lease("sallyport-controller"), controls...)
+	k.refused(t, lease("third-party"), "the controller of Sallyport may not CREATE the Lease third-party", controls...)
+	k.run(t, lease("third-party"), apply...)
+	k.refused(t, strings.Replace(lease("third-party"), "{name", "{labels: {v: '1'}, name", 1), "the controller of Sallyport may not UPDATE the Lease third-party", controls...)
 	// Others: the same requests with the account of the controller, and as an administrator.
 	other := as(controllerAccount, "n1")
 	k.run(t, "", append(other, merge("n2", `{"metadata":{"labels":{"a":"b"}}}`)...)...)
