@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,30 +14,37 @@ import (
 func TestRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
+		var mu sync.Mutex
 		changed := make(chan struct{})
-		freed := 0
+		var freed atomic.Int32
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			rest(ctx, func() <-chan struct{} { return changed }, 5*time.Second, func() { freed++ })
+			rest(ctx, func() <-chan struct{} {
+				mu.Lock()
+				defer mu.Unlock()
+				return changed
+			}, 5*time.Second, func() { freed.Add(1) })
 		}()
 		for burst := range 3 {
 			for range 4 {
 				time.Sleep(3 * time.Second)
 				synctest.Wait()
-				if freed != burst {
-					t.Errorf("in burst %d it was freed %d times", burst, freed)
+				if n := freed.Load(); n != int32(burst) {
+					t.Errorf("in burst %d it was freed %d times", burst, n)
 				}
+				mu.Lock()
 				close(changed)
 				changed = make(chan struct{})
+				mu.Unlock()
 				synctest.Wait()
 			}
 			time.Sleep(time.Hour)
 		}
 		cancel()
 		<-done
-		if freed != 3 {
-			t.Errorf("freed %d times, want after each of 3 bursts", freed)
+		if n := freed.Load(); n != 3 {
+			t.Errorf("freed %d times, want after each of 3 bursts", n)
 		}
 	})
 }

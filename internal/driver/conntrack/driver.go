@@ -2,6 +2,7 @@ package conntrack
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -134,6 +135,9 @@ func (d *Driver) judge(ctx context.Context, c compile.Change, once bool) (w walk
 		}
 	}
 	w.ended = ended
+	if err == nil && w.more {
+		err = fmt.Errorf("not all flows could be judged in %d walks: more than %d entries keep places without use, or places were taken again and again", passes, lateMost)
+	}
 	return w, err
 }
 
@@ -178,7 +182,7 @@ type walked struct {
 	older   []uint32 // the flows that live under an older decision, sorted
 	tracked int      // flows that are left
 	ended   int      // flows
-	more    bool     // another walk is needed for the places that are kept without use
+	more    bool     // another walk is needed: see Walked.More
 }
 
 // walk judges every flow once. Entries that keep places go with the flows that need these; after all flows, those

@@ -46,6 +46,8 @@ type ender struct {
 	flows []ending        // to be ended by the next flush; the room of earlier ones is used again
 	late  []ending        // to be ended by flushLate
 	ended int             // entries that were deleted
+	// unkept says that the place of a flow could not be kept in as many attempts as there may be.
+	unkept bool
 
 	buf   []byte
 	first uint32 // number of the first message in buf
@@ -151,7 +153,7 @@ func (e *ender) flush(ctx context.Context) error {
 			return fmt.Errorf("ending flows: %w", err)
 		}
 	}
-	e.flows = e.flows[:0] // it could not be done; the next walk sees what has come of it
+	e.flows, e.unkept = e.flows[:0], true // it could not be done; the next walk sees what has come of it
 	return nil
 }
 

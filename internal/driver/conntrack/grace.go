@@ -15,8 +15,9 @@ const membarrierGlobal = 1
 //
 // The kernel runs the hooks, the one that confirms an entry among them, within one RCU read-side section, and
 // membarrier(2) waits for an RCU grace period (sys_membarrier of kernel/sched/membarrier.c calls synchronize_rcu).
-// That takes some milliseconds and no CPU time. A packet that a third party holds in user space (NFQUEUE) meets the
-// new rules when it comes back.
+// That takes some milliseconds and no CPU time. A packet that a third party holds in user space (NFQUEUE) is not waited
+// for. It meets the new rules when it comes back, unless the third party queues it after translation (postrouting, with
+// a priority above srcnat).
 //
 // The error says that the kernel offers no such wait: it was built without membarrier, runs with nohz_full, or a
 // seccomp filter forbids the call.

@@ -50,7 +50,8 @@ const (
 type Walked struct {
 	// Flows is how many ended, without those that were to end last.
 	Flows int
-	// More says that there were too many that were to end last: some did not.
+	// More says that another walk has more to do: there were too many that were to end last, or the place of a flow was
+	// taken again and again.
 	More bool
 }
 
@@ -132,6 +133,7 @@ func (t *Table) walk(ctx context.Context, visit Visit) (w Walked, err error) {
 	if err == nil {
 		err = d.flushLate(ctx)
 	}
+	w.More = w.More || d.unkept
 	return w, err
 }
 

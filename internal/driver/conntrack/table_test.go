@@ -301,3 +301,20 @@ func TestPlaceIsKeptAgainstAnAnswer(t *testing.T) {
 		t.Errorf("%d flows were ended in %d attempts, %q are left", w.Flows, answers, got)
 	}
 }
+
+// TestPlaceThatIsAlwaysTaken says that there is more to do where each attempt to keep a place meets another answer.
+func TestPlaceThatIsAlwaysTaken(t *testing.T) {
+	t.Parallel()
+	h := labtest.NewHost(t, "node")
+	track(t, h, entry{protocol: compile.UDP, from: "10.0.0.2:1000", to: "198.51.100.7:53", answered: true})
+	table := &Table{dial: func() (nfnetlink.Socket, error) {
+		s, err := nfnetlink.Dial(h.FD())
+		return splitting{s, func() {
+			track(t, h, entry{protocol: compile.UDP, from: "198.51.100.7:53", to: "10.0.0.2:1000"})
+		}}, err
+	}}
+	w, err := table.Walk(t.Context(), func() Visit { return func(*Flow) Action { return Translate } })
+	if err != nil || !w.More {
+		t.Errorf("%+v, %v; want more to do", w, err)
+	}
+}
