@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,7 +92,7 @@ func (a *asking) Update(ctx context.Context, l *coordinationv1.Lease) (*coordina
 
 // candidate is one that takes part in an election.
 type candidate struct {
-	leads bool
+	leads atomic.Bool
 	end   chan error // what its work ends with
 	ended chan error // what it ended with itself
 	stop  context.CancelFunc
@@ -104,8 +105,8 @@ func (l *leases) candidate(t *testing.T, id string) *candidate {
 	e := &elector{lease: l.as(id), id: id, log: slog.New(slog.DiscardHandler)}
 	go func() {
 		c.ended <- e.run(ctx, func(ctx context.Context) error {
-			c.leads = true
-			defer func() { c.leads = false }()
+			c.leads.Store(true)
+			defer func() { c.leads.Store(false) }()
 			select {
 			case <-ctx.Done():
 				return nil
@@ -122,7 +123,7 @@ func after(d time.Duration, of ...*candidate) (leading []bool) {
 	time.Sleep(d)
 	synctest.Wait()
 	for _, c := range of {
-		leading = append(leading, c.leads)
+		leading = append(leading, c.leads.Load())
 	}
 	return leading
 }
@@ -231,7 +232,7 @@ func TestElectOthersChanges(t *testing.T) {
 		l.now = nil
 		l.mu.Unlock()
 		after(2 * renewEvery)
-		if !a.leads || holder(l) != "a" {
+		if !a.leads.Load() || holder(l) != "a" {
 			t.Fatalf("after the Lease was deleted: %+v", l.now)
 		}
 		l.mu.Lock()
@@ -240,7 +241,7 @@ func TestElectOthersChanges(t *testing.T) {
 		(&asking{l, "b"}).put(next)
 		l.mu.Unlock()
 		began := time.Now()
-		if err := <-a.ended; !errors.Is(err, errLost) || a.leads || holder(l) != "b" || time.Since(began) > renewEvery {
+		if err := <-a.ended; !errors.Is(err, errLost) || a.leads.Load() || holder(l) != "b" || time.Since(began) > renewEvery {
 			t.Errorf("after %s it ends with %v, and the Lease is %+v", time.Since(began), err, l.now)
 		}
 	})
