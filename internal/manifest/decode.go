@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +48,7 @@ func decode(text []byte, isJSON bool) (any, error) {
 	} else if !errors.Is(err, io.EOF) {
 		return nil, yamlError(err, text)
 	}
-	return plain(v, "")
+	return plain(v)
 }
 
 // decodeJSON reads one JSON value.
@@ -90,40 +91,77 @@ func yamlError(err error, text []byte) error {
 	return e
 }
 
+// maxValues is how many bytes the values and keys of one document may come to. Aliases let a text of a few KB stand for
+// gigabytes; what no alias repeats is shorter than its text.
+const maxValues = 4 * MaxDocumentSize
+
 // plain turns what the YAML library yields into what JSON would have yielded.
-func plain(v any, path string) (any, error) {
+func plain(v any) (any, error) {
+	w := plainer{left: maxValues}
+	out, err := w.plain(v)
+	var e *placedError
+	if errors.As(err, &e) {
+		return nil, &syntaxError{msg: cmp.Or(strings.TrimPrefix(e.path, "."), "the document") + ": " + e.msg}
+	}
+	return out, err
+}
+
+// placedError is a fault at a path, such as .spec.cidr, which is put together on the way out.
+type placedError struct{ path, msg string }
+
+func (e *placedError) Error() string { return e.path + ": " + e.msg }
+
+// under puts a step before the path of a fault.
+func under(step string, err error) error {
+	var e *placedError
+	if errors.As(err, &e) {
+		if len(e.path) > longestPath {
+			return &placedError{"…" + strings.TrimPrefix(e.path, "…"), e.msg}
+		}
+		return &placedError{step + e.path, e.msg}
+	}
+	return err
+}
+
+// longestPath bounds the path of a fault; steps before that are left out.
+const longestPath = 1024
+
+type plainer struct{ left int } // bytes
+
+// take counts bytes.
+func (w *plainer) take(n int) error {
+	if w.left -= n; w.left < 0 {
+		return &syntaxError{msg: fmt.Sprintf("stands for more than %d bytes, since aliases repeat long values: write them out, in several documents", maxValues)}
+	}
+	return nil
+}
+
+func (w *plainer) plain(v any) (any, error) {
 	switch v := v.(type) {
 	case map[any]any:
-		out := make(map[string]any, len(v))
-		for k, value := range v {
-			key, err := plainKey(k)
+		return w.mapping(v)
+	case []any:
+		out := make([]any, len(v)) // aliases may share v, which must not be turned twice
+		for i := range v {
+			if err := w.take(1); err != nil {
+				return nil, err
+			}
+			item, err := w.plain(v[i])
 			if err != nil {
-				return nil, err
+				return nil, under("["+strconv.Itoa(i)+"]", err)
 			}
-			if _, twice := out[key]; twice {
-				return nil, &syntaxError{msg: fmt.Sprintf("%s: key %q stands twice: keep one of them", orRoot(path), key)}
-			}
-			if out[key], err = plain(value, path+"."+key); err != nil {
-				return nil, err
-			}
+			out[i] = item
 		}
 		return out, nil
-	case []any:
-		for i := range v {
-			item, err := plain(v[i], path+"["+strconv.Itoa(i)+"]")
-			if err != nil {
-				return nil, err
-			}
-			v[i] = item
-		}
-		return v, nil
+	case string:
+		return v, w.take(len(v))
 	case int:
 		return int64(v), nil
 	case uint64:
 		return float64(v), nil
 	case float64:
 		if math.IsNaN(v) || math.IsInf(v, 0) {
-			return nil, &syntaxError{msg: fmt.Sprintf("%s: %v is not a number that JSON can hold", orRoot(path), v)}
+			return nil, &placedError{msg: fmt.Sprintf("%v is not a number that JSON can hold", v)}
 		}
 		if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 			return int64(v), nil // as its JSON would be read
@@ -134,11 +172,24 @@ func plain(v any, path string) (any, error) {
 	}
 }
 
-func orRoot(path string) string {
-	if path == "" {
-		return "the document"
+func (w *plainer) mapping(v map[any]any) (any, error) {
+	out := make(map[string]any, len(v))
+	for k, value := range v {
+		key, err := plainKey(k)
+		if err != nil {
+			return nil, err
+		}
+		if err := w.take(len(key) + 1); err != nil {
+			return nil, err
+		}
+		if _, twice := out[key]; twice {
+			return nil, &placedError{msg: fmt.Sprintf("key %q stands twice: keep one of them", key)}
+		}
+		if out[key], err = w.plain(value); err != nil {
+			return nil, under("."+key, err)
+		}
 	}
-	return strings.TrimPrefix(path, ".")
+	return out, nil
 }
 
 // plainKey makes a key a string, as kubectl does.
