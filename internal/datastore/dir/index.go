@@ -77,8 +77,13 @@ func (x *index) touch(f *file) {
 	if f == nil {
 		return
 	}
+	seen := make(map[Key]struct{}, len(f.objects)) // a file may declare one object many times
 	for _, o := range f.objects {
 		k := o.Key
+		if _, again := seen[k]; again {
+			continue
+		}
+		seen[k] = struct{}{}
 		x.dirty[k] = struct{}{}
 		if len(x.refs[k]) == 0 {
 			delete(x.refs, k)
