@@ -44,6 +44,10 @@ func (o *Options) open() (*bbolt.DB, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
+	// A loss of power may leave a file without content, which the library takes for a new one.
+	if st, err := os.Stat(o.path()); err == nil && st.Size() == 0 {
+		return nil, fmt.Errorf("opening %s: %w: it is empty", o.path(), errCorrupt)
+	}
 	var db *bbolt.DB
 	err := guard(func() (err error) {
 		db, err = bbolt.Open(o.path(), 0o600, &bbolt.Options{Timeout: dbTimeout, FreelistType: bbolt.FreelistMapType})

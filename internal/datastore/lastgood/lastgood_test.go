@@ -176,3 +176,18 @@ func TestLostUntilSaved(t *testing.T) {
 	}
 	lost("the good one was removed", true)
 }
+
+// TestAFileWithoutContent: a loss of power may leave one. It must not pass for the state of a node without pools.
+func TestAFileWithoutContent(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	keep(t, dir, "1.0.0", map[datastore.Key][]byte{{Kind: "IPPool", Name: "a"}: []byte("x")})
+	if err := os.Truncate(filepath.Join(dir, "test.db"), 0); err != nil {
+		t.Fatal(err)
+	}
+	s, _, ok, err := open(dir, "1.0.0")
+	if err != nil || ok || !s.Lost() {
+		t.Fatalf("ok %v, lost %v, %v", ok, s.Lost(), err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+}
