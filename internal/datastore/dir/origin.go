@@ -13,7 +13,7 @@ import (
 //
 // A mount that is late, or an empty file system that is mounted over the directory, looks like a directory without
 // manifests. So the Store remembers, also in its state file, from which directory the state in force was read: its
-// device, inode and time of birth. If that directory is emptied, by `sallyport delete` or by hand and whether or not
+// device, inode and time of birth, or else the boot. If that directory is emptied, by `sallyport delete` or by hand and whether or not
 // an agent runs, its objects are gone. If another directory without manifests stands in its place, nothing changes,
 // and that is a fault. A file with nothing but a comment is a manifest: it says that nothing is to be in force.
 
@@ -21,19 +21,39 @@ import (
 // mounts.
 const identityPeriod = 2 * time.Second
 
-// encodeOrigin is the form of an identity in the state file.
-func encodeOrigin(id manifest.DirIdentity) []byte {
-	b := binary.BigEndian.AppendUint64(nil, id.Dev)
-	b = binary.BigEndian.AppendUint64(b, id.Ino)
-	return binary.BigEndian.AppendUint64(b, uint64(id.Birth))
+// origin is a directory from which a state was read.
+type origin struct {
+	manifest.DirIdentity
+	// boot names the boot in which that was, where the file system keeps no time of birth (tmpfs before Linux 6.0): its
+	// numbers can come again in the next boot, for another directory.
+	boot string
+}
+
+// here is the directory that was looked over last.
+func (s *Store) here() origin {
+	if s.root.Birth != 0 {
+		return origin{DirIdentity: s.root}
+	}
+	return origin{s.root, s.boot}
+}
+
+// originNumbers is the length of the numbers of an origin in the state file, before its boot.
+const originNumbers = 3 * 8
+
+// encode is the form of an origin in the state file.
+func (o origin) encode() []byte {
+	b := binary.BigEndian.AppendUint64(nil, o.Dev)
+	b = binary.BigEndian.AppendUint64(b, o.Ino)
+	return append(binary.BigEndian.AppendUint64(b, uint64(o.Birth)), o.boot...)
 }
 
 // decodeOrigin is the zero value, which no directory has, where nothing is known.
-func decodeOrigin(b []byte) manifest.DirIdentity {
-	if len(b) != 24 {
-		return manifest.DirIdentity{}
+func decodeOrigin(b []byte) origin {
+	if len(b) < originNumbers {
+		return origin{}
 	}
-	return manifest.DirIdentity{Dev: binary.BigEndian.Uint64(b), Ino: binary.BigEndian.Uint64(b[8:]), Birth: int64(binary.BigEndian.Uint64(b[16:]))}
+	return origin{manifest.DirIdentity{Dev: binary.BigEndian.Uint64(b), Ino: binary.BigEndian.Uint64(b[8:]), Birth: int64(binary.BigEndian.Uint64(b[16:]))},
+		string(b[originNumbers:])}
 }
 
 // swapped says whether the path leads to another directory than the one that was looked over last.
@@ -45,8 +65,8 @@ func (s *Store) swapped(now time.Time) bool {
 
 // missing is the fault of a directory without manifests that is not the one from which the state in force was read;
 // nil: its emptiness is meant.
-func (s *Store) missing(names []string, id manifest.DirIdentity) *model.Fault {
-	if len(names) > 0 || id == s.origin || len(s.tables.records) == 0 && !s.saver.Lost() {
+func (s *Store) missing(names []string) *model.Fault {
+	if len(names) > 0 || s.here() == s.origin || len(s.tables.records) == 0 && !s.saver.Lost() {
 		return nil
 	}
 	was := "the last good state, which is damaged, was read"
@@ -59,11 +79,11 @@ func (s *Store) missing(names []string, id manifest.DirIdentity) *model.Fault {
 
 // settle notes that what is in force was read from the directory as it stands.
 func (s *Store) settle() {
-	if s.origin == s.root {
+	if s.origin == s.here() {
 		return
 	}
-	s.origin = s.root
-	s.saver.SetNote(encodeOrigin(s.origin))
+	s.origin = s.here()
+	s.saver.SetNote(s.origin.encode())
 	s.saver.Add(entriesOf(nil), entries(s.tables.records))
 	s.saver.Wake()
 }

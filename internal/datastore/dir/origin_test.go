@@ -208,3 +208,29 @@ func TestADamagedStateIsReplaced(t *testing.T) {
 	comment(h)
 	h.untilPools()
 }
+
+// Where a file system keeps no time of birth, the numbers of a directory hold for one boot.
+func TestNumbersWithoutBirthHoldForABoot(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		birth int64
+		boot  string
+		fault bool
+	}{{0, "one", false}, {0, "two", true}, {7, "two", false}} {
+		h := stopped(t)
+		s := newStepper(h)
+		root := manifest.DirIdentity{Dev: 1, Ino: 2, Birth: test.birth}
+		s.boot, s.root = "one", root
+		s.settle()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		s.saver.Run(ctx) // it saves
+		must(t, s.Close())
+
+		s = newStepper(h)
+		s.boot, s.root = test.boot, root
+		if got := s.missing(nil); (got != nil) != test.fault {
+			t.Errorf("born %d, in boot %s: %v", test.birth, test.boot, got)
+		}
+	}
+}

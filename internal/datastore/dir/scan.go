@@ -35,7 +35,7 @@ func (s *Store) scan(now time.Time) {
 		names, s.root, err = manifest.List(s.path)
 	}
 	if err == nil {
-		s.rootFault = s.missing(names, s.root)
+		s.rootFault = s.missing(names)
 	} else {
 		s.rootFault = &model.Fault{File: s.path, Message: "the directory of manifests " + manifest.Explain(s.path, err)}
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Dir       string // of manifests; it may be missing, which is a fault until it appears
 	StateDir  string // made where it is missing
 	Version   string // of this program
+	Boot      string // of this machine, as the kernel names it
 	Log       *slog.Logger
 	Validator manifest.Validator
 }
@@ -49,6 +50,7 @@ type Store struct {
 	log       *slog.Logger
 	validator manifest.Validator
 	stateDir  string
+	boot      string
 	saver     *lastgood.Saver
 	watcher   *watcher
 	index     *index
@@ -59,7 +61,7 @@ type Store struct {
 	rank      uint64 // the highest that was given
 	rootFault *model.Fault
 	root      manifest.DirIdentity // the directory that was looked over last
-	origin    manifest.DirIdentity // the one from which the state in force was read; see origin.go
+	origin    origin               // the one from which the state in force was read; see origin.go
 	goneSince time.Time            // when the first of the files that are gone went, or the directory was found
 	vanished  time.Time            // when a file that was listed was not there to be read, at the start; zero: never
 	scanned   time.Time            // when everything was looked over last
@@ -86,7 +88,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{path: path, log: o.Log, validator: o.Validator, index: newIndex(), looks: make(chan chan struct{}),
-		stateDir: o.StateDir, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
+		stateDir: o.StateDir, boot: o.Boot, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
 	}
