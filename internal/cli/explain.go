@@ -168,13 +168,7 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 	}
 	g.sayFaults(warn, loaded.Faults)
 	if len(loaded.Faults) > 0 && !inCluster {
-		if !here {
-			return explanation{}, errors.New("there are faulty manifests, and only that node's agent knows which good state is in force there: fix them first")
-		}
-		if running == nil {
-			return explanation{}, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): fix them first", agentErr)
-		}
-		return saidBy(running), nil
+		return explainFaulty(g, here, running, agentErr)
 	}
 	if node == "" && running == nil && inCluster && !isNode(loaded.Snapshot.Nodes, local.Name) {
 		return explanation{}, fmt.Errorf("this machine, %s, is no node of the cluster: say with --node-name which one hosts %s", local.Name, f.Source)
@@ -194,8 +188,34 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 		e.Kernel = kernelView{kernelNotChecked, agentErr.Error()}
 	default:
 		e.Kernel = compare(e.Verdict, running)
+		if e.Kernel.State == kernelSame && f.OutInterface == "" && valueOf(e.Settings, "outInterfaces") != valueOf(running.Settings, "outInterfaces") {
+			e.Kernel = kernelView{kernelDiffers, "the agent, whose plan it holds, has other outInterfaces: " + valueOf(running.Settings, "outInterfaces")}
+		}
 	}
 	return e, nil
+}
+
+// valueOf is the value of a setting, by its field.
+func valueOf(settings []compile.Setting, field string) string {
+	for _, s := range settings {
+		if s.Field == field {
+			return s.Value
+		}
+	}
+	return ""
+}
+
+// explainFaulty asks the agent, since while a manifest is faulty only the agent of the node knows what is in force.
+func explainFaulty(g *global, here bool, running *agent.ExplainResponse, agentErr error) (explanation, error) {
+	switch {
+	case !here:
+		return explanation{}, errors.New("there are faulty manifests, and only that node's agent knows which good state is in force there: fix them first")
+	case running == nil:
+		return explanation{}, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): fix them first", agentErr)
+	case !sameFile(running.Dir, g.dir):
+		return explanation{}, fmt.Errorf("there are faulty manifests, and the agent that answers watches another directory (%s), not %s: fix them first, or give the agent's --dir", running.Dir, g.dir)
+	}
+	return saidBy(running), nil
 }
 
 // saidBy is the verdict of the agent itself.

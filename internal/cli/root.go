@@ -69,7 +69,7 @@ func execute(ctx context.Context, root *cobra.Command) int {
 	if !errors.Is(err, errSilent) {
 		fmt.Fprintln(root.ErrOrStderr(), "sallyport: "+err.Error())
 	}
-	if _, ok := err.(unconfirmedError); ok { // not where it is joined with a refusal
+	if _, ok := err.(unconfirmedError); ok { //nolint:errorlint // where it is joined with a refusal, the refusal counts
 		return exitUnconfirmed
 	}
 	return exitFailed
