@@ -112,7 +112,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	store, err := open(&cfg, boot)
+	store, err := open(&cfg, boot, func() (bool, error) { return driver.Translates(ctx) })
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func bootID() (string, error) {
 }
 
 // open opens the datastore.
-func open(cfg *Config, boot string) (datastore.Store, error) {
+func open(cfg *Config, boot string, translates func() (bool, error)) (datastore.Store, error) {
 	if cfg.Datastore == Kubernetes {
 		to, err := kube.AgentConfig(cfg.Kubeconfig)
 		if err != nil {
@@ -155,7 +155,7 @@ func open(cfg *Config, boot string) (datastore.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing validation: %w", err)
 	}
-	return dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: validator})
+	return dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: validator, Translates: translates})
 }
 
 // check looks for what the agent cannot do without; what may pass is only logged.

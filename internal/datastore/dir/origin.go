@@ -66,15 +66,34 @@ func (s *Store) swapped(now time.Time) bool {
 // missing is the fault of a directory without manifests that is not the one from which the state in force was read;
 // nil: its emptiness is meant.
 func (s *Store) missing(names []string) *model.Fault {
-	if len(names) > 0 || s.here() == s.origin || len(s.tables.records) == 0 && !s.saver.Lost() {
+	if len(names) > 0 || s.here() == s.origin {
 		return nil
 	}
-	was := "the last good state, which is damaged, was read"
-	if n := len(s.tables.records); n > 0 {
+	var was string
+	switch n := len(s.tables.records); {
+	case n > 0:
 		was = fmt.Sprintf("the resources in force (%d) were read", n)
+	case s.saver.Lost():
+		was = "the last good state, which is damaged, was read"
+	case s.version == 0 && s.translating():
+		was = "an earlier agent, whose rules are in the kernel and whose state is gone, has read"
+	default:
+		return nil
 	}
 	return &model.Fault{File: s.path, Message: fmt.Sprintf("the directory of manifests is empty, and is not the directory from which %s: a mount is "+
 		"missing, or another one hides it. Mount it again; or if nothing is to be in force, write a file with only a comment, such as %s/none.yaml", was, s.path)}
+}
+
+// translating says whether the kernel translates by what an earlier agent has read, or may.
+func (s *Store) translating() bool {
+	if s.translates == nil {
+		return false
+	}
+	yes, err := s.translates()
+	if err != nil {
+		s.log.Warn("whether the kernel translates anything cannot be read; it counts as if it did", "error", err)
+	}
+	return yes || err != nil
 }
 
 // settle notes that what is in force was read from the directory as it stands.

@@ -234,3 +234,34 @@ func TestNumbersWithoutBirthHoldForABoot(t *testing.T) {
 		}
 	}
 }
+
+// Where the state is gone, an empty directory is one that is missing if the kernel translates by an earlier agent's rules,
+// or may.
+func TestAnEmptyDirectoryWithoutAState(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name  string
+		yes   bool
+		err   error
+		fault bool
+	}{
+		{"a new node", false, nil, false},
+		{"rules of an earlier agent", true, nil, true},
+		{"a kernel that does not say", false, unix.EPERM, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			base := t.TempDir()
+			h := startWith(t, base, filepath.Join(base, "state"), func() (bool, error) { return tc.yes, tc.err })
+			if !tc.fault {
+				h.until("an empty state", func(s State) bool { return s.Snapshot != nil && len(s.Faults) == 0 })
+				return
+			}
+			if s := h.untilFault(isEmpty); s.Snapshot != nil {
+				t.Errorf("in force is %+v", s.Snapshot)
+			}
+			write(t, filepath.Join(base, "none.yaml"), "# nothing is to be in force\n")
+			h.until("an empty state", func(s State) bool { return s.Snapshot != nil && len(s.Faults) == 0 })
+		})
+	}
+}

@@ -42,19 +42,23 @@ type Options struct {
 	Boot      string // of this machine, as the kernel names it
 	Log       *slog.Logger
 	Validator manifest.Validator
+	// Translates says whether the kernel, as an earlier agent has left it, translates anything. It is asked where no state
+	// was saved and the directory is empty. An error counts as yes. Nil: the kernel translates nothing.
+	Translates func() (bool, error)
 }
 
 // Store reads and watches a directory of manifests. Its fields belong to the goroutine of Run.
 type Store struct {
-	path      string
-	log       *slog.Logger
-	validator manifest.Validator
-	stateDir  string
-	boot      string
-	saver     *lastgood.Saver
-	watcher   *watcher
-	index     *index
-	looks     chan chan struct{} // from Look: closed when the directory was looked over
+	path       string
+	log        *slog.Logger
+	validator  manifest.Validator
+	translates func() (bool, error) // see Options
+	stateDir   string
+	boot       string
+	saver      *lastgood.Saver
+	watcher    *watcher
+	index      *index
+	looks      chan chan struct{} // from Look: closed when the directory was looked over
 
 	tables    tables // in force
 	version   uint64 // of tables; 0: there is no good state
@@ -87,7 +91,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, log: o.Log, validator: o.Validator, index: newIndex(), looks: make(chan chan struct{}),
+	s := &Store{path: path, log: o.Log, validator: o.Validator, translates: o.Translates, index: newIndex(), looks: make(chan chan struct{}),
 		stateDir: o.StateDir, boot: o.Boot, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
@@ -197,6 +201,11 @@ func (s *Store) step(now time.Time, publish func(State)) {
 			s.settle()
 		}
 	}
+	s.tell(publish)
+}
+
+// tell publishes how things stand, if that is news, and has a good state saved.
+func (s *Store) tell(publish func(State)) {
 	warnings, pending := s.warnings(), s.unsettled()
 	if !s.stale && slices.Equal(warnings, s.warned) && slices.Equal(pending, s.pending) {
 		return

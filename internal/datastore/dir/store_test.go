@@ -44,8 +44,14 @@ type harness struct {
 // start runs a Store on the directory until the test ends, or stop is called.
 func start(t *testing.T, dir, stateDir string) *harness {
 	t.Helper()
+	return startWith(t, dir, stateDir, nil)
+}
+
+// startWith does so with a kernel that translates what an earlier agent has left, or does not.
+func startWith(t *testing.T, dir, stateDir string, translates func() (bool, error)) *harness {
+	t.Helper()
 	h := &harness{t: t, dir: dir, state: stateDir, news: make(chan struct{}, 1)}
-	s, err := Open(Options{Dir: dir, StateDir: stateDir, Log: slog.New(slog.DiscardHandler), Validator: validator()})
+	s, err := Open(Options{Dir: dir, StateDir: stateDir, Log: slog.New(slog.DiscardHandler), Validator: validator(), Translates: translates})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,13 @@
 package nat
 
 import (
+	"context"
+	"slices"
+
 	"go4.org/netipx"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nftables"
 )
 
@@ -58,4 +62,15 @@ func (f family) find(t *nftables.Table, name string) *nftables.Set {
 		return nil
 	}
 	return s
+}
+
+// Translates says whether the table in the kernel, whoever has made it, translates anything. It changes nothing.
+func (d *Driver) Translates(ctx context.Context) (bool, error) {
+	p, err := d.Preview(ctx, compile.NAT{Allocation: model.PortsFullyRandom})
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(p.Sets, func(s nftables.SetPreview) bool {
+		return s.Remove > 0 && slices.ContainsFunc(families(), func(f family) bool { return s.Name == setSource+f.suffix })
+	}), nil
 }

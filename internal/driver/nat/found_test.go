@@ -59,3 +59,29 @@ func TestFound(t *testing.T) {
 		t.Errorf("it found a second time %+v", r)
 	}
 }
+
+// TestTranslates asks what stands in the kernel, as an earlier driver has left it.
+func TestTranslates(t *testing.T) {
+	t.Parallel()
+	ns := newNamespace(t)
+	driver := func() *Driver {
+		d, err := New(nftables.Options{Log: slog.New(slog.DiscardHandler), NetNS: ns.fd})
+		labtest.Must(t, err)
+		t.Cleanup(func() { _ = d.Close() }) // one is closed before
+		return d
+	}
+	with := compile.NAT{Allocation: model.PortsFullyRandom, Sources: []compile.Source{{Range: netipx.MustParseIPRange("fd00::-fd00::ff"), Pool: "a"}}}
+	for _, tc := range []struct {
+		apply *compile.NAT
+		want  bool
+	}{{nil, false}, {&with, true}, {&compile.NAT{Allocation: model.PortsFullyRandom}, false}} {
+		if tc.apply != nil {
+			d := driver()
+			labtest.Must(t, d.Apply(t.Context(), *tc.apply))
+			labtest.Must(t, d.Close())
+		}
+		if got, err := driver().Translates(t.Context()); got != tc.want || err != nil {
+			t.Errorf("after %+v it translates: %v, %v", tc.apply, got, err)
+		}
+	}
+}
