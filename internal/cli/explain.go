@@ -173,10 +173,15 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 	if node == "" && running == nil && inCluster && !isNode(loaded.Snapshot.Nodes, local.Name) {
 		return explanation{}, fmt.Errorf("this machine, %s, is no node of the cluster: say with --node-name which one hosts %s", local.Name, f.Source)
 	}
+	return byDeclared(f, loaded.Snapshot, inCluster, local, here, running, agentErr), nil
+}
+
+// byDeclared decides by what is declared, and compares with the agent.
+func byDeclared(f compile.Flow, declaredIn *model.Snapshot, inCluster bool, local model.Local, here bool, running *agent.ExplainResponse, agentErr error) explanation {
 	if !here {
-		local.Interfaces = declared(loaded.Snapshot.Nodes, local.Name)
+		local.Interfaces = declared(declaredIn.Nodes, local.Name)
 	}
-	plan := compile.Compile(loaded.Snapshot, local)
+	plan := compile.Compile(declaredIn, local)
 	e := explanation{Verdict: plan.Decide(f), Settings: plan.Settings, DecidedBy: byManifests}
 	if inCluster {
 		e.DecidedBy = byAPI
@@ -187,12 +192,19 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 	case running == nil:
 		e.Kernel = kernelView{kernelNotChecked, agentErr.Error()}
 	default:
-		e.Kernel = compare(e.Verdict, running)
-		if e.Kernel.State == kernelSame && f.OutInterface == "" && valueOf(e.Settings, "outInterfaces") != valueOf(running.Settings, "outInterfaces") {
-			e.Kernel = kernelView{kernelDiffers, "the agent, whose plan it holds, has other outInterfaces: " + valueOf(running.Settings, "outInterfaces")}
-		}
+		e.Kernel = compareAll(e, f, running)
 	}
-	return e, nil
+	return e
+}
+
+// compareAll compares a verdict by what is declared with that of the agent, and where no interface was given, also the
+// interfaces, since the verdict assumes one that is covered.
+func compareAll(e explanation, f compile.Flow, running *agent.ExplainResponse) kernelView {
+	k := compare(e.Verdict, running)
+	if others := valueOf(running.Settings, "outInterfaces"); k.State == kernelSame && f.OutInterface == "" && valueOf(e.Settings, "outInterfaces") != others {
+		return kernelView{kernelDiffers, "the agent, whose plan it holds, has other outInterfaces: " + cmp.Or(others, "all")}
+	}
+	return k
 }
 
 // valueOf is the value of a setting, by its field.

@@ -104,7 +104,7 @@ func lead(ctx context.Context, owned owner, log *slog.Logger, begin func() *writ
 		ours, asked := owned(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to end
 		case asked != nil:
 			log.Warn("nothing is written about pools, since it is not known whose they are", "error", asked)
 		case !ours:

@@ -88,7 +88,9 @@ func (e *elector) run(ctx context.Context, lead func(context.Context) error) err
 		cancel()
 		if ctx.Err() == nil && (!e.holds() || time.Since(renewed) >= renewWithin) {
 			stop()
-			_ = <-ended // what matters is that it has ended
+			if err := <-ended; err != nil {
+				e.log.Warn("while the Lease was lost, what it was held for failed", "error", err)
+			}
 			e.release(ctx)
 			return errLost
 		}
