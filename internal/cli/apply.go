@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -36,7 +37,9 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 			if err != nil {
 				return err
 			}
-			results, err := manifest.Apply(g.dir, v, manifests, dryRun)
+			ctx, left, cancel := bounded(cmd.Context(), wait)
+			defer cancel()
+			results, err := manifest.Apply(ctx, g.dir, v, manifests, dryRun)
 			if err != nil {
 				return err
 			}
@@ -53,7 +56,7 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 			if wait == 0 || dryRun {
 				return nil
 			}
-			return waitHeld(cmd, g, results, wait)
+			return waitHeld(cmd, g, results, left())
 		},
 	}
 	filesFlag(cmd, &files)
@@ -64,6 +67,17 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 
 // waitUsage describes --wait where something is written.
 const waitUsage = "wait up to this long, such as 5s, until the agent holds the result in the kernel; exit code 3 if it does not confirm that"
+
+// bounded is a context for what a command waits for by --wait, and says how much of that time is left. Without --wait there
+// is no bound.
+func bounded(ctx context.Context, wait time.Duration) (_ context.Context, left func() time.Duration, cancel context.CancelFunc) {
+	if wait == 0 {
+		return ctx, func() time.Duration { return 0 }, func() {}
+	}
+	end := time.Now().Add(wait)
+	ctx, cancel = context.WithDeadline(ctx, end)
+	return ctx, func() time.Duration { return max(0, time.Until(end)) }, cancel
+}
 
 // waitValue is the value of --wait: a time from 0 to agent.MaxWait.
 type waitValue time.Duration

@@ -33,7 +33,9 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			if err != nil {
 				return err
 			}
-			results, err := manifest.Delete(g.dir, v, keys, false)
+			ctx, left, cancel := bounded(cmd.Context(), wait)
+			defer cancel()
+			results, err := manifest.Delete(ctx, g.dir, v, keys, false)
 			for _, r := range results {
 				fmt.Fprintf(human(cmd), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
 			}
@@ -41,9 +43,9 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 				return err
 			}
 			if err == nil {
-				return waitHeld(cmd, g, results, wait)
+				return waitHeld(cmd, g, results, left())
 			}
-			return errors.Join(err, waitHeld(cmd, g, results, wait))
+			return errors.Join(err, waitHeld(cmd, g, results, left()))
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "delete what this file, directory, or - for standard input declares; may be repeated")

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/model"
@@ -108,6 +110,25 @@ func TestWaitIsBounded(t *testing.T) {
 		case <-done:
 		case <-time.After(20 * time.Second):
 			t.Fatalf("%s goes on after 20 s", args)
+		}
+	}
+}
+
+// TestWaitBoundsTheLock: another edit that goes on is waited for no longer than --wait says, and nothing is written.
+func TestWaitBoundsTheLock(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	other, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	if err := unix.Flock(other, unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"apply -f - --wait 10ms", "delete pool private --wait 10ms"} {
+		if _, errs, code := sallyport(t, dir, pools, strings.Fields(args)...); code != 1 || !strings.Contains(errs, "another edit of") || strings.Contains(errs, "within 10s") {
+			t.Errorf("%s: exit code %d, %q", args, code, errs)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,29 +11,35 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // lockPatience is how long an edit waits for another one to finish.
 const lockPatience = 10 * time.Second
 
-// lock keeps other edits of the directory out, and waits for one that is under way. It locks the directory itself (flock(2)), so that it leaves nothing
-// behind, and ends with the process.
-func lock(dir string, patience time.Duration) (unlock func(), err error) {
+// lock keeps other edits of the directory out, and waits for one that is under way, as long as the context and patience
+// allow. It locks the directory itself (flock(2)), so that it leaves nothing behind, and ends with the process.
+func lock(ctx context.Context, dir string, patience time.Duration) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	began := time.Now()
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("the directory of manifests %s %s", dir, Explain(dir, &fs.PathError{Op: "open", Path: dir, Err: err}))
 	}
-	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	for {
 		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil || errors.Is(err, unix.ENOTSUP) || errors.Is(err, unix.ENOLCK) { // a file system without locks
 			return func() { _ = unix.Close(fd) }, nil
 		}
-		if (!errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR)) || time.Now().After(end) {
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			_ = unix.Close(fd)
-			if errors.Is(err, unix.EWOULDBLOCK) {
-				return nil, fmt.Errorf("another edit of %s goes on, and did not end within %s: try again when it has", dir, patience)
-			}
 			return nil, fmt.Errorf("locking %s against other edits: %w", dir, err)
+		}
+		if !waiting.Sleep(ctx, nil, 20*time.Millisecond) {
+			_ = unix.Close(fd)
+			return nil, fmt.Errorf("another edit of %s goes on, and did not end within %s: try again when it has", dir, time.Since(began).Round(100*time.Millisecond))
 		}
 	}
 }

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -69,8 +70,8 @@ type edit struct {
 //
 // Each file is replaced at once, but several files are not one transaction: an error while writing says
 // which were written.
-func Apply(dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error) {
-	unlock, err := lock(dir, lockPatience)
+func Apply(ctx context.Context, dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error) {
+	unlock, err := lock(ctx, dir, lockPatience)
 	if err != nil {
 		return nil, err
 	}
@@ -100,8 +101,8 @@ func Apply(dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error)
 // Delete makes the directory declare these objects no more. A file of which nothing but white space would be left
 // is removed. Objects that are not declared are errors of type NotFoundError, joined; the others are deleted all
 // the same. It refuses as Apply does.
-func Delete(dir string, v Validator, keys []Key, dryRun bool) ([]Result, error) {
-	unlock, err := lock(dir, lockPatience)
+func Delete(ctx context.Context, dir string, v Validator, keys []Key, dryRun bool) ([]Result, error) {
+	unlock, err := lock(ctx, dir, lockPatience)
 	if err != nil {
 		return nil, err
 	}

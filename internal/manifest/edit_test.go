@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +27,7 @@ func manifests(t testing.TB, text string) *Manifests {
 
 func apply(t *testing.T, dir, text string) ([]Result, error) {
 	t.Helper()
-	return Apply(dir, validator(), manifests(t, text), false)
+	return Apply(t.Context(), dir, validator(), manifests(t, text), false)
 }
 
 func fill(t testing.TB, files map[string]string) string {
@@ -103,12 +104,12 @@ func TestApplyMakesFiles(t *testing.T) {
 	text := strings.Replace(pool("a", "10.1.0.0/24"), "  name: a\n", "  name: a\n  uid: 1-2\n  resourceVersion: '7'\n  creationTimestamp: null\n  annotations: {kubectl.kubernetes.io/last-applied-configuration: '{}'}\n  managedFields: []\n", 1) +
 		"status:\n  conditions: []\n---\napiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata: {name: main}\nspec: {priority: 3}\n"
 	m := manifests(t, text)
-	r, err := Apply(dir, validator(), m, true)
+	r, err := Apply(t.Context(), dir, validator(), m, true)
 	must(t, err)
 	if got := contentsOf(t, dir); len(got) != 1 || len(r) != 2 {
 		t.Fatalf("a dry run left %v, results %v", got, r)
 	}
-	if r, err = Apply(dir, validator(), m, false); err != nil || r[0].Action != Created {
+	if r, err = Apply(t.Context(), dir, validator(), m, false); err != nil || r[0].Action != Created {
 		t.Fatal(r, err)
 	}
 	got := contentsOf(t, dir)
@@ -206,7 +207,7 @@ func TestDelete(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			dir := fill(t, map[string]string{"f.yaml": test.before})
-			r, err := Delete(dir, validator(), []Key{{Kind: model.KindIPPool, Name: "b"}, {Kind: model.KindIPPool, Name: "zz"}}, false)
+			r, err := Delete(t.Context(), dir, validator(), []Key{{Kind: model.KindIPPool, Name: "b"}, {Kind: model.KindIPPool, Name: "zz"}}, false)
 			if e := (*NotFoundError)(nil); !errors.As(err, &e) || e.Name != "zz" || len(r) != 1 || r[0].Action != Deleted {
 				t.Errorf("%v, %v", r, err)
 			}
@@ -330,10 +331,17 @@ func FuzzParse(f *testing.F) {
 func TestAnEditThatDoesNotEndIsNamed(t *testing.T) {
 	t.Parallel()
 	dir := fill(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
-	unlock, err := lock(dir, patience)
+	unlock, err := lock(t.Context(), dir, patience)
 	must(t, err)
 	defer unlock()
-	if _, err := lock(dir, 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "try again") || !strings.Contains(err.Error(), dir) {
-		t.Errorf("while another edit goes on: %v", err)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	for what, wait := range map[string]func() error{
+		"patience":    func() error { _, err := lock(t.Context(), dir, 50*time.Millisecond); return err },
+		"the context": func() error { _, err := lock(short, dir, time.Hour); return err },
+	} {
+		if err := wait(); err == nil || !strings.Contains(err.Error(), "try again") || !strings.Contains(err.Error(), dir) {
+			t.Errorf("while another edit goes on, bounded by %s: %v", what, err)
+		}
 	}
 }
