@@ -49,11 +49,14 @@ func TestTellAgain(t *testing.T) {
 			defer stop()
 			api := &refusing{left: test.refuses}
 			teller := newTeller(api, "here", slog.New(slog.DiscardHandler))
-			go teller.run(ctx)
+			ended := make(chan struct{})
+			go func() { defer close(ended); teller.run(ctx) }()
 			for range test.told {
 				teller.tell(kube.Event{Name: "a", UID: "a", Reason: "One"})
 				time.Sleep(time.Minute)
 			}
+			stop()
+			<-ended
 			if len(api.said) != test.made || api.refused > test.told*tellTries {
 				t.Errorf("of an Event told %d times, refused up to %d times, %d were made after %d refusals, want %d", test.told, test.refuses, len(api.said), api.refused, test.made)
 			}

@@ -32,7 +32,7 @@ func startAgent(ctx context.Context, o options, n *network, manifests, state str
 
 // startClusterAgent starts the agent of the first Node of a cluster.
 func startClusterAgent(ctx context.Context, o options, n *network, kubeconfig, state string) (*agentProcess, error) {
-	return runAgent(ctx, o, n, state, "--datastore", "kubernetes", "--kubeconfig", kubeconfig, "--node-name", nodeName(0), "--metrics-address", probes)
+	return runAgent(ctx, o, n, state, "--datastore", "kubernetes", "--kubeconfig", kubeconfig, "--lease-namespace", "default", "--node-name", nodeName(0), "--metrics-address", probes)
 }
 
 func runAgent(ctx context.Context, o options, n *network, state string, args ...string) (*agentProcess, error) {
