@@ -38,7 +38,7 @@ func TestRoles(t *testing.T) {
 	}
 	s.apply(calicos(true))
 	controllers[0].start()
-	controllers[0].awaitLog("somebody else's")
+	controllers[0].awaitLog("a third party's")
 	n.env = append(n.env, quickEnv+"=1", "KUBE_FEATURE_WatchListClient=false")
 	n.start()
 	n.expectSoon("with Calico's pools", n.own)
