@@ -90,7 +90,7 @@ func (k *kubectl) serverSide(t *testing.T) {
 func (k *kubectl) columns(t *testing.T) {
 	k.run(t, pool("shown", "{cidr: 'fd00::/64', natOutgoing: true, vxlanMode: Always}"), "apply", "-f", "-")
 	want := []string{"NAME", "CIDR", "NAT", "VXLAN", "IPIP", "ALLOCATABLE", "PROGRAMMED", "AGE"}
-	for _, name := range []string{"ippools", "ippool", "ipp", "ipps", "pool", "pools", "ippools.projectcalico.org"} {
+	for _, name := range []string{"ippools", "ippool", "ipp", "ipps", "ippools.projectcalico.org"} {
 		out := k.run(t, "", "get", name)
 		if head := strings.Fields(strings.SplitN(out, "\n", 2)[0]); fmt.Sprint(head) != fmt.Sprint(want) {
 			t.Errorf("get %s has the columns %v, want %v", name, head, want)
