@@ -70,7 +70,7 @@ type Agent struct {
 	*Core
 	cfg       Config
 	log       *slog.Logger
-	nft       *nat.Driver
+	nat       *nat.Driver
 	table     *conntrack.Table
 	flows     *conntrack.Driver
 	store     datastore.Store
@@ -117,7 +117,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	flows := conntrack.New(table, cfg.Log)
-	a := &Agent{cfg: cfg, thrift: thrift, log: cfg.Log, nft: driver, table: table, flows: flows, store: store}
+	a := &Agent{cfg: cfg, thrift: thrift, log: cfg.Log, nat: driver, table: table, flows: flows, store: store}
 	a.remove = []func(context.Context) error{driver.Cleanup, table.Cleanup}
 	a.counting = newCounting(a.readCounts)
 	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
@@ -223,7 +223,7 @@ type natDriver struct {
 	flows *conntrack.Driver
 }
 
-func (natDriver) Name() string { return "nft" }
+func (natDriver) Name() string { return "nat" }
 
 func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
 	err := d.Driver.Apply(ctx, p.NAT)

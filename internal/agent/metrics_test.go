@@ -2,10 +2,12 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -62,5 +64,17 @@ func TestMetricsOfContact(t *testing.T) {
 		if !maps.Equal(got, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
+	}
+}
+
+// TestDriversAreCalledAsDocumented: dashboards and scripts know the drivers by these names.
+func TestDriversAreCalledAsDocumented(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docs/reference/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if words := fmt.Sprintf("The drivers are `%s` and `%s`.", natDriver{}.Name(), flowsDriver{}.Name()); !strings.Contains(string(text), words) {
+		t.Errorf("docs/reference/metrics.md does not say %q", words)
 	}
 }

@@ -81,11 +81,11 @@ func (a *Agent) addContact(s *Status) {
 
 // readCounts reads what the kernel has counted; with an error, parts are as last read.
 func (a *Agent) readCounts(ctx context.Context) (counts, error) {
-	pools, err := a.nft.Counters(ctx)
+	pools, err := a.nat.Counters(ctx)
 	if err != nil {
 		err = fmt.Errorf("counting translated connections: %w", err)
 	}
-	dropped, failed := a.nft.Dropped(ctx)
+	dropped, failed := a.nat.Dropped(ctx)
 	return counts{pools, dropped}, errors.Join(err, failed)
 }
 

@@ -21,7 +21,7 @@ import (
 // manyOf makes a status with many of all that it lists.
 func manyOf(n int) *agent.Status {
 	s := &agent.Status{NAT: &agent.NATStatus{}, Flows: &agent.FlowsStatus{}, LeakGuard: &agent.LeakGuardStatus{},
-		Drivers: []reconcile.DriverState{{Name: "nft"}, {Name: "flows"}}, Ports: &diagnose.Ports{}}
+		Drivers: []reconcile.DriverState{{Name: "nat"}, {Name: "flows"}}, Ports: &diagnose.Ports{}}
 	for i := range n {
 		s.Faults = append(s.Faults, model.Fault{File: fmt.Sprintf("faulty%d.yaml", i), Message: "wrong"})
 		s.Warnings = append(s.Warnings, model.Fault{File: fmt.Sprintf("odd%d.yaml", i), Message: "odd"})

@@ -22,7 +22,7 @@ import (
 
 // Driver owns one part of the kernel.
 type Driver interface {
-	// Name is a short word for logs, status and metrics, such as "nft".
+	// Name is a short word for logs, status and metrics, such as "nat".
 	Name() string
 	// Apply makes the kernel equal to the driver's part of the plan. It returns nil only if that is so,
 	// as far as the kernel has confirmed. Called again with an equal plan it does nothing.

@@ -139,7 +139,7 @@ func newOpenFlipper(ctx context.Context) (*flipper, error) {
 // openDriver gives the driver its part of the plan, as the agent does.
 type openDriver struct{ *nat.Driver }
 
-func (openDriver) Name() string { return "nft" }
+func (openDriver) Name() string { return "nat" }
 
 func (d openDriver) Apply(ctx context.Context, p *compile.Plan) error {
 	return d.Driver.Apply(ctx, p.NAT)

@@ -21,7 +21,7 @@ import (
 // natDriver and flowsDriver are the drivers as an agent uses them.
 type natDriver struct{ *nat.Driver }
 
-func (natDriver) Name() string { return "nft" }
+func (natDriver) Name() string { return "nat" }
 
 func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
 	return d.Driver.Apply(ctx, p.NAT)
