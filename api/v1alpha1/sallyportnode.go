@@ -105,17 +105,30 @@ type SallyportNodeStatus struct {
 // Observed is how far a node has followed the API: the highest resourceVersion, as a decimal number, among the objects
 // of a kind that the kernel holds. An object with a resourceVersion up to it is held, unless it is among the
 // exceptions. Empty: none was seen, one has a resourceVersion that is no number, or the node is not ready. The number may be that of an earlier change of the
-// same object, where later ones changed nothing but its status, and follows within some minutes.
+// same object, where later ones changed nothing but its status.
+//
+// A digest stands for the generations of all objects of a kind that were seen then. The controller compares it with that of
+// the objects in the API: where the two are the same, the node has seen each of these generations by that number.
 type Observed struct {
 	// Of the pools.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	IPPools string `json:"ipPools,omitempty"`
 
+	// The digest of the pools that were seen.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	IPPoolsDigest string `json:"ipPoolsDigest,omitempty"`
+
 	// Of the NATConfigurations.
 	// +optional
 	// +kubebuilder:validation:MaxLength=32
 	NATConfigurations string `json:"natConfigurations,omitempty"`
+
+	// The digest of the NATConfigurations that were seen.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	NATConfigurationsDigest string `json:"natConfigurationsDigest,omitempty"`
 }
 
 // Exception is an object that a node does not hold as it is.

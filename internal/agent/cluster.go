@@ -259,7 +259,7 @@ func isReady(s v1alpha1.SallyportNodeStatus) bool {
 	return meta.IsStatusConditionTrue(s.Conditions, v1alpha1.SallyportNodeConditionReady)
 }
 
-// observed is how far the API was followed, in one respect.
+// observed is how far the API was followed, in one respect, and what was seen there.
 func observed(held datastore.State, of func(datastore.Followed) uint64) v1alpha1.Observed {
 	text := func(kind string) string {
 		if n := of(held.Followed[kind]); n > 0 && !held.Followed[kind].Unclear {
@@ -267,7 +267,9 @@ func observed(held datastore.State, of func(datastore.Followed) uint64) v1alpha1
 		}
 		return ""
 	}
-	return v1alpha1.Observed{IPPools: text(datastore.KindIPPool), NATConfigurations: text(datastore.KindNATConfiguration)}
+	digest := func(kind string) string { return datastore.DigestText(held.Followed[kind].Digest) }
+	return v1alpha1.Observed{IPPools: text(datastore.KindIPPool), IPPoolsDigest: digest(datastore.KindIPPool),
+		NATConfigurations: text(datastore.KindNATConfiguration), NATConfigurationsDigest: digest(datastore.KindNATConfiguration)}
 }
 
 // exceptions are the objects that are not held as they are, as many as there is room for, and how many more.

@@ -10,8 +10,8 @@ import (
 )
 
 // How soon a node's status is written. What differs is written within a time that grows with the cluster, so that
-// all of it makes about writesPerSecond writes a second after a change that is everybody's; how far the API was
-// followed alone, much later; and all of it anew now and then, in case that somebody else has changed it.
+// all of it makes about writesPerSecond writes a second after a change that is everybody's; that an object is gone, much later;
+// and all of it again now and then, in case a third party has changed it.
 const (
 	writesPerSecond = 100
 	followAfter     = time.Minute
@@ -85,8 +85,8 @@ func (p *pacing) urgency(want *written) urgency {
 	case p.last.owner != want.owner || !reflect.DeepEqual(a, b),
 		later(want.changed.IPPools, held.IPPools), later(want.changed.NATConfigurations, held.NATConfigurations):
 		return soon
-	case seen != held:
-		return follow
+	case seen.IPPoolsDigest != held.IPPoolsDigest, seen.NATConfigurationsDigest != held.NATConfigurationsDigest:
+		return follow // a deletion; a change of a status alone is not written at all
 	default:
 		return refresh
 	}

@@ -14,6 +14,12 @@ func statusAt(ready bool, seen, changed string) *written {
 	return &written{owner: "uid", status: v1alpha1.SallyportNodeStatus{Conditions: readiness(ready, "why"), Observed: v1alpha1.Observed{IPPools: seen}}, changed: v1alpha1.Observed{IPPools: changed}}
 }
 
+// without is a status after a pool has gone.
+func without(w *written) *written {
+	w.status.Observed.IPPoolsDigest = "of fewer"
+	return w
+}
+
 func TestWhenAStatusIsWritten(t *testing.T) {
 	t.Parallel()
 	begin := time.Unix(1000, 0)
@@ -26,8 +32,9 @@ func TestWhenAStatusIsWritten(t *testing.T) {
 		{"the first", 1, nil, statusAt(true, "1", ""), 0, 10 * time.Millisecond},
 		{"the first of many", 5000, nil, statusAt(true, "1", ""), 0, 50 * time.Second},
 		{"a pool has changed", 10, statusAt(true, "9", "9"), statusAt(true, "10", "10"), 0, 100 * time.Millisecond},
-		{"a status alone has changed", 10, statusAt(true, "9", "9"), statusAt(true, "10", "9"), 30500 * time.Millisecond, 92 * time.Second},
-		{"that, among many", 5000, statusAt(true, "9", "9"), statusAt(true, "10", "9"), 280 * time.Second, 840 * time.Second},
+		{"a status alone has changed", 10, statusAt(true, "9", "9"), statusAt(true, "10", "9"), 30 * time.Minute, 90 * time.Minute},
+		{"a pool is gone", 10, statusAt(true, "9", "9"), without(statusAt(true, "9", "9")), 30500 * time.Millisecond, 92 * time.Second},
+		{"that, among many", 5000, statusAt(true, "9", "9"), without(statusAt(true, "9", "9")), 280 * time.Second, 840 * time.Second},
 		{"not ready any more", 10, statusAt(true, "9", "9"), statusAt(false, "9", "9"), 0, 100 * time.Millisecond},
 		{"another Node of the same name", 10, statusAt(true, "9", "9"), &written{owner: "other", status: statusAt(true, "9", "9").status}, 0, 100 * time.Millisecond},
 		{"nothing", 10, statusAt(true, "9", "9"), statusAt(true, "9", "9"), 30 * time.Minute, 90 * time.Minute},

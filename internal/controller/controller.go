@@ -293,7 +293,7 @@ func (w *writer) look(ctx context.Context) (recheck time.Duration, err error) {
 	calls := w.beats.calls(nodes, said)
 	stand, recheck := standings(began, nodes, w.selector, said, calls)
 	b.recheck = sooner(sooner(recheck, b.recheck), w.beats.due(began))
-	wants := w.judge(b, pools, configs, nodes, stand)
+	wants := w.judge(b, pools, configs, nodes, said, stand)
 	for i := range said {
 		if c, ok := calls[said[i].Name]; ok {
 			b.call(ctx, &said[i], c)
@@ -325,10 +325,11 @@ func values[T any, K interface {
 }
 
 // judge says what the conditions of each pool, and then of each NATConfiguration, should be.
-func (w *writer) judge(b *batch, pools []apiv3.IPPool, configs []v1alpha1.NATConfiguration, nodes []corev1.Node, stand []standing) [][]metav1.Condition {
+func (w *writer) judge(b *batch, pools []apiv3.IPPool, configs []v1alpha1.NATConfiguration, nodes []corev1.Node, said []v1alpha1.SallyportNode, stand []standing) [][]metav1.Condition {
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
 	w.seen.note(b.now, pools, configs)
+	w.seen.learnAll(pools, configs, said)
 	w.forget()
 	wants := slices.Concat(judge(pools, w.seen, stand), judgeSettings(configs, w.seen, withAgent(nodes, w.selector), stand))
 	for i := range wants {

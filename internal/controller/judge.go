@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
@@ -26,70 +25,6 @@ const joining = time.Minute
 
 // named is how many nodes a message names.
 const named = 3
-
-// seen remembers by which resourceVersion a pool or NATConfiguration came to its generation, since a later one may be that of a change
-// of its status, which agents report only after a while. A controller that began after such a change knows only its
-// version: a pool that is Pending then may be so until agents report that.
-type seen map[types.UID]reached
-
-type reached struct {
-	generation int64
-	version    uint64
-	numbered   bool      // the version is a number: another says nothing about what came before
-	since      time.Time // when it was first seen
-}
-
-// Nodes have settling, and settlingPerNode for each of them, to take up a pool before it is said that they have not: so
-// a change that comes to all in time is one write, and who is named then is really behind.
-const (
-	settling        = 2 * time.Second
-	settlingPerNode = 10 * time.Millisecond
-)
-
-// note brings what is remembered up to date with the pools and settings that a look found which began at a time.
-func (s seen) note(now time.Time, pools []apiv3.IPPool, configs []v1alpha1.NATConfiguration) {
-	there := make(map[types.UID]bool, len(pools)+len(configs))
-	for i := range pools {
-		there[pools[i].UID] = true
-		s.hear(now, &pools[i])
-	}
-	for i := range configs {
-		there[configs[i].UID] = true
-		s.hearSettings(now, &configs[i])
-	}
-	for uid, r := range s {
-		if !there[uid] && r.since.Before(now) { // heard of later, it may be new
-			delete(s, uid)
-		}
-	}
-}
-
-// hear takes what was heard of one pool. All that is heard should come here, be it after a look that found more: a look
-// may find the pool after its status was written too.
-func (s seen) hear(now time.Time, p *apiv3.IPPool) {
-	s.hearOf(now, &p.ObjectMeta, find(conditions(p), apiv3.IPPoolConditionProgrammed))
-}
-
-func (s seen) hearOf(now time.Time, o *metav1.ObjectMeta, programmed *metav1.Condition) {
-	version, numbered := datastore.VersionNumber(o.ResourceVersion)
-	was, known := s[o.UID]
-	switch {
-	case known && was.generation > o.Generation:
-		return
-	case known && was.generation == o.Generation:
-		if numbered && was.numbered {
-			was.version = min(was.version, version)
-		}
-		s[o.UID] = was
-		return
-	}
-	r := reached{o.Generation, version, numbered, now}
-	// What every node held when another controller looked, every node holds.
-	if c := programmed; c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == o.Generation && numbered {
-		r.version = 0
-	}
-	s[o.UID] = r
-}
 
 // standing is how one node stands.
 type standing struct {
@@ -328,11 +263,6 @@ func conditions(p *apiv3.IPPool) []metav1.Condition {
 // find is a condition, or nil.
 func find(conditions []metav1.Condition, kind string) *metav1.Condition {
 	return meta.FindStatusCondition(conditions, kind)
-}
-
-// settles says for how long nothing is to be said yet about an object that nodes have not taken up; 0: it is.
-func (s seen) settles(now time.Time, uid types.UID, nodes int) time.Duration {
-	return s[uid].since.Add(settling + time.Duration(nodes)*settlingPerNode).Sub(now)
 }
 
 // hold leaves the condition Programmed as it was, or out.

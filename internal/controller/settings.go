@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,11 +16,6 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/selector"
 )
-
-// hearSettings takes what was heard of one NATConfiguration, as hear does of a pool.
-func (s seen) hearSettings(now time.Time, c *v1alpha1.NATConfiguration) {
-	s.hearOf(now, &c.ObjectMeta, find(c.Status.Conditions, programmedType))
-}
 
 // setting is one NATConfiguration, and what comes of it.
 type setting struct {

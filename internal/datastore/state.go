@@ -2,6 +2,9 @@ package datastore
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -64,12 +67,30 @@ func (s State) Holds(kind, name, digest string) bool {
 	return s.Holder != nil && s.Holder.Digest(Key{Kind: kind, Name: name}) == digest
 }
 
-// Followed is how far the objects of one kind were followed. Both are resourceVersions of objects, which are
+// Followed is how far the objects of one kind were followed. Seen and Changed are resourceVersions of objects, which are
 // numbers that grow with each change of any object of the kind; 0: there was none.
 type Followed struct {
 	Seen    uint64 // the highest that an object has
 	Changed uint64 // the highest by which more changed than a status, as far as it was watched
 	Unclear bool   // an object had one that is no number: how far the API was followed cannot be said
+
+	// Digest is the sum of GenerationDigest of all objects that the API was heard to have, whether they can be used or not.
+	Digest uint64
+}
+
+// GenerationDigest stands for one generation of one object. Those of several objects add up to what stands for all of them:
+// two sums are the same where they are of the same generations of the same objects, and else only by a chance of 1 in 2⁶⁴.
+func GenerationDigest(uid string, generation int64) uint64 {
+	sum := sha256.Sum256(strconv.AppendInt([]byte(uid+"/"), generation, 10))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// DigestText is a sum of digests as SallyportNodes have it; empty: there was no object.
+func DigestText(sum uint64) string {
+	if sum == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%016x", sum)
 }
 
 // VersionNumber is a resourceVersion as a number. Not every API has them so: of one that is no number it cannot be said

@@ -42,8 +42,7 @@ func TestHeartbeat(t *testing.T) {
 			t.Fatalf("with another controller n2 is %s and n1 is %s", dead, alive)
 		}
 	}
-	s.apply(pools(false)) // of what changed before, it does not know by which version agents hold it
-	v.lost.start()
+	v.lost.start() // of what changed before, the other controller learns from n1 by which version agents hold it
 	v.back("started again")
 
 	c.Disconnect(t, v.lost.host)

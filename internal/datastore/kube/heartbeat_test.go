@@ -88,7 +88,7 @@ func TestUnclear(t *testing.T) {
 	v := newView(datastore.KindIPPool)
 	e := stored("a", 1, 7)
 	v.absorb(map[string]*entry{"a": e}, true)
-	if v.followed != (datastore.Followed{Seen: 7, Changed: 7}) {
+	if v.followed.Seen != 7 || v.followed.Changed != 7 || v.followed.Unclear {
 		t.Errorf("followed %+v", v.followed)
 	}
 	odd := stored("b", 1, 8)

@@ -61,8 +61,7 @@ func (v *view) absorb(news map[string]*entry, all bool) changes {
 		}
 		for name := range v.bad {
 			if news[name] == nil {
-				delete(v.bad, name)
-				c.followed = true
+				news[name] = nil
 			}
 		}
 	}
@@ -86,6 +85,7 @@ func (v *view) absorb(news map[string]*entry, all bool) changes {
 // one takes one object; nil: the API has it no more.
 func (v *view) one(c *changes, name string, e *entry) {
 	was := v.force[name]
+	v.followed.Digest += v.digest(e) - v.digest(v.heard(name))
 	c.followed = c.followed || v.bad[name] != nil // it is not what is said of it any more
 	if e == nil {
 		delete(v.bad, name)
@@ -118,6 +118,25 @@ func (v *view) one(c *changes, name string, e *entry) {
 	c.moves = c.moves || was == nil || movesConditions(was.value, e.value)
 	v.force[name] = e
 	v.place(was, e)
+}
+
+// heard is what the API was last heard to have of an object; nil: nothing, or there is only what was kept of an earlier run.
+func (v *view) heard(name string) *entry {
+	if e := v.bad[name]; e != nil {
+		return e
+	}
+	if v.gone[name] != 0 || !v.lost[name].IsZero() {
+		return nil
+	}
+	return v.force[name]
+}
+
+// digest is that of the generation of an entry, which may be nil. Of Nodes nobody asks, and what is kept on disk has no version.
+func (v *view) digest(e *entry) uint64 {
+	if e == nil || e.ResourceVersion == "" || v.kind == datastore.KindNode {
+		return 0
+	}
+	return datastore.GenerationDigest(string(e.UID), e.Generation)
 }
 
 // place keeps the order by name where an object only takes the place of its older self: of ten thousand pools one has

@@ -206,8 +206,9 @@ func TestViewConverges(t *testing.T) {
 		})
 		h.list(false)
 		h.view.confirmAll()
-		want := map[string]int{}
+		want, digest := map[string]int{}, uint64(0)
 		for name, form := range h.api {
+			digest += datastore.GenerationDigest(name, int64(max(form, -form)))
 			if form < 0 {
 				form = h.lastGood[name]
 			}
@@ -217,6 +218,9 @@ func TestViewConverges(t *testing.T) {
 		}
 		if got := forms(h.view); !maps.Equal(got, want) {
 			t.Fatalf("in force are %v, want %v of %v", got, want, h.api)
+		}
+		if got := h.view.followed.Digest; got != digest {
+			t.Fatalf("the digest is %x, want %x, of %v", got, digest, h.api)
 		}
 	})
 }
@@ -277,6 +281,19 @@ func (h *history) answer(t *rapid.T) {
 		}
 	}
 	h.asked = nil
+}
+
+// TestDigestIsOfWhatWasHeard: what was kept of an earlier run says nothing about what the API has.
+func TestDigestIsOfWhatWasHeard(t *testing.T) {
+	t.Parallel()
+	v := newView(datastore.KindIPPool)
+	a, b := stored("a", 1, 1), stored("b", 1, 2)
+	a.ResourceVersion, b.ResourceVersion = "", ""
+	v.force = map[string]*entry{"a": a, "b": b}
+	v.absorb(map[string]*entry{"a": stored("a", 2, 3)}, true)
+	if got, want := v.followed.Digest, datastore.GenerationDigest("a", 2); got != want {
+		t.Errorf("the digest is %x, want %x", got, want)
+	}
 }
 
 // TestMadeByTheNewDefinition: what was created after a definition was made anew did not go with the old one.

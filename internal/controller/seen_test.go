@@ -1,0 +1,88 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sallyport/sallyport/api/v1alpha1"
+	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/datastore"
+)
+
+// digestOf is the digest of pools as an agent reports it that has seen them so.
+func digestOf(pools ...apiv3.IPPool) string {
+	var sum uint64
+	for _, p := range pools {
+		sum += datastore.GenerationDigest(string(p.UID), p.Generation)
+	}
+	return datastore.DigestText(sum)
+}
+
+// TestNewLeader: a pool came to generation 2 by version 100, and by 170 it has the status that an earlier controller wrote. One
+// that begins knows the later version alone. It learns from the agents that the pool had come to that before.
+func TestNewLeader(t *testing.T) {
+	t.Parallel()
+	pending, other := testPool("p", "10.0.0.0/16", 170), testPool("q", "10.1.0.0/16", 90)
+	pending.Status = &apiv3.IPPoolStatus{Conditions: []metav1.Condition{condition(2, apiv3.IPPoolConditionProgrammed, metav1.ConditionUnknown, apiv3.IPPoolReasonNodesNotReady, "")}}
+	earlier := pending
+	earlier.Generation = 1
+	all, before := digestOf(pending, other), digestOf(earlier, other)
+	type report struct {
+		version uint64
+		digest  string
+	}
+	for name, test := range map[string]struct {
+		n1, n2 report
+		reason string
+	}{
+		"both have seen what is there":              {report{160, all}, report{100, all}, apiv3.IPPoolReasonProgrammed},
+		"one has seen it, the other a later change": {report{160, all}, report{180, "of others"}, apiv3.IPPoolReasonProgrammed},
+		"one has seen it, the other has not":        {report{160, all}, report{99, before}, apiv3.IPPoolReasonPending},
+		"neither has":                               {report{160, before}, report{160, before}, apiv3.IPPoolReasonPending},
+		"neither says what it has seen":             {report{160, ""}, report{160, ""}, apiv3.IPPoolReasonPending},
+		"one names no number":                       {report{160, before}, report{0, all}, apiv3.IPPoolReasonNodesNotReady},
+	} {
+		said := []v1alpha1.SallyportNode{testStatus("n1", true, test.n1.version), testStatus("n2", true, test.n2.version)}
+		for i, r := range []report{test.n1, test.n2} {
+			said[i].Status.Observed.IPPoolsDigest = r.digest
+			if r.version == 0 {
+				said[i].Status.Observed.IPPools = "xyz"
+			}
+		}
+		pools := []apiv3.IPPool{pending, other}
+		w := &writer{seen: seen{}, selector: labels.Everything()}
+		nodes := []corev1.Node{testNode("n1", true, time.Hour), testNode("n2", true, time.Hour)}
+		stand, _ := standings(now, nodes, labels.Everything(), said, nil)
+		w.seen.note(now, pools, nil)
+		w.seen.learnAll(pools, nil, said)
+		if c := judge(pools, w.seen, stand)[0][1]; c.Reason != test.reason {
+			t.Errorf("%s: %+v, want the reason %s", name, c, test.reason)
+		}
+	}
+}
+
+// TestLearnIsKept: once it is known by which version a pool had come to its generation, a change of another pool does not make it
+// forgotten.
+func TestLearnIsKept(t *testing.T) {
+	t.Parallel()
+	p, q := testPool("p", "10.0.0.0/16", 170), testPool("q", "10.1.0.0/16", 90)
+	c := testConfig("c", "", 0, "1000-2000")
+	said := testStatus("n1", true, 160)
+	said.Status.Observed.IPPoolsDigest = digestOf(p, q)
+	said.Status.Observed.NATConfigurations, said.Status.Observed.NATConfigurationsDigest = "40", datastore.DigestText(datastore.GenerationDigest("c", 3))
+	s := seen{}
+	look := func() {
+		s.note(now, []apiv3.IPPool{p, q}, []v1alpha1.NATConfiguration{c})
+		s.learnAll([]apiv3.IPPool{p, q}, []v1alpha1.NATConfiguration{c}, []v1alpha1.SallyportNode{said})
+	}
+	look()
+	q.Generation, q.ResourceVersion = 3, "180"
+	look()
+	if s["p"].version != 160 || s["q"].version != 180 || s["c"].version != 40 {
+		t.Errorf("%+v", s)
+	}
+}
