@@ -29,23 +29,38 @@ type Attribute struct {
 func Attributes(b []byte) iter.Seq2[Attribute, error] {
 	return func(yield func(Attribute, error) bool) {
 		for at := 0; at < len(b); {
-			rest := b[at:]
-			if len(rest) < AttrHeaderLen {
-				yield(Attribute{}, fmt.Errorf("%w: %d bytes where an attribute should begin", ErrMalformed, len(rest)))
+			kind, data, rest, ok := Next(b[at:])
+			if !ok {
+				yield(Attribute{}, malformedAttr(b[at:]))
 				return
 			}
-			n := int(binary.NativeEndian.Uint16(rest))
-			if n < AttrHeaderLen || n > len(rest) {
-				yield(Attribute{}, fmt.Errorf("%w: an attribute of %d bytes in %d", ErrMalformed, n, len(rest)))
+			if !yield(Attribute{Kind: kind, Data: data, Offset: at}, nil) {
 				return
 			}
-			a := Attribute{Kind: binary.NativeEndian.Uint16(rest[2:]) & attrTypeMax, Data: rest[AttrHeaderLen:n:n], Offset: at}
-			if !yield(a, nil) {
-				return
-			}
-			at += align4(n)
+			at = len(b) - len(rest)
 		}
 	}
+}
+
+// Next takes the attribute at the start of b apart, for those who read very many: the compiler copies it into their
+// loops. It is not ok where b does not begin with an attribute.
+func Next(b []byte) (kind uint16, data, rest []byte, ok bool) {
+	if len(b) < AttrHeaderLen {
+		return 0, nil, nil, false
+	}
+	n := int(binary.NativeEndian.Uint16(b))
+	if n < AttrHeaderLen || n > len(b) {
+		return 0, nil, nil, false
+	}
+	return binary.NativeEndian.Uint16(b[2:]) & attrTypeMax, b[AttrHeaderLen:n:n], b[min(align4(n), len(b)):], true
+}
+
+// malformedAttr says why b does not begin with an attribute.
+func malformedAttr(b []byte) error {
+	if len(b) < AttrHeaderLen {
+		return fmt.Errorf("%w: %d bytes where an attribute should begin", ErrMalformed, len(b))
+	}
+	return fmt.Errorf("%w: an attribute of %d bytes in %d", ErrMalformed, binary.NativeEndian.Uint16(b), len(b))
 }
 
 // Uint32 reads a number in network byte order.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,57 +36,99 @@ type Socket interface {
 	Close() error
 }
 
-// KernelSocket is a socket of the kernel's.
+// KernelSocket is a socket of the kernel's, for what is asked and answered. The Go runtime does not watch it: an answer
+// is there when the question is sent, and each part of a long one would wake a thread for nothing.
 type KernelSocket struct {
-	port    uint32
-	conn    *netlink.Conn // owns the descriptor, its namespace and its deadlines
-	raw     syscall.RawConn
-	sendLen int // size of the send buffer that was asked for, in bytes
+	file     *os.File        // owns the descriptor
+	raw      syscall.RawConn // of file
+	port     uint32
+	sendLen  int          // size of the send buffer that was asked for, in bytes
+	deadline atomic.Int64 // of receiving, in nanoseconds since 1970
 }
 
 // Dial opens a socket to netfilter in a network namespace; 0 is that of the calling thread.
-func Dial(netns int) (_ *KernelSocket, err error) {
+func Dial(netns int) (*KernelSocket, error) {
+	conn, raw, err := dial(netns)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close() // ends the runtime's watch, not the socket, which has another descriptor
+	s := &KernelSocket{}
+	ctl := raw.Control(func(fd uintptr) { s.file, err = unwatched(fd) })
+	if err = errors.Join(ctl, err); err != nil {
+		return nil, fmt.Errorf("duplicating the netlink socket: %w", err)
+	}
+	if s.raw, err = s.file.SyscallConn(); err == nil {
+		err = s.control(func(fd int) (err error) { s.port, err = portID(fd); return err })
+	}
+	if err == nil {
+		err = s.growSendBuffer(sendBuffer)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// unwatched is another descriptor of a socket, which the Go runtime does not watch, since it blocks.
+func unwatched(fd uintptr) (*os.File, error) {
+	other, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(other, false); err != nil {
+		return nil, errors.Join(err, unix.Close(other))
+	}
+	return os.NewFile(uintptr(other), "netlink"), nil
+}
+
+// control calls do with the descriptor, which stays open until it returns.
+func (s *KernelSocket) control(do func(fd int) error) error {
+	var err error
+	if ctl := s.raw.Control(func(fd uintptr) { err = do(int(fd)) }); ctl != nil {
+		return ctl
+	}
+	return err
+}
+
+// dial opens a socket that the Go runtime watches.
+func dial(netns int) (_ *netlink.Conn, _ syscall.RawConn, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
 	if err != nil {
-		return nil, Unsupported("netfilter's netlink socket", err, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT)
+		return nil, nil, Unsupported("netfilter's netlink socket", err, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT)
 	}
 	defer func() {
 		if err != nil {
 			_ = conn.Close() // the error that is returned says more
 		}
 	}()
-	s := &KernelSocket{conn: conn}
-	if s.raw, err = conn.SyscallConn(); err != nil {
-		return nil, fmt.Errorf("reaching the netlink socket: %w", err)
-	}
-	if s.port, err = portID(s.raw); err != nil {
-		return nil, err
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, nil, fmt.Errorf("reaching the netlink socket: %w", err)
 	}
 	for _, o := range []netlink.ConnOption{netlink.CapAcknowledge, netlink.ExtendedAcknowledge} {
 		if err := conn.SetOption(o, true); err != nil {
-			return nil, fmt.Errorf("setting netlink option %d: %w", o, err)
+			return nil, nil, fmt.Errorf("setting netlink option %d: %w", o, err)
 		}
 	}
-	if err := s.setBuffer(unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer); err != nil {
-		return nil, fmt.Errorf("setting the receive buffer to %d bytes: %w", receiveBuffer, err)
+	ctl := raw.Control(func(fd uintptr) { err = setBuffer(int(fd), unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer) })
+	if err = errors.Join(ctl, err); err != nil {
+		return nil, nil, fmt.Errorf("setting the receive buffer to %d bytes: %w", receiveBuffer, err)
 	}
-	return s, s.growSendBuffer(sendBuffer)
+	return conn, raw, nil
 }
 
 // portID asks for the address that the kernel gave a socket.
-func portID(raw syscall.RawConn) (port uint32, err error) {
-	ctl := raw.Control(func(fd uintptr) {
-		var sa unix.Sockaddr
-		if sa, err = unix.Getsockname(int(fd)); err == nil {
-			if nl, ok := sa.(*unix.SockaddrNetlink); ok {
-				port = nl.Pid
-			}
-		}
-	})
-	if err := errors.Join(ctl, err); err != nil {
+func portID(fd int) (uint32, error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
 		return 0, fmt.Errorf("asking for the netlink socket's address: %w", err)
 	}
-	return port, nil
+	nl, ok := sa.(*unix.SockaddrNetlink)
+	if !ok {
+		return 0, fmt.Errorf("the netlink socket has an address of type %T", sa)
+	}
+	return nl.Pid, nil
 }
 
 // PortID is the address of the socket.
@@ -93,14 +136,12 @@ func (s *KernelSocket) PortID() uint32 { return s.port }
 
 // setBuffer sets the size of a buffer. Root in a user namespace may not force it, and gets as much as
 // net.core.wmem_max or rmem_max allow.
-func (s *KernelSocket) setBuffer(force, plain, bytes int) error {
-	var err error
-	ctl := s.raw.Control(func(fd uintptr) {
-		if err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, force, bytes); errors.Is(err, unix.EPERM) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, plain, bytes)
-		}
-	})
-	return errors.Join(ctl, err)
+func setBuffer(fd, force, plain, bytes int) error {
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, bytes)
+	if errors.Is(err, unix.EPERM) {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, bytes)
+	}
+	return err
 }
 
 // growSendBuffer makes room for a datagram of n bytes and what the kernel keeps beside it.
@@ -108,7 +149,8 @@ func (s *KernelSocket) growSendBuffer(n int) error {
 	if n <= s.sendLen {
 		return nil
 	}
-	if err := s.setBuffer(unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, n); err != nil {
+	err := s.control(func(fd int) error { return setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, n) })
+	if err != nil {
 		return fmt.Errorf("setting the send buffer to %d bytes: %w", n, err)
 	}
 	s.sendLen = n
@@ -120,16 +162,11 @@ func (s *KernelSocket) Send(b []byte) error {
 	if err := s.growSendBuffer(len(b) + 4096); err != nil {
 		return err
 	}
-	var err error
-	ctl := s.raw.Write(func(fd uintptr) bool {
-		err = retryInterrupted(func() error {
-			return unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	err := s.control(func(fd int) error {
+		return retryInterrupted(func() error {
+			return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		})
-		return !errors.Is(err, unix.EAGAIN)
 	})
-	if err == nil {
-		err = ctl
-	}
 	if errors.Is(err, unix.EMSGSIZE) {
 		return fmt.Errorf("a transaction of %d bytes is larger than the socket's buffer; this needs CAP_NET_ADMIN in the "+
 			"first user namespace, or a larger net.core.wmem_max: %w", len(b), err)
@@ -138,19 +175,44 @@ func (s *KernelSocket) Send(b []byte) error {
 }
 
 // Receive reads one datagram. One that does not fit is an error, never a shorter datagram.
-func (s *KernelSocket) Receive(b []byte) (int, error) {
-	var n, flags int
-	var err error
-	ctl := s.raw.Read(func(fd uintptr) bool {
-		err = retryInterrupted(func() (err error) {
-			n, _, flags, _, err = unix.Recvmsg(int(fd), b, nil, 0)
+func (s *KernelSocket) Receive(b []byte) (n int, err error) {
+	for {
+		err = s.control(func(fd int) error {
+			if n, err = receive(fd, b); errors.Is(err, unix.EAGAIN) {
+				return s.wait(fd)
+			}
 			return err
 		})
-		return !errors.Is(err, unix.EAGAIN)
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// waitAtMost bounds one wait, after which the deadline may be another one.
+const waitAtMost = 10 * time.Millisecond
+
+// wait waits for a datagram, for a short while.
+func (s *KernelSocket) wait(fd int) error {
+	left := time.Until(time.Unix(0, s.deadline.Load()))
+	if left <= 0 {
+		return os.ErrDeadlineExceeded
+	}
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(1+min(left, waitAtMost)/time.Millisecond))
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return os.NewSyscallError("poll", err)
+	}
+	return nil
+}
+
+// receive reads one datagram that is there; EAGAIN: none is.
+func receive(fd int, b []byte) (n int, err error) {
+	var flags int
+	err = retryInterrupted(func() (err error) {
+		n, _, flags, _, err = unix.Recvmsg(fd, b, nil, unix.MSG_DONTWAIT)
+		return err
 	})
 	switch {
-	case ctl != nil:
-		return 0, ctl
 	case err != nil:
 		return 0, os.NewSyscallError("recvmsg", err)
 	case flags&unix.MSG_TRUNC != 0:
@@ -159,8 +221,7 @@ func (s *KernelSocket) Receive(b []byte) (int, error) {
 	return n, nil
 }
 
-// retryInterrupted repeats a system call that a signal interrupted. To wait for the poller instead could
-// be to wait for ever: it tells of what becomes ready, not of what is ready already.
+// retryInterrupted repeats a system call that a signal interrupted.
 func retryInterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -169,8 +230,11 @@ func retryInterrupted(call func() error) error {
 	}
 }
 
-// SetDeadline bounds the calls of Receive that follow.
-func (s *KernelSocket) SetDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
+// SetDeadline bounds the calls of Receive that follow, and the one that waits.
+func (s *KernelSocket) SetDeadline(t time.Time) error {
+	s.deadline.Store(t.UnixNano())
+	return nil
+}
 
 // Close closes the socket.
-func (s *KernelSocket) Close() error { return s.conn.Close() }
+func (s *KernelSocket) Close() error { return s.file.Close() }

@@ -13,20 +13,28 @@ import (
 // until the context ends, which is no error, or the socket fails. It calls lost when the kernel had more to
 // tell than the socket holds, and once at the beginning: what came before is not known.
 func Subscribe(ctx context.Context, netns int, group uint32, lost func(), handle func(Message)) error {
-	s, err := Dial(netns)
+	conn, raw, err := dial(netns)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	if err := s.conn.JoinGroup(group); err != nil {
+	defer conn.Close()
+	if err := conn.JoinGroup(group); err != nil {
 		return fmt.Errorf("joining the netlink group %d: %w", group, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	lost()
 	buf := make([]byte, datagramLen)
 	for {
-		n, err := s.Receive(buf)
+		var n int
+		var err error
+		ctl := raw.Read(func(fd uintptr) bool {
+			n, err = receive(int(fd), buf)
+			return !errors.Is(err, unix.EAGAIN)
+		})
+		if err == nil {
+			err = ctl
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil

@@ -44,34 +44,13 @@ const (
 // message.
 func (f *Flow) parse(m nfnetlink.Message) error {
 	*f = Flow{family: m.Family()}
-	for a, err := range nfnetlink.Attributes(m.Payload()) {
-		if err != nil {
-			return err
+	for b := m.Payload(); len(b) > 0; {
+		kind, data, rest, ok := nfnetlink.Next(b)
+		if b = rest; ok {
+			ok = f.attribute(kind, data)
 		}
-		switch a.Kind {
-		case ctaTupleOrig:
-			f.orig = a.Data
-			f.Protocol, err = f.Original.parse(a.Data)
-		case ctaTupleReply:
-			f.reply = a.Data
-			_, err = f.Reply.parse(a.Data)
-		case ctaZone:
-			f.zone = a.Data
-		case ctaID:
-			f.ID, err = a.Uint32()
-		case ctaStatus:
-			f.status, err = a.Uint32()
-		case ctaTimeout:
-			var seconds uint32
-			seconds, err = a.Uint32()
-			f.Timeout = time.Duration(seconds) * time.Second
-		case ctaProtoinfo:
-			err = f.parseState(a.Data)
-		case ctaTimestamp:
-			err = f.parseStart(a.Data)
-		}
-		if err != nil {
-			return err
+		if !ok {
+			return fmt.Errorf("%w: attribute %d of a flow, with %d bytes", nfnetlink.ErrMalformed, kind, len(data))
 		}
 	}
 	if !f.Original.valid() || !f.Reply.valid() {
@@ -82,108 +61,150 @@ func (f *Flow) parse(m nfnetlink.Message) error {
 
 func (t *Tuple) valid() bool { return t.Source.Addr().IsValid() && t.Destination.Addr().IsValid() }
 
+// attribute takes one attribute of an entry.
+func (f *Flow) attribute(kind uint16, data []byte) (ok bool) {
+	switch kind {
+	case ctaTupleOrig:
+		f.orig = data
+		f.Protocol, ok = f.Original.parse(data)
+	case ctaTupleReply:
+		f.reply = data
+		_, ok = f.Reply.parse(data)
+	case ctaZone:
+		f.zone, ok = data, true
+	case ctaID:
+		f.ID, ok = number(data)
+	case ctaStatus:
+		f.status, ok = number(data)
+	case ctaTimeout:
+		var seconds uint32
+		seconds, ok = number(data)
+		f.Timeout = time.Duration(seconds) * time.Second
+	case ctaProtoinfo:
+		ok = f.parseState(data)
+	case ctaTimestamp:
+		ok = f.parseStart(data)
+	default:
+		ok = true
+	}
+	return ok
+}
+
+func number(b []byte) (uint32, bool) {
+	if len(b) != 4 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(b), true
+}
+
 // parse reads one direction.
-func (t *Tuple) parse(b []byte) (p compile.Protocol, err error) {
+func (t *Tuple) parse(b []byte) (p compile.Protocol, ok bool) {
 	var source, destination netip.Addr
 	var ports portPair
-	for a, err := range nfnetlink.Attributes(b) {
-		if err != nil {
-			return 0, err
+	for len(b) > 0 {
+		kind, data, rest, ok := nfnetlink.Next(b)
+		if b = rest; !ok {
+			return 0, false
 		}
-		switch a.Kind {
+		switch kind {
 		case ctaTupleIP:
-			source, destination, err = parseAddresses(a.Data)
+			source, destination, ok = parseAddresses(data)
 		case ctaTupleProto:
-			p, ports, err = parseProtocol(a.Data)
+			p, ports, ok = parseProtocol(data)
 		}
-		if err != nil {
-			return 0, err
+		if !ok {
+			return 0, false
 		}
 	}
 	t.Source, t.Destination = netip.AddrPortFrom(source, ports.source), netip.AddrPortFrom(destination, ports.destination)
-	return p, nil
+	return p, true
 }
 
-func parseAddresses(b []byte) (source, destination netip.Addr, err error) {
-	for a, err := range nfnetlink.Attributes(b) {
-		if err != nil {
-			return source, destination, err
+func parseAddresses(b []byte) (source, destination netip.Addr, ok bool) {
+	for len(b) > 0 {
+		kind, data, rest, ok := nfnetlink.Next(b)
+		if b = rest; !ok {
+			return source, destination, false
 		}
 		var ip netip.Addr
-		switch len(a.Data) {
+		switch len(data) {
 		case 4:
-			ip = netip.AddrFrom4([4]byte(a.Data))
+			ip = netip.AddrFrom4([4]byte(data))
 		case 16:
-			ip = netip.AddrFrom16([16]byte(a.Data))
+			ip = netip.AddrFrom16([16]byte(data))
 		default:
 			continue
 		}
-		switch a.Kind {
+		switch kind {
 		case ctaIPv4Source, ctaIPv6Source:
 			source = ip
 		case ctaIPv4Destination, ctaIPv6Destination:
 			destination = ip
 		}
 	}
-	return source, destination, nil
+	return source, destination, true
 }
 
 type portPair struct{ source, destination uint16 }
 
-func parseProtocol(b []byte) (p compile.Protocol, ports portPair, err error) {
-	for a, err := range nfnetlink.Attributes(b) {
+func parseProtocol(b []byte) (p compile.Protocol, ports portPair, ok bool) {
+	for len(b) > 0 {
+		kind, data, rest, ok := nfnetlink.Next(b)
+		b = rest
 		switch {
-		case err != nil:
-			return 0, ports, err
-		case a.Kind == ctaProtoNumber && len(a.Data) == 1:
-			p = compile.Protocol(a.Data[0])
-		case len(a.Data) != 2:
-		case a.Kind == ctaSourcePort:
-			ports.source = binary.BigEndian.Uint16(a.Data)
-		case a.Kind == ctaDestinationPort:
-			ports.destination = binary.BigEndian.Uint16(a.Data)
-		case a.Kind == ctaICMPIdentifier || a.Kind == ctaICMPv6Ident:
-			ports.source = binary.BigEndian.Uint16(a.Data)
+		case !ok:
+			return 0, ports, false
+		case kind == ctaProtoNumber && len(data) == 1:
+			p = compile.Protocol(data[0])
+		case len(data) != 2:
+		case kind == ctaSourcePort:
+			ports.source = binary.BigEndian.Uint16(data)
+		case kind == ctaDestinationPort:
+			ports.destination = binary.BigEndian.Uint16(data)
+		case kind == ctaICMPIdentifier || kind == ctaICMPv6Ident:
+			ports.source = binary.BigEndian.Uint16(data)
 			ports.destination = ports.source
 		}
 	}
-	return p, ports, nil
+	return p, ports, true
 }
 
 // parseState reads what the kernel knows of a connection's state, of which other protocols have none.
-func (f *Flow) parseState(b []byte) error {
-	for a, err := range nfnetlink.Attributes(b) {
-		if err != nil {
-			return err
+func (f *Flow) parseState(b []byte) bool {
+	for len(b) > 0 {
+		kind, data, rest, ok := nfnetlink.Next(b)
+		if b = rest; !ok {
+			return false
 		}
-		if a.Kind != ctaProtoinfoTCP && a.Kind != ctaProtoinfoSCTP {
+		if kind != ctaProtoinfoTCP && kind != ctaProtoinfoSCTP {
 			continue
 		}
-		for s, err := range nfnetlink.Attributes(a.Data) {
-			if err != nil {
-				return err
+		for len(data) > 0 {
+			kind, state, rest, ok := nfnetlink.Next(data)
+			if data = rest; !ok {
+				return false
 			}
-			if s.Kind == ctaProtoinfoState && len(s.Data) == 1 {
-				f.state = s.Data[0]
+			if kind == ctaProtoinfoState && len(state) == 1 {
+				f.state = state[0]
 			}
 		}
 	}
-	return nil
+	return true
 }
 
-func (f *Flow) parseStart(b []byte) error {
-	for a, err := range nfnetlink.Attributes(b) {
-		if err != nil {
-			return err
+func (f *Flow) parseStart(b []byte) bool {
+	for len(b) > 0 {
+		kind, data, rest, ok := nfnetlink.Next(b)
+		if b = rest; !ok {
+			return false
 		}
-		if a.Kind != ctaTimestampOne {
+		if kind != ctaTimestampOne {
 			continue
 		}
-		ns, err := a.Uint64()
-		if err != nil {
-			return err
+		if len(data) != 8 {
+			return false
 		}
-		f.Start = time.Unix(0, int64(ns))
+		f.Start = time.Unix(0, int64(binary.BigEndian.Uint64(data)))
 	}
-	return nil
+	return true
 }
