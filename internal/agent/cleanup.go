@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
@@ -24,9 +25,9 @@ const (
 )
 
 // Cleanup removes from the kernel all that agents have put there. The agent of this network namespace, if one runs,
-// is asked through its socket to remove it and end; stopped is its process, or 0. An agent that cannot remove all, or
-// whose caller is gone before it has, goes on as before, and repairs what it had removed. With an
-// error and stopped other than 0, the agent has removed all and ended.
+// is asked through its socket to remove it and end; stopped is its process, if it was seen to have ended, or else 0. An
+// agent that cannot remove all, or whose caller is gone before it has, goes on as before, and repairs what it had
+// removed. With an error and stopped other than 0, the agent has removed all and ended.
 func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 	log := slog.New(slog.DiscardHandler)
 	held, stopped, err := takeOver(ctx, socket, log)
@@ -64,23 +65,39 @@ func takeOver(ctx context.Context, socket string, log *slog.Logger) (l io.Closer
 		return nil, 0, fmt.Errorf("an agent runs in this network namespace %s, and is not the one on the socket %s: give its --socket, or stop it first, %s",
 			first.who(), socket, first.remedy())
 	}
-	if err := NewClient(socket).Cleanup(ctx, removePatience); err != nil {
+	err = NewClient(socket).Cleanup(ctx, removePatience)
+	var refused *refusedError
+	switch {
+	case errors.As(err, &refused):
 		return nil, 0, fmt.Errorf("nothing was cleaned up, and the agent %s goes on: %w", first.who(), err)
+	case err != nil:
+		return nil, 0, fmt.Errorf("the agent %s did not confirm the cleanup; if it goes on, it puts back what it has removed: %w", first.who(), err)
 	}
-	err = await(ctx, func() (bool, error) {
-		var err error
-		l, err = lock(ctx, log)
-		var still *HeldError
-		switch {
-		case !errors.As(err, &still):
-			return true, err
-		case *still != *first:
-			return true, fmt.Errorf("the agent stopped, and was started again %s by whatever supervises it: stop it there first, such as by \"systemctl disable --now sallyport\"",
-				still.who())
-		}
-		return false, err
+	err = await(ctx, func() (done bool, err error) {
+		l, stopped, err = succeed(ctx, first, log)
+		return l != nil || stopped != 0, err
 	})
-	return l, first.PID, err
+	return l, stopped, err
+}
+
+// succeed takes the lock from an agent that was told to end; stopped is its process, if it holds the lock no more. With
+// none of both it may still run.
+func succeed(ctx context.Context, first *HeldError, log *slog.Logger) (l io.Closer, stopped int, err error) {
+	l, err = lock(ctx, log)
+	var still *HeldError
+	switch {
+	case err == nil:
+		if _, ours := l.(net.Listener); ours {
+			stopped = first.PID
+		}
+		return l, stopped, nil
+	case !errors.As(err, &still):
+		return nil, 0, fmt.Errorf("the agent %s has removed all, but was not seen to end: %w", first.who(), err)
+	case *still != *first:
+		return nil, first.PID, fmt.Errorf("the agent stopped, and its supervisor started it again %s: stop it there first, such as by \"systemctl disable --now sallyport\"",
+			still.who())
+	}
+	return nil, 0, fmt.Errorf("the agent %s has removed all, but did not end within %s: end it with \"kill %d\"", first.who(), stopPatience, first.PID)
 }
 
 // cleanUp removes from the kernel what this agent has put there, and ends the agent. With an error the agent goes on,

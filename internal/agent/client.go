@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // ErrNoAgent says that no agent answers on the socket.
@@ -30,11 +31,20 @@ const patience = 30 * time.Second
 // asker goes on.
 const glance = 3 * time.Second
 
-// maxAnswer bounds what a client reads of an answer, in bytes: a status of 100,000 pools takes a third.
-const maxAnswer = 128 << 20
+// Bounds on what a client reads of an answer, in bytes.
+const (
+	// maxList is for answers that grow with the number of pools: a status of 100,000 takes a third.
+	maxList = 128 << 20
+	// maxAnswer is for all others.
+	maxAnswer = 1 << 20
+	// maxRefusal is for a refusal.
+	maxRefusal = 1 << 16
+)
 
-// maxRefusal bounds what a client reads of a refusal, in bytes.
-const maxRefusal = 1 << 16
+// refusedError is what an agent says that does not do what it was asked for.
+type refusedError struct{ said string }
+
+func (e *refusedError) Error() string { return "the agent refused: " + e.said }
 
 // Client speaks with an agent over its socket.
 type Client struct {
@@ -65,13 +75,13 @@ func (c *Client) WaitReady(ctx context.Context, within time.Duration) (*Status, 
 
 func (c *Client) status(ctx context.Context, wait, limit time.Duration) (*Status, error) {
 	var s Status
-	return &s, c.callWithin(ctx, limit, http.MethodGet, "/v1/status?wait="+url.QueryEscape(wait.String()), nil, &s)
+	return &s, c.callWithin(ctx, limit, http.MethodGet, "/v1/status?wait="+url.QueryEscape(wait.String()), nil, &s, maxList)
 }
 
 // Wait asks until the agent holds the objects in the kernel, or the time is over, which all of it takes at most.
 func (c *Client) Wait(ctx context.Context, objects []ObjectDigest, within time.Duration) (*WaitResponse, error) {
 	var r WaitResponse
-	return &r, c.callWithin(ctx, within, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: asked(within).Seconds()}, &r)
+	return &r, c.callWithin(ctx, within, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: asked(within).Seconds()}, &r, maxAnswer)
 }
 
 // asked is how long an agent is asked to wait, so that its answer comes within a time.
@@ -86,13 +96,13 @@ func (c *Client) Explain(ctx context.Context, f compile.Flow) (*ExplainResponse,
 		"protocol": {strconv.Itoa(int(f.Protocol))}, "port": {strconv.Itoa(int(f.DestinationPort))}, "outInterface": {f.OutInterface},
 	}
 	var r ExplainResponse
-	return &r, c.callWithin(ctx, glance, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r)
+	return &r, c.callWithin(ctx, glance, http.MethodGet, "/v1/explain?"+q.Encode(), nil, &r, maxAnswer)
 }
 
 // Objects asks for the objects of a kind that the agent holds; for those with the names given, where there are any.
 func (c *Client) Objects(ctx context.Context, kind string, names []string) (*ObjectsResponse, error) {
 	var r ObjectsResponse
-	return &r, c.callWithin(ctx, lookPatience+glance, http.MethodGet, "/v1/objects?"+url.Values{"kind": {kind}, "name": names}.Encode(), nil, &r)
+	return &r, c.callWithin(ctx, lookPatience+glance, http.MethodGet, "/v1/objects?"+url.Values{"kind": {kind}, "name": names}.Encode(), nil, &r, maxList)
 }
 
 // expectContinue makes an agent ask for a request's body before the client sends it. What was given up before the agent
@@ -103,7 +113,7 @@ const expectContinue = "100-continue"
 // the agent has ended. With an error the agent goes on, and puts back what it had removed.
 func (c *Client) Cleanup(ctx context.Context, within time.Duration) error {
 	var nothing struct{}
-	return c.callWithin(ctx, within+glance, http.MethodPost, "/v1/cleanup", CleanupRequest{Seconds: within.Seconds()}, &nothing)
+	return c.callWithin(ctx, within+glance, http.MethodPost, "/v1/cleanup", CleanupRequest{Seconds: within.Seconds()}, &nothing, maxAnswer)
 }
 
 // Running says whether an agent holds the socket, also one that answers nothing or not to us.
@@ -115,8 +125,8 @@ func (c *Client) Running(ctx context.Context) bool {
 	return err == nil || errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EAGAIN) // EAGAIN: it accepts nobody any more
 }
 
-// callWithin gives up after some time, since an agent may hang.
-func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+// callWithin gives up after some time, since an agent may hang, and on an answer of more bytes than most.
+func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, path string, in, out any, most int64) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, c.silence(limit))
 	defer cancel()
 	resp, err := c.do(ctx, method, path, in)
@@ -124,17 +134,24 @@ func (c *Client) callWithin(ctx context.Context, limit time.Duration, method, pa
 		return err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	if err != nil && ctx.Err() != nil {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("reading the agent's answer: %w", err)
+	case int64(len(b)) > most:
+		return c.tooLong("answer", most)
 	}
 	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("reading the agent's answer: %w", err)
 	}
 	return nil
+}
+
+// tooLong is the error of a call whose answer has no end in sight.
+func (c *Client) tooLong(part string, most int64) error {
+	return fmt.Errorf("what listens on %s gives an %s of more than %d bytes, as no agent does: check which program it is", c.socket, part, most)
 }
 
 // silence is the error of a call that the agent does not answer.
@@ -179,5 +196,5 @@ func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Res
 	if err != nil {
 		return nil, fmt.Errorf("reading the agent's answer: %w", err)
 	}
-	return nil, fmt.Errorf("the agent refused: %s", strings.TrimSpace(string(b)))
+	return nil, &refusedError{text.Line(strings.TrimSpace(string(b)))}
 }

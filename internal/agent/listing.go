@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,10 +14,14 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // listingPatience bounds how long a listing of flows may take, its reader included.
 const listingPatience = 30 * time.Second
+
+// maxFlow bounds a line of a listing, in bytes. That of a flow has a few hundred.
+const maxFlow = 1 << 16
 
 // Flow is a translated connection that the kernel tracks; `sallyport flows -o json` prints one a line. For
 // ICMP the identifier stands in place of the source's port; where there is no port it is 0.
@@ -203,27 +208,35 @@ func (c *Client) Flows(ctx context.Context, filter FlowFilter, each func(Flow) e
 		return false, err
 	}
 	defer resp.Body.Close()
-	in := json.NewDecoder(resp.Body)
-	for in.More() {
+	in := bufio.NewScanner(resp.Body)
+	in.Buffer(nil, maxFlow)
+	for count := 0; in.Scan(); count++ {
 		var line struct {
 			Flow
 			listingEnd
 		}
-		if err := in.Decode(&line); err != nil {
+		if err := json.Unmarshal(in.Bytes(), &line); err != nil {
 			return false, fmt.Errorf("reading the agent's answer: %w", err)
 		}
 		switch {
 		case line.More:
 			return true, nil
 		case line.Error != "":
-			return false, fmt.Errorf("the agent could not list all flows: %s", line.Error)
+			return false, fmt.Errorf("the agent could not list all flows: %s", text.Line(line.Error))
+		case filter.Limit > 0 && count == filter.Limit:
+			return true, nil
 		}
 		if err := each(line.Flow); err != nil {
 			return false, err
 		}
 	}
-	if ctx.Err() != nil {
+	switch err := in.Err(); {
+	case ctx.Err() != nil:
 		return false, context.Cause(ctx)
+	case errors.Is(err, bufio.ErrTooLong):
+		return false, c.tooLong("answer with a line", maxFlow)
+	case err != nil:
+		return false, fmt.Errorf("reading the agent's answer: %w", err)
 	}
 	return false, nil
 }

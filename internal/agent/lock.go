@@ -81,6 +81,15 @@ func lock(ctx context.Context, log *slog.Logger) (io.Closer, error) {
 	return io.NopCloser(nil), nil
 }
 
+// Holder says which agent, or cleanup, works in this network namespace; nil: none was found.
+func Holder(ctx context.Context) *HeldError {
+	peer, err := peerOf(ctx, lockName)
+	if err != nil || !mayRunAgents(peer.Uid) {
+		return nil
+	}
+	return &HeldError{PID: int(peer.Pid)}
+}
+
 // mayRunAgents says whether a user is root or the one that this process runs as.
 func mayRunAgents(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
 

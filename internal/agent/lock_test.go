@@ -28,7 +28,26 @@ func TestLock(t *testing.T) {
 			t.Errorf("while this process holds it: %v", err)
 		}
 	}
+	if h := Holder(t.Context()); h == nil || h.PID != os.Getpid() {
+		t.Errorf("while this process holds it, the holder is %v", h)
+	}
+	succeeds := func(from int, wantLock bool, wantStopped int, said string) {
+		t.Helper()
+		l, stopped, err := succeed(t.Context(), &HeldError{PID: from}, log)
+		if (l != nil) != wantLock || stopped != wantStopped || (err != nil) != (said != "") || err != nil && !strings.Contains(err.Error(), said) {
+			t.Errorf("from %d: lock %v, stopped %d, %v; want %q", from, l, stopped, err, said)
+		}
+		if l != nil {
+			labtest.Must(t, l.Close())
+		}
+	}
+	succeeds(os.Getpid(), false, 0, "did not end within")
+	succeeds(os.Getpid()+1, false, os.Getpid()+1, "started it again")
 	labtest.Must(t, first.Close())
+	if h := Holder(t.Context()); h != nil {
+		t.Errorf("while no process holds it, the holder is %v", h)
+	}
+	succeeds(os.Getpid(), true, os.Getpid(), "")
 	second, err := lock(t.Context(), log)
 	labtest.Must(t, err, second.Close())
 
@@ -40,6 +59,7 @@ func TestLock(t *testing.T) {
 	if err != nil || !strings.Contains(said.String(), "going on without") {
 		t.Errorf("while a stranger holds it: %v, %s", err, said.String())
 	}
+	succeeds(os.Getpid(), true, 0, "") // which may be the agent that was told to end
 	labtest.Must(t, third.Close(), unix.Close(fd))
 }
 

@@ -65,7 +65,7 @@ func (g *global) load(ctx context.Context) (*datastore.Loaded, error) {
 // sayFaults says what is faulty among what was loaded, and what that means for what is printed.
 func (g *global) sayFaults(w io.Writer, faults []model.Fault) {
 	for _, f := range faults {
-		fmt.Fprintln(w, "sallyport: "+f.String())
+		say(w, "sallyport: %s\n", f)
 	}
 	if len(faults) > 0 && g.datastore == string(agent.Kubernetes) {
 		fmt.Fprintln(w, "sallyport: what follows leaves these out; an agent that has read one before it was faulty goes by what it said then")

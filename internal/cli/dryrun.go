@@ -62,22 +62,22 @@ func preview(ctx context.Context, plan *compile.Plan) (*nftables.Preview, error)
 func printPreview(w io.Writer, p *nftables.Preview) error {
 	switch {
 	case p.Equal:
-		_, err := fmt.Fprintf(w, "table %s holds what the manifests say: there is nothing to change\n", p.Table)
+		_, err := io.WriteString(w, saying("table %s holds what the manifests say: there is nothing to change\n", p.Table))
 		return err
 	case !p.Present:
-		fmt.Fprintf(w, "table %s would be made:\n", p.Table)
+		say(w, "table %s would be made:\n", p.Table)
 	case p.Replaced:
-		fmt.Fprintf(w, "table %s would be made anew, in one transaction, since it is dormant or holds strange things. What differs:\n", p.Table)
+		say(w, "table %s would be made anew, in one transaction, since it is dormant or holds strange things. What differs:\n", p.Table)
 	default:
-		fmt.Fprintf(w, "table %s would be changed, in one transaction:\n", p.Table)
+		say(w, "table %s would be changed, in one transaction:\n", p.Table)
 	}
 	for _, s := range p.Sets {
-		fmt.Fprintf(w, "  set %s%s: ranges -%d +%d\n", s.Name, fate(s.Gone, s.New), s.Remove, s.Add)
+		say(w, "  set %s%s: ranges -%d +%d\n", s.Name, fate(s.Gone, s.New), s.Remove, s.Add)
 		printRanges(w, "-", s.RemoveFirst, s.Remove)
 		printRanges(w, "+", s.AddFirst, s.Add)
 	}
 	for _, c := range p.Chains {
-		fmt.Fprintf(w, "  chain %s%s\n", c.Name, fate(c.Gone, c.New))
+		say(w, "  chain %s%s\n", c.Name, fate(c.Gone, c.New))
 		printLines(w, "-", c.Remove)
 		printLines(w, "+", c.Add)
 	}
@@ -100,12 +100,12 @@ func fate(gone, come bool) string {
 func printRanges(w io.Writer, sign string, first []string, all int) {
 	printLines(w, sign, first)
 	if more := all - len(first); more > 0 {
-		fmt.Fprintf(w, "    %s and %d more\n", sign, more)
+		say(w, "    %s and %d more\n", sign, more)
 	}
 }
 
 func printLines(w io.Writer, sign string, lines []string) {
 	for _, l := range lines {
-		fmt.Fprintf(w, "    %s %s\n", sign, l)
+		say(w, "    %s %s\n", sign, l)
 	}
 }

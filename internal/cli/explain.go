@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // explanation is what `explain -o json` prints: the verdict, what it follows from, and whether the kernel was found to
@@ -225,7 +226,7 @@ func explainFaulty(g *global, here bool, running *agent.ExplainResponse, agentEr
 	case running == nil:
 		return explanation{}, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): fix them first", agentErr)
 	case !sameFile(running.Dir, g.dir):
-		return explanation{}, fmt.Errorf("there are faulty manifests, and the agent that answers watches another directory (%s), not %s: fix them first, or give the agent's --dir", running.Dir, g.dir)
+		return explanation{}, fmt.Errorf("there are faulty manifests, and the agent that answers watches another directory (%s), not %s: fix them first, or give the agent's --dir", text.Line(running.Dir), g.dir)
 	}
 	return saidBy(running), nil
 }
@@ -282,7 +283,7 @@ func compare(v compile.Verdict, r *agent.ExplainResponse) kernelView {
 func printExplanation(w io.Writer, e explanation, f compile.Flow) error {
 	var s strings.Builder
 	if e.Action == compile.Keep {
-		fmt.Fprintf(&s, "Kept: the connection from %s to %s leaves with the pod's address, since %s.", e.Source.Address, e.Destination.Address, e.Reason)
+		say(&s, "Kept: the connection from %s to %s leaves with the pod's address, since %s.", e.Source.Address, e.Destination.Address, e.Reason)
 	} else {
 		to := "the node's address on the interface it leaves by"
 		if e.To.Address != "node" {
@@ -291,21 +292,21 @@ func printExplanation(w io.Writer, e explanation, f compile.Flow) error {
 		if e.To.Ports != "" {
 			to += ", ports " + e.To.Ports
 		}
-		fmt.Fprintf(&s, "Translated: the connection from %s to %s leaves with %s, since %s.", e.Source.Address, e.Destination.Address, to, e.Reason)
+		say(&s, "Translated: the connection from %s to %s leaves with %s, since %s.", e.Source.Address, e.Destination.Address, to, e.Reason)
 	}
 	if out := outInterfaces(e.Settings); f.OutInterface == "" && out != "" && e.Action == compile.Translate {
-		fmt.Fprintf(&s, " This assumes that it leaves by %s.", strings.ReplaceAll(out, ",", " or "))
+		say(&s, " This assumes that it leaves by %s.", strings.ReplaceAll(out, ",", " or "))
 	}
 	if by := decidedBy(e.Settings); by != "" {
-		s.WriteString("\nSettings: " + by + ".")
+		say(&s, "\nSettings: %s.", by)
 	}
 	switch from := map[string]string{byAgent: "the agent", byManifests: "the manifests", byAPI: "the API"}[e.DecidedBy]; e.Kernel.State {
 	case kernelSame:
 		s.WriteString("\nThe kernel of this node holds the same.")
 	case kernelDiffers:
-		fmt.Fprintf(&s, "\nThis is by %s. The kernel of this node DIFFERS: %s.", from, e.Kernel.Reason)
+		say(&s, "\nThis is by %s. The kernel of this node DIFFERS: %s.", from, e.Kernel.Reason)
 	default:
-		fmt.Fprintf(&s, "\nThis is by %s. The kernel was NOT CHECKED: %s.", from, e.Kernel.Reason)
+		say(&s, "\nThis is by %s. The kernel was NOT CHECKED: %s.", from, e.Kernel.Reason)
 	}
 	_, err := fmt.Fprintln(w, s.String())
 	return err

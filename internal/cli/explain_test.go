@@ -91,12 +91,18 @@ func decoded[T any](t *testing.T, text string) (v T) {
 // answering is the socket of an agent that gives every request this answer.
 func answering(t *testing.T, answer any) string {
 	t.Helper()
+	return listening(t, func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(answer) })
+}
+
+// listening is a socket on which requests are handled so.
+func listening(t *testing.T, handle http.HandlerFunc) string {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(answer) }))
+	srv := httptest.NewUnstartedServer(handle)
 	srv.Listener = l
 	srv.Start()
 	t.Cleanup(srv.Close)

@@ -14,6 +14,9 @@ import (
 	"github.com/sallyport/sallyport/internal/agent"
 )
 
+// tableRows is after how many flows the table so far is printed: a listing may have millions, which must not gather in memory.
+const tableRows = 1000
+
 // watchPause is the time between two lists of `flows --watch`.
 const watchPause = 2 * time.Second
 
@@ -119,7 +122,14 @@ func printFlows(ctx context.Context, w io.Writer, c *agent.Client, filter agent.
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "POD\tDESTINATION\tSEEN AS\tPOOL\tPROTOCOL\tSTATE\tAGE")
+	rows := 0
 	more, err = c.Flows(ctx, filter, func(f agent.Flow) error {
+		if rows++; rows > tableRows {
+			rows = 1
+			if err := t.Flush(); err != nil {
+				return err
+			}
+		}
 		_, err := fmt.Fprintln(t, flowRow(f))
 		return err
 	})
@@ -140,7 +150,7 @@ func flowRow(f agent.Flow) string {
 	if f.Older {
 		state += " (older)"
 	}
-	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%s\t%s", endpoint(f.Source), destination, endpoint(f.SeenAs), f.Pool, f.Protocol, state, age)
+	return saying("%s\t%s\t%s\t%s\t%s\t%s\t%s", endpoint(f.Source), destination, endpoint(f.SeenAs), f.Pool, f.Protocol, state, age)
 }
 
 // endpoint leaves out the port where there is none.

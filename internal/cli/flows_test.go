@@ -3,11 +3,8 @@ package cli
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -15,19 +12,11 @@ import (
 // flowsAgent answers on a socket what an agent might, and remembers what it was asked for.
 func flowsAgent(t *testing.T, answer string) (socket string, asked *url.Values) {
 	t.Helper()
-	socket, asked = filepath.Join(t.TempDir(), "agent.sock"), &url.Values{}
-	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	asked = &url.Values{}
+	return listening(t, func(w http.ResponseWriter, r *http.Request) {
 		*asked = r.URL.Query()
 		_, _ = io.WriteString(w, answer)
-	}))
-	srv.Listener = l
-	srv.Start()
-	t.Cleanup(srv.Close)
-	return socket, asked
+	}), asked
 }
 
 const someFlows = `{"source":"10.244.1.10:51820","destination":"198.51.100.7:443","seenAs":"192.0.2.10:40312","pool":"private","protocol":"tcp","state":"established","ageSeconds":125,"expiresSeconds":7}
@@ -67,6 +56,33 @@ func TestFlowsThatAreNotAll(t *testing.T) {
 	socket, _ = flowsAgent(t, someFlows[:len(someFlows)-9])
 	if _, errs, code = sallyport(t, t.TempDir(), "", "flows", "--socket", socket); code != 1 || !strings.Contains(errs, "reading the agent's answer") {
 		t.Errorf("an answer that breaks off: exit code %d, %q", code, errs)
+	}
+}
+
+// TestAnswersWithoutEnd has what listens on the socket answer for ever, on one line and on many.
+func TestAnswersWithoutEnd(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	endless := func(text string) string {
+		return listening(t, func(w http.ResponseWriter, _ *http.Request) {
+			for {
+				if _, err := io.WriteString(w, text); err != nil {
+					return
+				}
+			}
+		})
+	}
+	line := endless(strings.Repeat(" ", 4096))
+	for args, most := range map[string]string{"flows": "65536", "explain 10.244.0.1 198.51.100.1": "1048576", "apply -f - --wait 20s": "1048576"} {
+		out, errs, _ := sallyport(t, dir, pools, append(strings.Fields(args), "--socket", line)...)
+		if !strings.Contains(out+errs, "of more than "+most+" bytes") {
+			t.Errorf("%s: %q, %q", args, out, errs)
+		}
+	}
+	flow, _, _ := strings.Cut(someFlows, "\n")
+	out, errs, code := sallyport(t, dir, "", "flows", "--limit", "2500", "--socket", endless(flow+"\n"))
+	if code != 0 || strings.Count(out, "10.244.1.10") != 2500 || !strings.Contains(errs, "only 2500 are listed") {
+		t.Errorf("exit code %d, %d lines, %q", code, strings.Count(out, "\n"), errs)
 	}
 }
 

@@ -105,7 +105,7 @@ KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
 				return err
 			}
 			for _, name := range missing {
-				fmt.Fprintf(cmd.ErrOrStderr(), "sallyport: %s was not found in %s\n", fullName(r.kind, name), g.source())
+				say(cmd.ErrOrStderr(), "sallyport: %s was not found in %s\n", fullName(r.kind, name), g.source())
 			}
 			if len(l.Faults) > 0 || len(missing) > 0 {
 				return errSilent
@@ -186,7 +186,7 @@ func printObjects(w io.Writer, l *datastore.Loaded, r resource, objects []datast
 	switch output {
 	case "name":
 		for _, o := range objects {
-			fmt.Fprintln(w, fullName(o.Kind, o.Name))
+			say(w, "%s\n", fullName(o.Kind, o.Name))
 		}
 		return nil
 	case "json", "yaml":
@@ -269,12 +269,12 @@ func tablePools(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 			continue
 		}
 		c := l.Conditions[p.Name]
-		fmt.Fprintf(w, "%s\t%s\t%t\t%t\t%s", p.Name, p.CIDR, p.NATOutgoing, p.Disabled, c.Reason)
+		say(w, "%s\t%s\t%t\t%t\t%s", p.Name, p.CIDR, p.NATOutgoing, p.Disabled, c.Reason)
 		if l.Programmed != nil {
-			fmt.Fprintf(w, "\t%s", cmp.Or(l.Programmed[p.Name], "-"))
+			say(w, "\t%s", cmp.Or(l.Programmed[p.Name], "-"))
 		}
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%s\t%d\t%s\t%s\t%s", p.VXLANMode, p.IPIPMode, p.BlockSize, cell(p.NodeSelector), cell(p.NamespaceSelector), c.Message)
+			say(w, "\t%s\t%s\t%d\t%s\t%s\t%s", p.VXLANMode, p.IPIPMode, p.BlockSize, cell(p.NodeSelector), cell(p.NamespaceSelector), c.Message)
 		}
 		fmt.Fprintln(w)
 	}
@@ -291,9 +291,9 @@ func tableNAT(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool
 		if !named[c.Name] {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s", c.Name, c.Priority, cell(c.NodeSelector), orDash(c.Exclusions), list(c.Addresses), portsOf(c.PortRange))
+		say(w, "%s\t%d\t%s\t%s\t%s\t%s", c.Name, c.Priority, cell(c.NodeSelector), orDash(c.Exclusions), list(c.Addresses), portsOf(c.PortRange))
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\t%s", orDash(c.PortAllocation), orDash(c.ExistingFlows), list(c.OutInterfaces), orDash(c.LinkLocal), orDash(c.LeakGuard))
+			say(w, "\t%s\t%s\t%s\t%s\t%s", orDash(c.PortAllocation), orDash(c.ExistingFlows), list(c.OutInterfaces), orDash(c.LinkLocal), orDash(c.LeakGuard))
 		}
 		fmt.Fprintln(w)
 	}
@@ -310,10 +310,10 @@ func tableNodes(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 		if !named[n.Name] {
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%s", n.Name, list(n.Addresses))
+		say(w, "%s\t%s", n.Name, list(n.Addresses))
 		if wide {
 			labels, _ := json.Marshal(n.Labels) // a map of strings always encodes
-			fmt.Fprintf(w, "\t%s", labels)
+			say(w, "\t%s", labels)
 		}
 		fmt.Fprintln(w)
 	}

@@ -1,13 +1,12 @@
 package cli
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/text"
 )
 
 // human is standard output for people. What is for programs, JSON and YAML, goes to the command's own output as it is.
@@ -18,34 +17,26 @@ func human(cmd *cobra.Command) io.Writer { return safeWriter{cmd.OutOrStdout()} 
 type safeWriter struct{ io.Writer }
 
 func (w safeWriter) Write(b []byte) (int, error) {
-	if _, err := w.Writer.Write(safe(b)); err != nil {
+	if _, err := io.WriteString(w.Writer, text.Show(string(b))); err != nil {
 		return 0, err
 	}
 	return len(b), nil
 }
 
-// safe escapes control characters but tabs and line ends, what changes the direction of text, and what is no UTF-8.
-func safe(b []byte) []byte {
-	var out []byte
-	for rest := b; len(rest) > 0; {
-		r, n := utf8.DecodeRune(rest)
-		switch {
-		case r == utf8.RuneError && n == 1:
-			out = fmt.Appendf(out, `\x%02x`, rest[0])
-		case r == '\n' || r == '\t' || !commands(r):
-			out = append(out, rest[:n]...)
-		default:
-			out = fmt.Appendf(out, `\u%04x`, r)
-		}
-		rest = rest[n:]
-	}
-	if bytes.Equal(out, b) {
-		return b
-	}
-	return out
+// say prints by a format whose line ends and tabs are its own: those in a text that it is given are escaped, so that
+// names and messages, which anyone may have written, cannot look like lines or columns of the command's.
+func say(w io.Writer, format string, args ...any) {
+	_, _ = io.WriteString(w, saying(format, args...))
 }
 
-// commands says whether a terminal obeys a character: C0, C1, DEL, line separators, and those of UAX #9.
-func commands(r rune) bool {
-	return unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control) || r == '\u2028' || r == '\u2029'
+// saying is what say prints.
+func saying(format string, args ...any) string {
+	for i, a := range args {
+		switch a.(type) {
+		case bool, int, int32, int64, uint8, uint16, uint32, uint64:
+		default:
+			args[i] = text.Line(fmt.Sprint(a))
+		}
+	}
+	return fmt.Sprintf(format, args...)
 }

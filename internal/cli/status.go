@@ -115,32 +115,32 @@ func printStatus(w io.Writer, s *agent.Status) error {
 // printCondition prints all but the pools.
 func printCondition(w io.Writer, s *agent.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "Node:\t%s\nReady:\t%s\n", s.Node, readiness(s))
+	say(t, "Node:\t%s\nReady:\t%s\n", s.Node, readiness(s))
 	if s.API != nil {
-		fmt.Fprintf(t, "API server:\t%s: %s\nResources:\t%s\n", s.API.Server, contact(s.API), counted(s.Resources))
+		say(t, "API server:\t%s: %s\nResources:\t%s\n", s.API.Server, contact(s.API), counted(s.Resources))
 	} else {
-		fmt.Fprintf(t, "Manifests:\t%s: %s\n", s.Dir, counted(s.Resources))
+		say(t, "Manifests:\t%s: %s\n", s.Dir, counted(s.Resources))
 	}
 	if n := s.NAT; n != nil {
-		fmt.Fprintf(t, "Translates:\t%d source ranges, %d exempt ranges, %s\n", n.SourceRanges, n.ExemptRanges, target(n))
+		say(t, "Translates:\t%d source ranges, %d exempt ranges, %s\n", n.SourceRanges, n.ExemptRanges, target(n))
 		if by := decidedBy(n.Settings); by != "" {
-			fmt.Fprintf(t, "Settings:\t%s; all else by default\n", by)
+			say(t, "Settings:\t%s; all else by default\n", by)
 		}
 	}
 	if f := s.Flows; f != nil {
-		fmt.Fprintf(t, "Flows:\t%d of %d live under an older decision, %d were ended (existingFlows: %s)\n", f.OlderDecision, f.Tracked, f.Ended, f.ExistingFlows)
+		say(t, "Flows:\t%d of %d live under an older decision, %d were ended (existingFlows: %s)\n", f.OlderDecision, f.Tracked, f.Ended, f.ExistingFlows)
 	}
 	if g := s.LeakGuard; g != nil {
-		fmt.Fprintf(t, "Leak guard:\tdropped %d packets that would have left untranslated, %d from outside for no connection\n", g.DroppedOut, g.DroppedIn)
+		say(t, "Leak guard:\tdropped %d packets that would have left untranslated, %d from outside for no connection\n", g.DroppedOut, g.DroppedIn)
 	} else if s.NAT != nil {
-		fmt.Fprintf(t, "Leak guard:\toff\n")
+		say(t, "Leak guard:\toff\n")
 	}
 	for _, d := range s.Drivers {
 		state := "ready"
 		if !d.Ready {
 			state = "NOT READY: " + d.Error
 		}
-		fmt.Fprintf(t, "Driver %s:\t%s (%d applied, %d failed, %d repaired)\n", d.Name, state, d.Applies, d.Failures, d.Repairs)
+		say(t, "Driver %s:\t%s (%d applied, %d failed, %d repaired)\n", d.Name, state, d.Applies, d.Failures, d.Repairs)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -156,12 +156,12 @@ func printFirst(w io.Writer, heading string, faults []model.Fault, most int) {
 	if len(faults) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n%s\n", heading)
+	say(w, "\n%s\n", heading)
 	for _, f := range faults[:min(len(faults), most)] {
-		fmt.Fprintf(w, "  %s\n", f)
+		say(w, "  %s\n", f)
 	}
 	if more := len(faults) - most; more > 0 {
-		fmt.Fprintf(w, "  and %d more: sallyport status -o json\n", more)
+		say(w, "  and %d more: sallyport status -o json\n", more)
 	}
 }
 
@@ -202,12 +202,12 @@ func printProblems(w io.Writer, problems []diagnose.Problem) {
 	if len(problems) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nProblems on this node, which do not make it unready:\n")
+	say(w, "\nProblems on this node, which do not make it unready:\n")
 	for _, p := range problems[:min(len(problems), problemsShown)] {
-		fmt.Fprintf(w, "  %s: %s.\n    Remedy: %s.\n", p.Kind, p, p.Remedy)
+		say(w, "  %s: %s.\n    Remedy: %s.\n", p.Kind, p, p.Remedy)
 	}
 	if more := len(problems) - problemsShown; more > 0 {
-		fmt.Fprintf(w, "  and %d more: sallyport status -o json\n", more)
+		say(w, "  and %d more: sallyport status -o json\n", more)
 	}
 }
 
@@ -221,7 +221,7 @@ func printBusiest(w io.Writer, p *diagnose.Ports) error {
 	fmt.Fprintln(t, "BUSIEST DESTINATION\tPROTOCOL\tFROM\tPORTS IN USE")
 	for i := range p.Destinations {
 		if d := &p.Destinations[i]; d.Percent() >= busyFrom {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%d of %d (%d%%)\n", d.Destination, d.Protocol, d.Address, d.Used, d.Available, d.Percent())
+			say(t, "%s\t%s\t%s\t%d of %d (%d%%)\n", d.Destination, d.Protocol, d.Address, d.Used, d.Available, d.Percent())
 		}
 	}
 	return t.Flush()
@@ -243,13 +243,13 @@ func printPools(w io.Writer, pools []agent.PoolStatus, most int) error {
 		if p.NATOutgoing {
 			translated = fmt.Sprint(p.TranslatedConnections)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%t\t%s\t%s\n", p.Name, p.CIDR, p.NATOutgoing, allocatable, translated)
+		say(t, "%s\t%s\t%t\t%s\t%s\n", p.Name, p.CIDR, p.NATOutgoing, allocatable, translated)
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	if more := len(pools) - most; more > 0 {
-		fmt.Fprintf(w, "and %d more: sallyport status -o json\n", more)
+		say(w, "and %d more: sallyport status -o json\n", more)
 	}
 	return nil
 }

@@ -22,3 +22,22 @@ func TestShortening(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatCommandsATerminalIsShown(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string][2]string{
+		"pool\tä 漢\n":           {"pool\tä 漢\n", `pool\tä 漢\n`},
+		"a\x1b[2Jb\rc\x00\x7f":  {`a\u001b[2Jb\u000dc\u0000\u007f`, `a\u001b[2Jb\u000dc\u0000\u007f`},
+		"a\u009b31mb":           {`a\u009b31mb`, `a\u009b31mb`},
+		"a\u202eb\u2066c\u200f": {`a\u202eb\u2066c\u200f`, `a\u202eb\u2066c\u200f`},
+		"a\xffb\xff":            {`a\xffb\xff`, `a\xffb\xff`},
+		"a\ufffdb":              {"a\ufffdb", "a\ufffdb"},
+		"\u2028b":               {`\u2028b`, `\u2028b`},
+		"\n":                    {"\n", `\n`},
+		"":                      {"", ""},
+	} {
+		if got := [2]string{Show(in), Line(in)}; got != want {
+			t.Errorf("%q becomes %q, want %q", in, got, want)
+		}
+	}
+}
