@@ -10,6 +10,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/text"
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
@@ -33,12 +34,12 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 			if err != nil {
 				return err
 			}
-			manifests, err := manifest.Read(files, cmd.InOrStdin())
+			ctx, left, cancel := bounded(cmd.Context(), wait)
+			defer cancel()
+			manifests, err := readManifests(ctx, cmd, files)
 			if err != nil {
 				return err
 			}
-			ctx, left, cancel := bounded(cmd.Context(), wait)
-			defer cancel()
 			results, err := manifest.Apply(ctx, g.dir, v, manifests, dryRun)
 			if err != nil {
 				return err
@@ -51,7 +52,7 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 				suffix = " (dry run)"
 			}
 			for _, r := range results {
-				fmt.Fprintf(human(cmd), "%s %s%s\n", fullName(r.Kind, r.Name), r.Action, suffix)
+				say(human(cmd), "%s %s%s\n", fullName(r.Kind, r.Name), r.Action, suffix)
 			}
 			if wait == 0 || dryRun {
 				return nil
@@ -112,7 +113,7 @@ func waitHeld(cmd *cobra.Command, g *global, results []manifest.Result, wait tim
 	case err != nil:
 		return unconfirmedError{fmt.Errorf("done in the manifests, but not known to be in the kernel: %w", err)}
 	case !r.Held:
-		return unconfirmedError{fmt.Errorf("done in the manifests, but not in the kernel after %s: %s", wait, r.Reason)}
+		return unconfirmedError{fmt.Errorf("done in the manifests, but not in the kernel after %s: %s", wait, text.Line(r.Reason))}
 	default:
 		return nil
 	}

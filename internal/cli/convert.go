@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"fmt"
-
 	"github.com/spf13/cobra"
 
 	"github.com/sallyport/sallyport/internal/convert"
@@ -90,7 +88,13 @@ func convertFilesFlag(cmd *cobra.Command, files *[]string) {
 
 // runConvert reads the input, converts and prints: all of it, or faults and nothing else.
 func runConvert(cmd *cobra.Command, files []string, with func([]convert.Document) (*convert.Result, []model.Fault)) error {
-	read, faults, err := manifest.ReadDocuments(files, cmd.InOrStdin())
+	var read []manifest.Document
+	var faults []model.Fault
+	var readErr error
+	err := reading(cmd.Context(), files, func() { read, faults, readErr = manifest.ReadDocuments(files, cmd.InOrStdin()) })
+	if err == nil {
+		err = readErr
+	}
 	if err != nil {
 		return err
 	}
@@ -109,7 +113,7 @@ func runConvert(cmd *cobra.Command, files []string, with func([]convert.Document
 	}
 	if len(faults) > 0 {
 		for _, f := range faults {
-			fmt.Fprintln(cmd.ErrOrStderr(), "sallyport: "+f.String())
+			say(cmd.ErrOrStderr(), "sallyport: %s\n", f)
 		}
 		return errSilent
 	}
@@ -118,7 +122,7 @@ func runConvert(cmd *cobra.Command, files []string, with func([]convert.Document
 		return err
 	}
 	for _, n := range result.Notes {
-		fmt.Fprintln(cmd.ErrOrStderr(), "note: "+n.String())
+		say(cmd.ErrOrStderr(), "note: %s\n", n)
 	}
 	_, err = cmd.OutOrStdout().Write(text)
 	return err

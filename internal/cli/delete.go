@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -29,15 +29,15 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			if err != nil {
 				return err
 			}
-			keys, err := keysOf(cmd, files, args)
+			ctx, left, cancel := bounded(cmd.Context(), wait)
+			defer cancel()
+			keys, err := keysOf(ctx, cmd, files, args)
 			if err != nil {
 				return err
 			}
-			ctx, left, cancel := bounded(cmd.Context(), wait)
-			defer cancel()
 			results, err := manifest.Delete(ctx, g.dir, v, keys, false)
 			for _, r := range results {
-				fmt.Fprintf(human(cmd), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
+				say(human(cmd), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
 			}
 			if wait == 0 || len(results) == 0 {
 				return err
@@ -55,12 +55,12 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 }
 
 // keysOf is what a person wants to delete, named by arguments or by files.
-func keysOf(cmd *cobra.Command, files, args []string) ([]model.Key, error) {
+func keysOf(ctx context.Context, cmd *cobra.Command, files, args []string) ([]model.Key, error) {
 	switch {
 	case len(files) > 0 && len(args) > 0:
 		return nil, errors.New("give either KIND NAME... or -f, not both")
 	case len(files) > 0:
-		manifests, err := manifest.Read(files, cmd.InOrStdin())
+		manifests, err := readManifests(ctx, cmd, files)
 		if err != nil {
 			return nil, err
 		}

@@ -31,7 +31,7 @@ too, since a pipeline that broke gives none. The command needs neither agent nor
 			if err != nil {
 				return err
 			}
-			manifests, err := manifest.Read(files, cmd.InOrStdin())
+			manifests, err := readManifests(cmd.Context(), cmd, files)
 			if err != nil {
 				return err
 			}
@@ -44,7 +44,7 @@ too, since a pipeline that broke gives none. The command needs neither agent nor
 				err = printFaults(cmd, faults)
 			} else {
 				for _, f := range faults {
-					fmt.Fprintln(cmd.ErrOrStderr(), f)
+					say(cmd.ErrOrStderr(), "%s\n", f)
 				}
 				if len(faults) == 0 {
 					_, err = fmt.Fprintf(cmd.OutOrStdout(), "objects: %d, faults: 0\n", len(manifests.Objects()))
