@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -84,6 +85,20 @@ func TestStatusSaysHowItStandsByItsExitCode(t *testing.T) {
 	}
 	if _, errs, code := sallyport(t, dir, "", "status"); code != 3 || !strings.Contains(errs, "no agent is running there; start one with: sallyport run") {
 		t.Errorf("without an agent: exit code %d, %q", code, errs)
+	}
+}
+
+// TestOnlyWithoutAnAgentATableStays: one that hangs, or that has another socket, may change the table.
+func TestOnlyWithoutAnAgentATableStays(t *testing.T) {
+	t.Parallel()
+	none := fmt.Errorf("asking: %w", agent.ErrNoAgent)
+	if noAgent(t.Context(), errors.New("it gives no answer")) || noAgent(t.Context(), none) != (agent.Holder(t.Context()) == nil) {
+		t.Error("an agent that hangs counts as none")
+	}
+	for kept, said := range map[bool]string{true: "stays as it is until an agent runs", false: "NOT CHECKED"} {
+		if got := (tableView{State: tablePresent}).say(kept); !strings.Contains(got, said) {
+			t.Errorf("kept %v: %s", kept, got)
+		}
 	}
 }
 

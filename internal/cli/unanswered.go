@@ -3,11 +3,12 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
+	"io"
 	"log/slog"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
@@ -41,7 +42,7 @@ func printUnanswered(cmd *cobra.Command, output string, agentErr error) error {
 	if output == "json" {
 		err = printJSON(cmd.OutOrStdout(), u)
 	} else {
-		_, err = fmt.Fprintln(human(cmd), u.Table)
+		_, err = io.WriteString(human(cmd), saying("%s\n", u.Table.say(noAgent(cmd.Context(), agentErr))))
 	}
 	if err != nil {
 		return errors.Join(agentErr, err)
@@ -49,17 +50,23 @@ func printUnanswered(cmd *cobra.Command, output string, agentErr error) error {
 	return unconfirmedError{agentErr}
 }
 
+// noAgent says whether no agent runs, by the error of a call and by the lock that each agent holds: one that hangs, or that
+// has another socket, may change the table.
+func noAgent(ctx context.Context, agentErr error) bool {
+	return errors.Is(agentErr, agent.ErrNoAgent) && agent.Holder(ctx) == nil
+}
+
 // lookForTable reads from the kernel whether the table is there.
 func lookForTable(ctx context.Context) tableView {
 	d, err := nat.New(nftables.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		return tableView{tableNotChecked, err.Error()}
+		return tableView{State: tableNotChecked, Reason: err.Error()}
 	}
 	defer d.Close()
 	nothing := compile.Compile(&model.Snapshot{}, model.Local{})
 	switch p, err := d.Preview(ctx, nothing.NAT); {
 	case err != nil:
-		return tableView{tableNotChecked, err.Error()}
+		return tableView{State: tableNotChecked, Reason: err.Error()}
 	case p.Present:
 		return tableView{State: tablePresent}
 	default:
@@ -67,11 +74,15 @@ func lookForTable(ctx context.Context) tableView {
 	}
 }
 
-func (t tableView) String() string {
+// say says how the table stands; kept says that no agent runs that could change it.
+func (t tableView) say(kept bool) string {
 	const table = "table inet " + nat.TableName
 	switch t.State {
 	case tablePresent:
-		return table + " stands in the kernel of this node. It stays as it is until an agent runs again."
+		if kept {
+			return table + " stands in the kernel of this node. It stays as it is until an agent runs again."
+		}
+		return table + " stands in the kernel of this node. Whether it is what the manifests say was NOT CHECKED."
 	case tableAbsent:
 		return table + " is not in the kernel of this node: nothing is translated by Sallyport."
 	default:
