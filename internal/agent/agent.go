@@ -151,11 +151,7 @@ func open(cfg *Config, boot string, translates func() (bool, error)) (datastore.
 		}
 		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log})
 	}
-	validator, err := validate.New()
-	if err != nil {
-		return nil, fmt.Errorf("preparing validation: %w", err)
-	}
-	return dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: validator, Translates: translates})
+	return dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: validate.New(), Translates: translates})
 }
 
 // check looks for what the agent cannot do without; what may pass is only logged.

@@ -15,37 +15,39 @@ import (
 // An agent has nothing to do nearly all the time, and its node has better use for memory. So the agent lets a quarter
 // as much garbage gather as what lives, where Go would let as much again; and gives memory back while it rests. But a
 // collection costs more CPU time than a change of rules, so garbageLeast may always gather, and less than spareLeast is
-// not given back. While it starts, the agent needs more memory than ever after, so that a quarter it is until the first
-// rest.
+// not given back. Until its first rest the agent reads and checks all resources, which leaves much garbage and little
+// that lives: garbageStart may gather, since pods wait.
 const (
 	garbagePercent = 25
-	garbageLeast   = 4 << 20 // bytes
-	spareLeast     = 2 << 20 // bytes
+	garbageLeast   = 4 << 20  // bytes
+	garbageStart   = 16 << 20 // bytes
+	spareLeast     = 2 << 20  // bytes
 	restAfter      = 5 * time.Second
 )
 
 // thrift makes this process collect its garbage as above, unless GOGC is set.
 type thrift struct {
-	off    bool
 	before int // the GOGC of before
-	stop   func()
+	least  atomic.Uint64
+	stop   func() // nil: GOGC is set
 }
 
 func startThrift() *thrift {
+	t := &thrift{}
 	if os.Getenv("GOGC") != "" {
-		return &thrift{off: true}
+		return t
 	}
-	return &thrift{before: debug.SetGCPercent(garbagePercent)}
+	t.least.Store(garbageStart)
+	t.before = debug.SetGCPercent(percentFor(0, garbageStart))
+	t.stop = afterEachCollection(func() { debug.SetGCPercent(percentFor(readMemory().live, t.least.Load())) })
+	return t
 }
 
 // rested gives free memory back to the kernel, where that is worth its cost: it takes a collection.
 func (t *thrift) rested() {
-	first := t.stop == nil && !t.off
+	first := t.least.Swap(garbageLeast) == garbageStart
 	if first || readMemory().spare >= spareLeast {
 		debug.FreeOSMemory()
-	}
-	if first {
-		t.stop = afterEachCollection(func() { debug.SetGCPercent(percentFor(readMemory().live)) })
 	}
 }
 
@@ -53,15 +55,13 @@ func (t *thrift) rested() {
 func (t *thrift) end() {
 	if t.stop != nil {
 		t.stop()
-	}
-	if !t.off {
 		debug.SetGCPercent(t.before)
 	}
 }
 
-// percentFor is the GOGC by which garbagePercent of what lives may gather as garbage, or garbageLeast.
-func percentFor(live uint64) int {
-	return max(garbagePercent, int(100*garbageLeast/max(live, garbageLeast/4)))
+// percentFor is the GOGC by which garbagePercent of what lives may gather as garbage, or as many bytes as least.
+func percentFor(live, least uint64) int {
+	return max(garbagePercent, int(100*least/max(live, least/4)))
 }
 
 // afterEachCollection calls f after each garbage collection, until stop is called.

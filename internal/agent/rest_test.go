@@ -59,7 +59,7 @@ func TestPercentFor(t *testing.T) {
 		32 << 20:  8 << 20,
 		100 << 20: 25 << 20,
 	} {
-		if got := live * uint64(percentFor(live)) / 100; got > garbage || got < garbage*9/10 {
+		if got := live * uint64(percentFor(live, garbageLeast)) / 100; got > garbage || got < garbage*9/10 {
 			t.Errorf("beside %d bytes %d of garbage gather, want %d", live, got, garbage)
 		}
 	}

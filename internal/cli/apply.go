@@ -30,10 +30,7 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 		Example: "  sallyport apply -f pool.yaml --wait 5s\n  sallyport get pool private -o yaml | sed s/true/false/ | sallyport apply -f -",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, err := validate.New()
-			if err != nil {
-				return err
-			}
+			v := validate.New()
 			ctx, left, cancel := bounded(cmd.Context(), wait)
 			defer cancel()
 			manifests, err := readManifests(ctx, cmd, files)

@@ -107,9 +107,7 @@ func runConvert(cmd *cobra.Command, files []string, with func([]convert.Document
 		result, faults = with(docs)
 	}
 	if len(faults) == 0 {
-		if faults, err = checkConverted(result); err != nil {
-			return err
-		}
+		faults = checkConverted(result)
 	}
 	if len(faults) > 0 {
 		for _, f := range faults {
@@ -129,11 +127,8 @@ func runConvert(cmd *cobra.Command, files []string, with func([]convert.Document
 }
 
 // checkConverted validates what is to be printed: a pool may break a rule in Calico already.
-func checkConverted(r *convert.Result) ([]model.Fault, error) {
-	v, err := validate.New()
-	if err != nil {
-		return nil, err
-	}
+func checkConverted(r *convert.Result) []model.Fault {
+	v := validate.New()
 	var faults []model.Fault
 	for _, m := range r.Manifests {
 		for _, f := range v.Create(m.Object) {
@@ -143,5 +138,5 @@ func checkConverted(r *convert.Result) ([]model.Fault, error) {
 			faults = append(faults, f)
 		}
 	}
-	return faults, nil
+	return faults
 }

@@ -74,9 +74,5 @@ func (g *global) sayFaults(w io.Writer, faults []model.Fault) {
 
 // loadDir reads and validates the manifests as they stand now.
 func loadDir(path string) (*datastore.Loaded, error) {
-	v, err := validate.New()
-	if err != nil {
-		return nil, err
-	}
-	return dir.Load(path, v)
+	return dir.Load(path, validate.New())
 }

@@ -25,10 +25,7 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 		Example:           "  sallyport delete ippool private --wait 5s\n  sallyport delete -f pool.yaml",
 		ValidArgsFunction: completeObjects(g),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := validate.New()
-			if err != nil {
-				return err
-			}
+			v := validate.New()
 			ctx, left, cancel := bounded(cmd.Context(), wait)
 			defer cancel()
 			keys, err := keysOf(ctx, cmd, files, args)

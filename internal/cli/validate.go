@@ -27,10 +27,7 @@ too, since a pipeline that broke gives none. The command needs neither agent nor
 			if err := checkOutput(output, "", "json"); err != nil {
 				return err
 			}
-			v, err := validate.New()
-			if err != nil {
-				return err
-			}
+			v := validate.New()
 			manifests, err := readManifests(cmd.Context(), cmd, files)
 			if err != nil {
 				return err

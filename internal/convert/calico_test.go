@@ -3,6 +3,8 @@ package convert
 import (
 	"strings"
 	"testing"
+
+	"github.com/sallyport/sallyport/internal/validate"
 )
 
 func felix(name, spec string) string {
@@ -46,7 +48,7 @@ func TestCalicoFaults(t *testing.T) {
 
 func TestCalicoNotes(t *testing.T) {
 	t.Parallel()
-	v := newValidator(t)
+	v := validate.New()
 	for _, tc := range []struct{ text, want string }{
 		{felix("default", "{bpfEnabled: true}"), "spec.bpfEnabled: with Calico's eBPF data plane"},
 		{felix("default", "{ipv6Support: false}"), "spec.ipv6Support: false lets Calico leave IPv6 alone"},

@@ -46,7 +46,7 @@ func holds(t *testing.T, v *validate.Validator, r *Result, faults int) {
 func FuzzIPMasqAgent(f *testing.F) {
 	seeds(f, "masq")
 	f.Add([]byte("nonMasqueradeCIDRs: ['::/0', 0.0.0.0/0]\nsnatTarget: 192.0.2.1\n"))
-	v := newValidator(f)
+	v := validate.New()
 	flags := MasqFlags{PodCIDRs: []string{"10.244.0.0/16"}, EnableIPv6: true}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		docs, _ := manifests.Documents("a", data)
@@ -62,7 +62,7 @@ func FuzzIPMasqAgent(f *testing.F) {
 func FuzzCalico(f *testing.F) {
 	seeds(f, "calico")
 	f.Add([]byte(felix("node.a", "{natPortRange: 4788, iptablesNATOutgoingInterfaceFilter: eth+, natOutgoingAddress: 192.0.2.1}")))
-	v := newValidator(f)
+	v := validate.New()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		docs, _ := manifests.Documents("a", data)
 		r, faults := Calico(own(docs))
@@ -75,7 +75,7 @@ func FuzzPorts(f *testing.F) {
 	for _, s := range []string{"1-2", "4789", "65535", "0-1", "2-1", "-", "+1-2"} {
 		f.Add(s)
 	}
-	v := newValidator(f)
+	v := validate.New()
 	f.Fuzz(func(t *testing.T, s string) {
 		p, wrong := parsePorts(s, "-")
 		if wrong != "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/validate"
 )
 
 // snapshot is what a store would make of the manifests.
@@ -128,7 +129,7 @@ func known(dst netip.Addr) bool {
 // with the agent's own rule. They differ only towards what is never translated, and between pods.
 func TestDecidesAsIPMasqAgent(t *testing.T) {
 	t.Parallel()
-	v := newValidator(t)
+	v := validate.New()
 	rapid.Check(t, func(t *rapid.T) {
 		m := masqModel{ipv6: rapid.Bool().Draw(t, "ipv6"), notSet: rapid.Bool().Draw(t, "list not set"),
 			link: rapid.Bool().Draw(t, "link-local"), link6: rapid.Bool().Draw(t, "link-local of IPv6")}
@@ -189,7 +190,7 @@ func TestDecidesAsIPMasqAgent(t *testing.T) {
 // the destination in none, the interface if a filter is set; of each field, the node's own setting comes first.
 func TestDecidesAsCalico(t *testing.T) {
 	t.Parallel()
-	v := newValidator(t)
+	v := validate.New()
 	rapid.Check(t, func(t *rapid.T) {
 		type set struct{ address, filter, ports string }
 		draw := func(label string) (set, map[string]any) {

@@ -14,13 +14,7 @@ import (
 const patience = 20 * time.Second
 
 // validator is the real one, compiled once for all tests.
-var validator = sync.OnceValue(func() Validator {
-	v, err := validate.New()
-	if err != nil {
-		panic(err)
-	}
-	return v
-})
+var validator = sync.OnceValue(func() Validator { return validate.New() })
 
 // pool is the manifest of a pool, with more lines of its spec.
 func pool(name, cidr string, more ...string) string {

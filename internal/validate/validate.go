@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/sallyport/sallyport/api/crds"
 	apiv1alpha1 "github.com/sallyport/sallyport/api/v1alpha1"
@@ -39,31 +40,36 @@ type Validator struct {
 	kinds []kind
 }
 
-// New compiles the rules of every kind, which takes some tens of milliseconds. It fails only where the
-// embedded CustomResourceDefinitions cannot be read, or hold a rule that does not compile.
-func New() (*Validator, error) {
-	pools, err := compile(crds.Files(), "projectcalico.org_ippools.yaml")
-	if err != nil {
-		return nil, err
-	}
-	configurations, err := compile(crds.Files(), "sallyport.dev_natconfigurations.yaml")
-	if err != nil {
-		return nil, err
-	}
+// New makes a validator of all kinds. It compiles the rules of a kind when it first meets an object of that kind, which
+// takes some tens of milliseconds and some megabytes: an agent that starts again, and finds all objects checked, does
+// without.
+func New() *Validator {
 	return &Validator{kinds: []kind{
 		{
 			name: apiv3.KindIPPool,
 			// The second is how Calico stores pools as custom resources of its own.
 			apiVersions: []string{apiv3.GroupVersion().String(), "crd.projectcalico.org/v1"},
-			validate:    pools.validate,
+			validate:    definedBy("projectcalico.org_ippools.yaml"),
 		},
 		{
 			name:        apiv1alpha1.KindNATConfiguration,
 			apiVersions: []string{apiv1alpha1.GroupVersion().String()},
-			validate:    configurations.validate,
+			validate:    definedBy("sallyport.dev_natconfigurations.yaml"),
 		},
 		{name: "Node", apiVersions: []string{"v1"}, validate: validateNode},
-	}}, nil
+	}}
+}
+
+// definedBy validates by an embedded CustomResourceDefinition. Where that cannot be used, no object is right.
+func definedBy(file string) validationFunc {
+	compiled := sync.OnceValues(func() (*definition, error) { return compile(crds.Files(), file) })
+	return func(ctx context.Context, obj, old map[string]any) []model.Fault {
+		d, err := compiled()
+		if err != nil {
+			return []model.Fault{{Message: "cannot be checked: " + err.Error()}}
+		}
+		return d.validate(ctx, obj, old)
+	}
 }
 
 // Create returns what is wrong with a new object, sorted by field; nothing if it is right. The object is

@@ -12,16 +12,12 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// compiled holds the one validator of all tests: New takes a while, and sharing it is what the agent does.
-var compiled = sync.OnceValues(New)
+// shared is the one validator of all tests: to compile its rules takes a while, and sharing it is what the agent does.
+var shared = sync.OnceValue(New)
 
 func newValidator(tb testing.TB) *Validator {
 	tb.Helper()
-	v, err := compiled()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return v
+	return shared()
 }
 
 // decode reads a document as the datastore does.

@@ -68,13 +68,12 @@ type walk struct {
 
 func newWalk(t *testing.T) *walk {
 	t.Helper()
-	validator, err := validate.New()
-	labtest.Must(t, err)
-	w := &walk{t: t, rnd: newRand(t), rig: newRig(t), cov: newCoverage(), validator: validator, base: t.TempDir(),
+	w := &walk{t: t, rnd: newRand(t), rig: newRig(t), cov: newCoverage(), validator: validate.New(), base: t.TempDir(),
 		log: slog.New(slog.DiscardHandler), manifests: map[string]string{}}
 	w.storm = &storm{rnd: rand.New(rand.NewPCG(w.rnd.Uint64(), 0))}
 	labtest.Must(t, os.Mkdir(w.dir(), 0o755), os.Mkdir(w.stateDir(), 0o755), unix.Mount("tmpfs", w.stateDir(), "tmpfs", 0, "size=1m"))
 	t.Cleanup(func() { labtest.Must(t, unix.Unmount(w.stateDir(), unix.MNT_DETACH)) })
+	var err error
 	w.watcher, err = nat.New(nftables.Options{Log: w.log, NetNS: w.rig.node.FD()})
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, w.watcher.Close()) })

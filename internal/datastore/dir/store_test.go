@@ -18,13 +18,7 @@ import (
 )
 
 // validator is the real one, compiled once for all tests.
-var validator = sync.OnceValue(func() manifest.Validator {
-	v, err := validate.New()
-	if err != nil {
-		panic(err)
-	}
-	return v
-})
+var validator = sync.OnceValue(func() manifest.Validator { return validate.New() })
 
 // patience bounds every wait for something that must happen.
 const patience = 20 * time.Second
