@@ -9,7 +9,7 @@ import (
 // measureChange flips natOutgoing of the pod's pool and waits for the first packet that shows it. In
 // turn with it, a person's shortest way is measured: loading a masquerade rule with the nft binary.
 func measureChange(ctx context.Context, o options, tmp string) (_ []result, err error) {
-	manifest, err := newAgentFlipper(ctx, o, tmp, 1)
+	manifest, err := newAgentFlipper(ctx, o, tmp, 1, filesOf)
 	if err != nil {
 		return nil, err
 	}
@@ -63,18 +63,18 @@ func newFlipper(ctx context.Context, start func(*flipper) error) (*flipper, erro
 }
 
 // newAgentFlipper writes the manifest of one pool among others.
-func newAgentFlipper(ctx context.Context, o options, tmp string, pools int) (*flipper, error) {
-	dir, state, err := manifests(tmp, pools)
+func newAgentFlipper(ctx context.Context, o options, tmp string, count int, write func(tmp string, count int) (*pools, error)) (*flipper, error) {
+	p, err := write(tmp, count)
 	if err != nil {
 		return nil, err
 	}
 	return newFlipper(ctx, func(f *flipper) error {
-		a, err := startAgent(ctx, o, f.network, dir, state)
+		a, err := startAgent(ctx, o, f.network, p.dir, p.state)
 		if err != nil {
 			return err
 		}
 		f.closes = append(f.closes, a.stop)
-		f.flip = func(translate bool) error { return writePool(dir, 0, translate) }
+		f.flip = p.flip
 		return a.ready(ctx)
 	})
 }

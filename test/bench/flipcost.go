@@ -5,9 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/lab"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
 // measureChangeCPU flips natOutgoing of the pod's pool, and counts the CPU time of the agent from before the write until
@@ -25,36 +29,43 @@ func measureChangeCPU(ctx context.Context, o options, tmp string) ([]result, err
 		{fmt.Sprintf("%d connections to an exempt address", o.connections), o.connections, exemptAddr},
 		{fmt.Sprintf("%d connections of the pool that changes", o.connections), o.connections, outsideAddr},
 	} {
-		r, err := changeCPU(ctx, o, tmp, c.connections, c.to)
+		ours, listing, err := changeCPU(ctx, o, tmp, c.connections, c.to)
 		if err != nil {
 			return out, err
 		}
-		r.What = "CPU of the agent for one change, " + c.what
+		r := summary("CPU of the agent for one change, "+c.what, "ms", ours)
 		out = append(out, r)
+		if c.connections > 0 {
+			l := summary("the same: what it takes to list these, once", "ms", listing)
+			l.Ratio = r.P50 / l.P50
+			out = append(out, l)
+		}
 	}
 	return out, nil
 }
 
-func changeCPU(ctx context.Context, o options, tmp string, connections int, to netip.Addr) (_ result, err error) {
+// changeCPU is the CPU time of the agent for each of some changes, and what it takes the kernel and a process to list the
+// connections in turn with them, in ms.
+func changeCPU(ctx context.Context, o options, tmp string, connections int, to netip.Addr) (used, listing []float64, err error) {
 	dir, state, err := manifests(tmp, 1)
 	if err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
 	n, err := newNetwork(true)
 	if err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
 	a, err := startAgent(ctx, o, n, dir, state)
 	if err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
 	if err := a.ready(ctx); err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
 	if err := n.connect(ctx, connections, to); err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
 	time.Sleep(o.settle) // what starting needed
 	// Now and then an agent looks at its node without any change: as many windows without one have their share of that.
@@ -62,19 +73,44 @@ func changeCPU(ctx context.Context, o options, tmp string, connections int, to n
 	for range o.rounds {
 		d, err := a.cpuOver(o.settle, func() error { return nil })
 		if err != nil {
-			return result{}, err
+			return nil, nil, err
 		}
 		idle += d / time.Duration(o.rounds)
 	}
-	var used []float64
 	for i := range o.rounds {
 		d, err := a.cpuOver(o.settle, func() error { return writePool(dir, 0, i%2 == 1) })
 		if err != nil {
-			return result{}, err
+			return nil, nil, err
 		}
 		used = append(used, float64(d-idle)/float64(time.Millisecond))
+		if d, err = listCPU(ctx, n.node); err != nil {
+			return nil, nil, err
+		}
+		listing = append(listing, float64(d)/float64(time.Millisecond))
 	}
-	return summary("", "ms", used), nil
+	return used, listing, nil
+}
+
+// listCPU is the CPU time of a thread that makes the kernel list all tracked connections, and looks at none.
+func listCPU(ctx context.Context, h *lab.Host) (took time.Duration, err error) {
+	s, err := nfnetlink.Dial(h.FD())
+	if err != nil {
+		return 0, err
+	}
+	c := nfnetlink.NewConn(s)
+	defer func() { err = errors.Join(err, c.Close()) }()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	begin, err := threadCPU()
+	if err != nil {
+		return 0, err
+	}
+	request := c.Request(unix.NFNL_SUBSYS_CTNETLINK<<8|1, unix.NLM_F_DUMP, unix.AF_UNSPEC) // IPCTNL_MSG_CT_GET
+	if err := c.Dump(ctx, "listing connections", request, func(nfnetlink.Message) error { return nil }); err != nil {
+		return 0, err
+	}
+	end, err := threadCPU()
+	return end - begin, err
 }
 
 // cpuOver is the CPU time of the agent from before do until a while after it.

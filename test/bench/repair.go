@@ -36,7 +36,7 @@ func measureRepair(ctx context.Context, o options, tmp string) ([]result, error)
 		}},
 		{"ruleset flushed by others, to first translated packet", (*nftables.Conn).FlushRuleset},
 	} {
-		r, err := t.repairs(ctx, o, func() (*flipper, error) { return newAgentFlipper(ctx, o, tmp, 10) })
+		r, err := t.repairs(ctx, o, func() (*flipper, error) { return newAgentFlipper(ctx, o, tmp, 10, filesOf) })
 		if err != nil {
 			return out, err
 		}

@@ -57,34 +57,54 @@ func measureFootprint(ctx context.Context, o options, tmp string) (_ []result, e
 	}, nil
 }
 
-// measureManyPools starts agents on as many pools as a very large cluster might have.
+// measureManyPools starts agents on as many pools as a cluster might have, and a very large one, and changes one pool of
+// the latter.
 func measureManyPools(ctx context.Context, o options, tmp string) ([]result, error) {
+	out, err := startsOf(ctx, o, tmp, o.pools/10)
+	if err != nil {
+		return out, err
+	}
+	more, err := startsOf(ctx, o, tmp, o.pools)
+	out = append(out, more...)
+	if err != nil {
+		return out, err
+	}
+	for _, layout := range []struct {
+		name  string
+		write func(tmp string, pools int) (*pools, error)
+	}{{"a file each", filesOf}, {"in one file", oneFileOf}} {
+		changes, err := changeOne(ctx, o, tmp, layout.write)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, milliseconds(fmt.Sprintf("%d pools, %s: one changed to first translated packet", o.pools, layout.name), changes))
+	}
+	return out, nil
+}
+
+// startsOf starts agents on that many pools.
+func startsOf(ctx context.Context, o options, tmp string, pools int) ([]result, error) {
 	var cold, warm, theirs []time.Duration
 	var resident []float64
 	for range o.rounds {
-		s, err := startMany(ctx, o, tmp)
+		s, err := startMany(ctx, o, tmp, pools)
 		if err != nil {
 			return nil, err
 		}
 		cold, warm, theirs, resident = append(cold, s.cold), append(warm, s.warm), append(theirs, s.theirs), append(resident, s.resident)
 	}
-	changes, err := changeOne(ctx, o, tmp)
-	if err != nil {
-		return nil, err
-	}
-	many := fmt.Sprintf("%d pools", o.pools)
+	many := fmt.Sprintf("%d pools", pools)
 	return []result{
 		milliseconds(many+": agent started to programmed, nothing there before", cold),
 		milliseconds("the same ranges: nft -f of a ready file", theirs).against(cold, theirs),
 		milliseconds(many+": agent restarted on its own table and state", warm),
-		milliseconds(many+": one changed to first translated packet", changes),
 		summary(many+": resident after the restart", "MiB", resident),
 	}, nil
 }
 
 // changeOne switches translation for one of many pools.
-func changeOne(ctx context.Context, o options, tmp string) (_ []time.Duration, err error) {
-	f, err := newAgentFlipper(ctx, o, tmp, o.pools)
+func changeOne(ctx context.Context, o options, tmp string, write func(tmp string, pools int) (*pools, error)) (_ []time.Duration, err error) {
+	f, err := newAgentFlipper(ctx, o, tmp, o.pools, write)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +123,8 @@ type manyStarts struct {
 	resident           float64 // MiB
 }
 
-func startMany(ctx context.Context, o options, tmp string) (s manyStarts, err error) {
-	dir, state, err := manifests(tmp, o.pools)
+func startMany(ctx context.Context, o options, tmp string, pools int) (s manyStarts, err error) {
+	dir, state, err := manifests(tmp, pools)
 	if err != nil {
 		return s, err
 	}
@@ -128,7 +148,7 @@ func startMany(ctx context.Context, o options, tmp string) (s manyStarts, err er
 			return s, err
 		}
 	}
-	ruleset := nftRanges(o.pools)
+	ruleset := nftRanges(pools)
 	begin := time.Now()
 	err = nftLoad(ctx, n.outside, ruleset)
 	s.theirs = time.Since(begin)
