@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -17,12 +18,13 @@ import (
 	"github.com/sallyport/sallyport/internal/datastore/kube"
 )
 
-// What is said of a condition that is not True follows what there is to say after messageEvery, for maxMessages objects in one
-// look: what has changed for a pool goes first.
-const (
-	messageEvery = 30 * time.Second
-	maxMessages  = 50
-)
+// messageEvery is the least time between two writes of an object of which the second changes nothing but what is said of a
+// condition that is not True.
+const messageEvery = 30 * time.Second
+
+// maxWrites is how many objects one look writes, which takes about a second: what has passed by then is never written, and
+// what comes meanwhile need not wait. A node that dies is news about each pool.
+const maxWrites = requests
 
 // object is an object whose conditions are written.
 type object struct {
@@ -44,25 +46,29 @@ func configObject(c *v1alpha1.NATConfiguration) object {
 // batch is what one look writes. What cannot be written of one object holds up no other.
 type batch struct {
 	*writer
-	now      time.Time
-	group    errgroup.Group
-	messages int           // that may still be written
-	recheck  time.Duration // when something changes without news; 0: never
+	now     time.Time
+	group   errgroup.Group
+	due     []due
+	recheck time.Duration // when something changes without news; 0: never
+}
+
+// due is one write that is due.
+type due struct {
+	object
+	next []metav1.Condition
+	news news
 }
 
 // stamp is the time of what is written.
 func (b *batch) stamp() metav1.Time { return metav1.Time{Time: b.now.Truncate(time.Second)} }
 
 // bring has the conditions of an object be what they should.
-func (b *batch) bring(ctx context.Context, o object, want []metav1.Condition) {
+func (b *batch) bring(o object, want []metav1.Condition) {
 	next, differs := merge(o.was, want, b.stamp())
-	if differs == none || b.waits(o.meta) {
+	if differs == none || b.waits(o.meta) || differs == message && !b.follows(o.meta) {
 		return
 	}
-	if differs == message && !b.follows(o.meta) {
-		return
-	}
-	b.group.Go(func() error { return b.write(ctx, o, next) })
+	b.due = append(b.due, due{o, next, differs})
 }
 
 // follows says whether what is said of an object may follow now.
@@ -70,26 +76,40 @@ func (b *batch) follows(o *metav1.ObjectMeta) bool {
 	b.mu.Lock()
 	left := messageEvery - b.now.Sub(b.wrote[o.UID].at)
 	b.mu.Unlock()
-	if b.messages == 0 {
-		left = max(left, time.Second)
-	}
 	if left > 0 {
 		b.recheck = sooner(b.recheck, left)
-		return false
 	}
-	b.messages--
-	return true
+	return left <= 0
 }
 
 // call says of a node, in the place of its agent, that nobody knows how it stands. If the agent has written since it was
 // seen, that stands.
-func (b *batch) call(ctx context.Context, n *v1alpha1.SallyportNode, c call) {
+func (b *batch) call(n *v1alpha1.SallyportNode, c call) {
 	next, differs := c.unknown(n, b.stamp())
 	if !differs || b.waits(&n.ObjectMeta) {
 		return
 	}
 	o := object{resource: kube.SallyportNodes, kind: v1alpha1.KindSallyportNode, meta: &n.ObjectMeta, was: n.Status.Conditions, pinned: true}
-	b.group.Go(func() error { return b.write(ctx, o, []metav1.Condition{next}) })
+	b.due = append(b.due, due{o, []metav1.Condition{next}, verdict})
+}
+
+// start begins to write what is due, as much as one look writes: what concerns one object alone before what nodes mean to
+// all of them, that before mere messages, and what has failed last.
+func (b *batch) start(ctx context.Context) {
+	b.mu.Lock()
+	for i := range b.due {
+		if d := &b.due[i]; b.wrote[d.meta.UID].failed {
+			d.news = none
+		}
+	}
+	b.mu.Unlock()
+	slices.SortStableFunc(b.due, func(x, y due) int { return cmp.Compare(y.news, x.news) })
+	if len(b.due) > maxWrites {
+		b.due, b.recheck = b.due[:maxWrites], sooner(b.recheck, pause)
+	}
+	for _, d := range b.due {
+		b.group.Go(func() error { return b.write(ctx, d.object, d.next) })
+	}
 }
 
 // listen looks at the heartbeats when that is due, and has agents that live hear that they were called unknown.
@@ -127,12 +147,16 @@ func (w *writer) write(ctx context.Context, o object, conditions []metav1.Condit
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // it was deleted, made anew, or written by its agent: its watch says so
 	}
+	w.mu.Lock()
+	if err == nil {
+		w.wrote[o.meta.UID] = write{from: o.meta.ResourceVersion, at: time.Now()}
+	} else {
+		w.wrote[o.meta.UID] = write{at: time.Now(), failed: true}
+	}
+	w.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("writing the conditions of %s %q: %w", o.kind, o.meta.Name, err)
 	}
-	w.mu.Lock()
-	w.wrote[o.meta.UID] = write{o.meta.ResourceVersion, time.Now()}
-	w.mu.Unlock()
 	for _, c := range conditions {
 		w.say(&o, c)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -92,14 +93,14 @@ func Run(ctx context.Context, o Options) error {
 	g.Go(func() error {
 		e := &elector{lease: l, id: id, log: o.Log}
 		return e.run(ctx, func(ctx context.Context) error {
-			return lead(ctx, owned, o.Log, func() *writer { return newWriter(api, id, m, &o) })
+			return lead(ctx, api, owned, o.Log, func() *writer { return newWriter(api, id, m, &o) })
 		})
 	})
 	return g.Wait()
 }
 
 // lead writes until the context ends.
-func lead(ctx context.Context, owned owner, log *slog.Logger, begin func() *writer) error {
+func lead(ctx context.Context, from *kube.API, owned owner, log *slog.Logger, begin func() *writer) error {
 	for ctx.Err() == nil {
 		ours, asked := owned(ctx)
 		switch {
@@ -110,7 +111,7 @@ func lead(ctx context.Context, owned owner, log *slog.Logger, begin func() *writ
 		case !ours:
 			log.Info("the definition of IPPools is a third party's: nothing is written about pools")
 		}
-		if err := leadWith(ctx, begin(), owned, asked == nil && ours); !errors.Is(err, errMoved) {
+		if err := leadWith(ctx, begin(), from, owned, asked == nil && ours); !errors.Is(err, errMoved) {
 			return err
 		}
 		log.Info("whose the definition of IPPools is has changed: beginning again")
@@ -119,20 +120,21 @@ func lead(ctx context.Context, owned owner, log *slog.Logger, begin func() *writ
 }
 
 // leadWith writes until the context ends, or until whose the definition of IPPools is has changed.
-func leadWith(ctx context.Context, w *writer, owned owner, ours bool) error {
+func leadWith(ctx context.Context, w *writer, from *kube.API, owned owner, ours bool) error {
 	err := errors.Join( // each kind that the conditions depend on
-		follow(w, &w.configs, kube.NATConfigurations, w.hearSettings),
-		follow(w, &w.nodes, kube.Nodes, nil),
-		follow(w, &w.statuses, kube.SallyportNodes, nil),
+		follow(w, from, &w.configs, kube.NATConfigurations, w.hearSettings),
+		follow(w, from, &w.nodes, kube.Nodes, nil),
+		follow(w, from, &w.statuses, kube.SallyportNodes, nil),
 	)
 	if ours {
-		err = errors.Join(err, follow(w, &w.pools, kube.IPPools, w.hear))
+		err = errors.Join(err, follow(w, from, &w.pools, kube.IPPools, w.hear))
 	}
 	if err != nil {
 		return err
 	}
 	w.metrics.leader.Set(1)
 	defer w.metrics.leader.Set(0)
+	defer w.metrics.nodes.Reset()
 	g, ctx := errgroup.WithContext(ctx)
 	for _, run := range append(w.follow, w.events.run, w.run) {
 		g.Go(func() error { run(ctx); return nil })
@@ -146,8 +148,8 @@ func follow[T any, K interface {
 	*T
 	kube.Named
 	runtime.Object
-}](w *writer, to **kube.Mirror[K], resource schema.GroupVersionResource, heard func(K)) error {
-	m, err := kube.NewMirror(w.api, resource, trim, heard, w.signal)
+}](w *writer, from *kube.API, to **kube.Mirror[K], resource schema.GroupVersionResource, heard func(K)) error {
+	m, err := kube.NewMirror(from, resource, trim, heard, w.signal)
 	if err != nil {
 		return err
 	}
@@ -191,11 +193,18 @@ func trim(o any) (any, error) {
 	return o, nil
 }
 
+// api is what a writer asks of the API; kube.API says what its methods promise.
+type api interface {
+	ApplyStatus(ctx context.Context, resource schema.GroupVersionResource, name string, applied []byte, owner string) error
+	Heartbeats(ctx context.Context, namespace string) (map[string]kube.Heartbeat, error)
+	MarkUnknown(ctx context.Context, namespace, node, since string) error
+}
+
 // writer brings the conditions of all pools, settings and nodes up to date.
 type writer struct {
 	selector  labels.Selector // of the nodes that have an agent
 	namespace string          // of the Leases
-	api       *kube.API
+	api       api
 	events    *teller
 	metrics   *metrics
 	log       *slog.Logger
@@ -207,7 +216,8 @@ type writer struct {
 	follow   []func(context.Context) // what keeps those up to date
 	wake     chan struct{}
 
-	beats heartbeats // of the goroutine of run
+	beats   heartbeats // of the goroutine of run
+	unknown unsettled  // likewise
 
 	seenMu sync.Mutex
 	seen   seen
@@ -218,8 +228,9 @@ type writer struct {
 
 // write is when the conditions of an object were written last, and from which resourceVersion of it.
 type write struct {
-	from string
-	at   time.Time
+	from   string
+	at     time.Time
+	failed bool // that did not succeed
 }
 
 func newWriter(api *kube.API, id string, m *metrics, o *Options) *writer {
@@ -277,38 +288,56 @@ func (w *writer) run(ctx context.Context) {
 // look looks at everything and writes what differs. It says when something changes without news; 0: never.
 func (w *writer) look(ctx context.Context) (recheck time.Duration, err error) {
 	began := time.Now()
-	pools, allPools := []apiv3.IPPool(nil), true // those of others are not looked at
-	if w.pools != nil {
-		pools, allPools = values(w.pools)
+	var there world
+	allPools := true
+	if w.pools != nil { // those of others are not looked at
+		there.pools, allPools = values(w.pools)
 	}
-	configs, _ := values(w.configs) // nothing else waits for them: their definition may be missing
+	there.configs, _ = values(w.configs) // nothing else waits for them: their definition may be missing
 	nodes, allNodes := values(w.nodes)
 	said, allSaid := values(w.statuses)
 	if !allPools || !allNodes || !allSaid {
 		return 0, nil // the rest is news
 	}
-	b := &batch{writer: w, now: began, messages: maxMessages}
-	b.group.SetLimit(writers)
-	unheard := w.listen(ctx, b, said)
-	calls := w.beats.calls(nodes, said)
-	stand, recheck := standings(began, nodes, w.selector, said, calls)
-	b.recheck = sooner(sooner(recheck, b.recheck), w.beats.due(began))
-	wants := w.judge(b, pools, configs, nodes, said, stand)
-	for i := range said {
-		if c, ok := calls[said[i].Name]; ok {
-			b.call(ctx, &said[i], c)
-		}
-	}
-	for i := range pools {
-		b.bring(ctx, poolObject(&pools[i]), wants[i])
-	}
-	for i := range configs {
-		b.bring(ctx, configObject(&configs[i]), wants[len(pools)+i])
-	}
+	there.nodes, there.said = nodes, said
+	b := &batch{writer: w, now: began}
+	unheard := w.bring(ctx, b, &there)
 	looked := time.Since(began)
 	err = errors.Join(unheard, b.group.Wait())
 	waiting.Sleep(ctx, nil, max(pause, pauseShare*looked))
 	return b.recheck, err
+}
+
+// world is all that conditions depend on, as one look finds it.
+type world struct {
+	pools   []apiv3.IPPool
+	configs []v1alpha1.NATConfiguration
+	nodes   []corev1.Node
+	said    []v1alpha1.SallyportNode
+}
+
+// bring begins to write what differs from what there should be.
+func (w *writer) bring(ctx context.Context, b *batch, there *world) error {
+	b.group.SetLimit(writers)
+	err := w.listen(ctx, b, there.said)
+	calls := w.beats.calls(there.nodes, there.said)
+	stand, recheck := standings(b.now, there.nodes, w.selector, there.said, calls)
+	w.metrics.count(stand)
+	b.recheck = sooner(sooner(recheck, b.recheck), w.beats.due(b.now))
+	wants := w.judge(b, there, stand)
+	for i := range there.said {
+		if c, ok := calls[there.said[i].Name]; ok {
+			b.call(&there.said[i], c)
+		}
+	}
+	for i := range there.pools {
+		b.bring(poolObject(&there.pools[i]), wants[i])
+	}
+	for i := range there.configs {
+		b.bring(configObject(&there.configs[i]), wants[len(there.pools)+i])
+	}
+	b.start(ctx)
+	return err
 }
 
 // values are the objects of a mirror; ok says whether those are all.
@@ -325,23 +354,26 @@ func values[T any, K interface {
 }
 
 // judge says what the conditions of each pool, and then of each NATConfiguration, should be.
-func (w *writer) judge(b *batch, pools []apiv3.IPPool, configs []v1alpha1.NATConfiguration, nodes []corev1.Node, said []v1alpha1.SallyportNode, stand []standing) [][]metav1.Condition {
+func (w *writer) judge(b *batch, there *world, stand []standing) [][]metav1.Condition {
 	w.seenMu.Lock()
 	defer w.seenMu.Unlock()
-	w.seen.note(b.now, pools, configs)
-	w.seen.learnAll(pools, configs, said)
+	w.seen.note(b.now, there.pools, there.configs)
+	w.seen.learnAll(there.pools, there.configs, there.said)
 	w.forget()
-	wants := slices.Concat(judge(pools, w.seen, stand), judgeSettings(configs, w.seen, withAgent(nodes, w.selector), stand))
+	settled, unsettled := w.unknown.settle(b.now, stand)
+	b.recheck = sooner(b.recheck, unsettled)
+	wants := slices.Concat(judge(there.pools, w.seen, settled), judgeSettings(there.configs, w.seen, withAgent(there.nodes, w.selector), settled))
 	for i := range wants {
 		o := object{}
-		if i < len(pools) {
-			o = poolObject(&pools[i])
+		if i < len(there.pools) {
+			o = poolObject(&there.pools[i])
 		} else {
-			o = configObject(&configs[i-len(pools)])
+			o = configObject(&there.configs[i-len(there.pools)])
 		}
-		if left := w.seen.settles(b.now, o.meta.UID, len(stand)); left > 0 && pending(wants[i]) {
+		left := w.seen.settles(b.now, o.meta.UID, len(stand))
+		if pending(wants[i]) && left > 0 || unsettled > 0 && (len(settled) == 0 || meta.IsStatusConditionTrue(wants[i], programmedType)) {
 			wants[i] = hold(o.was, wants[i])
-			b.recheck = sooner(b.recheck, left)
+			b.recheck = sooner(b.recheck, max(left, 0))
 		}
 	}
 	return wants

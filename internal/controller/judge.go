@@ -30,6 +30,7 @@ const named = 3
 type standing struct {
 	node       string
 	labels     labels.Set
+	ready      metav1.ConditionStatus
 	fault      string               // why it holds nothing as it is, or ""
 	unknown    bool                 // the fault is that nobody knows how it stands
 	pools      uint64               // how far it has followed the pools
@@ -75,12 +76,15 @@ func standings(now time.Time, nodes []corev1.Node, agents labels.Selector, said 
 }
 
 func standingOf(node string, n *v1alpha1.SallyportNode, c call) standing {
-	s := standing{node: node}
+	s := standing{node: node, ready: metav1.ConditionUnknown}
 	if n == nil {
 		s.fault = "no agent has reported"
 		return s
 	}
 	st, ready := &n.Status, readiness(n)
+	if c.reason == "" && ready != nil {
+		s.ready = ready.Status
+	}
 	switch {
 	case c.reason != "":
 		s.fault, s.unknown = "is unknown: "+c.message, true
@@ -286,7 +290,8 @@ type news int
 const (
 	none    news = iota
 	message      // only what is said of a condition that is not True
-	verdict      // status, reason or generation
+	byNodes      // how nodes stand, which every object has in common
+	verdict      // status, reason or generation, for the object's own sake
 )
 
 // merge is what the conditions of an object become, with their times of transition, and how much that is news. What is
@@ -299,12 +304,22 @@ func merge(was, want []metav1.Condition, now metav1.Time) (out []metav1.Conditio
 			c.LastTransitionTime = before.LastTransitionTime
 		}
 		switch {
-		case before == nil || before.Status != c.Status || before.Reason != c.Reason || before.ObservedGeneration != c.ObservedGeneration:
+		case before == nil || before.ObservedGeneration != c.ObservedGeneration:
 			differs = verdict
+		case before.Status != c.Status || before.Reason != c.Reason:
+			differs = max(differs, why(before.Reason, c.Reason))
 		case before.Message != c.Message && c.Status != metav1.ConditionTrue:
 			differs = max(differs, message)
 		}
 		out = append(out, c)
 	}
 	return out, differs
+}
+
+// why says for whose sake a condition has another reason: where it comes or goes since nodes are not ready, for theirs.
+func why(was, is string) news {
+	if was != apiv3.IPPoolReasonPending && is != apiv3.IPPoolReasonPending && (was == apiv3.IPPoolReasonNodesNotReady || is == apiv3.IPPoolReasonNodesNotReady) {
+		return byNodes
+	}
+	return verdict
 }

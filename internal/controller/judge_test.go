@@ -291,7 +291,7 @@ func TestSeenAsHeard(t *testing.T) {
 		}
 	}
 	judged := func(w *writer) [][]metav1.Condition {
-		return w.judge(&batch{writer: w, now: time.Now()}, []apiv3.IPPool{status}, nil, nil, nil, stand)
+		return w.judge(&batch{writer: w, now: time.Now()}, &world{pools: []apiv3.IPPool{status}}, stand)
 	}
 	look := func(w *writer) { judged(w) }
 	for name, steps := range map[string][]func(*writer){

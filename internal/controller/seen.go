@@ -26,7 +26,7 @@ type reached struct {
 }
 
 // Nodes have settling, and settlingPerNode for each of them, to take up a pool before it is said that they have not: so
-// a change that comes to all in time is one write, and who is named then is really behind.
+// a change that comes to all in time is one write, and a node that is named then is really behind.
 const (
 	settling        = 2 * time.Second
 	settlingPerNode = 10 * time.Millisecond
@@ -128,5 +128,33 @@ func (s seen) learnAll(pools []apiv3.IPPool, configs []v1alpha1.NATConfiguration
 
 // settles says for how long nothing is to be said yet about an object that nodes have not taken up; 0: it is.
 func (s seen) settles(now time.Time, uid types.UID, nodes int) time.Duration {
-	return s[uid].since.Add(settling + time.Duration(nodes)*settlingPerNode).Sub(now)
+	return settle(nodes) - now.Sub(s[uid].since)
+}
+
+func settle(nodes int) time.Duration { return settling + time.Duration(nodes)*settlingPerNode }
+
+// unsettled are the nodes that are unknown, and since when the controller has seen them so. A node that boots is unknown until
+// its agent reports: only one that stays unknown for as long as nodes have to take up a pool is news about pools.
+type unsettled map[string]time.Time
+
+// settle leaves out the nodes that have not been unknown for that long, and says when the next one will have been; 0: there
+// are none.
+func (u *unsettled) settle(now time.Time, nodes []standing) (settled []standing, left time.Duration) {
+	next := unsettled{}
+	for _, n := range nodes {
+		if n.unknown {
+			since, known := (*u)[n.node]
+			if !known {
+				since = now
+			}
+			next[n.node] = since
+			if wait := settle(len(nodes)) - now.Sub(since); wait > 0 {
+				left = sooner(left, wait)
+				continue
+			}
+		}
+		settled = append(settled, n)
+	}
+	*u = next
+	return settled, left
 }

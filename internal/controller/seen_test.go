@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
@@ -84,5 +85,47 @@ func TestLearnIsKept(t *testing.T) {
 	look()
 	if s["p"].version != 160 || s["q"].version != 180 || s["c"].version != 40 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestUnsettled: a node that is unknown for a moment is no news, and nothing is said to be Programmed meanwhile that was not.
+func TestUnsettled(t *testing.T) {
+	t.Parallel()
+	both := []corev1.Node{testNode("n1", true, time.Hour), testNode("n2", true, time.Hour)}
+	said := []v1alpha1.SallyportNode{testStatus("n1", true, 100), unknown(testStatus("n2", true, 100))}
+	const yes, unclear = metav1.ConditionTrue, metav1.ConditionUnknown
+	for _, test := range []struct {
+		name         string
+		nodes        []corev1.Node
+		was          metav1.ConditionStatus
+		first, later metav1.ConditionStatus
+	}{
+		{"it was Programmed", both, yes, yes, unclear},
+		{"it was not, since another node was unknown", both, unclear, unclear, unclear},
+		{"nothing was said", both, "", "", unclear},
+		{"there is no other node", both[1:], yes, yes, unclear},
+	} {
+		p := testPool("p", "10.0.0.0/16", 100)
+		if test.was != "" {
+			p.Status = &apiv3.IPPoolStatus{Conditions: []metav1.Condition{condition(2, programmedType, test.was, "Before", "")}}
+		}
+		w := &writer{seen: seen{}, wrote: map[types.UID]write{}, selector: labels.Everything()}
+		look := func(at time.Time, said ...v1alpha1.SallyportNode) (metav1.ConditionStatus, time.Duration) {
+			stand, _ := standings(at, test.nodes, labels.Everything(), said, nil)
+			b := &batch{writer: w, now: at}
+			c := find(w.judge(b, &world{pools: []apiv3.IPPool{p}, nodes: test.nodes, said: said}, stand)[0], programmedType)
+			if c == nil {
+				return "", b.recheck
+			}
+			return c.Status, b.recheck
+		}
+		look(now.Add(-time.Hour), testStatus("n1", true, 100), testStatus("n2", true, 100))
+		first, recheck := look(now, said...)
+		if first != test.first || recheck != settle(len(test.nodes)) {
+			t.Errorf("%s: at first it is %q, to be looked at in %s", test.name, first, recheck)
+		}
+		if later, _ := look(now.Add(recheck), said...); later != test.later {
+			t.Errorf("%s: later it is %q", test.name, later)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // metrics are what a controller counts.
@@ -18,6 +19,7 @@ type metrics struct {
 	registry *prometheus.Registry
 	leader   prometheus.Gauge
 	failures prometheus.Counter
+	nodes    *prometheus.GaugeVec // by ready; without a leader there is none
 }
 
 func newMetrics() *metrics {
@@ -25,9 +27,22 @@ func newMetrics() *metrics {
 		registry: prometheus.NewRegistry(),
 		leader:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_controller_leader", Help: "1 while this controller writes; 0 while another does."}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_controller_failures_total", Help: "Times that conditions could not be written."}),
+		nodes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "sallyport_controller_nodes",
+			Help: "Nodes that are ready in Kubernetes and should have an agent, by the condition Ready of their SallyportNodes."}, []string{"ready"}),
 	}
-	m.registry.MustRegister(m.leader, m.failures, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.leader, m.failures, m.nodes, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// count notes how nodes stand.
+func (m *metrics) count(nodes []standing) {
+	by := map[metav1.ConditionStatus]int{metav1.ConditionTrue: 0, metav1.ConditionFalse: 0, metav1.ConditionUnknown: 0}
+	for i := range nodes {
+		by[nodes[i].ready]++
+	}
+	for status, n := range by {
+		m.nodes.WithLabelValues(string(status)).Set(float64(n))
+	}
 }
 
 // serve answers probes and Prometheus until the context ends. A controller is as well as its process: one that does
