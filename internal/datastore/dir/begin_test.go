@@ -171,3 +171,23 @@ func TestFilesArePutBackWithoutAnEvent(t *testing.T) {
 	s.after(pollPeriod)
 	s.has("back", false, "a=10.2.0.0/24")
 }
+
+// A file that is gone counts as removed once the directory is quiet, and after 2 seconds where other changes go on.
+func TestRemovalIsBounded(t *testing.T) {
+	t.Parallel()
+	const limit, between = 2 * time.Second, 100 * time.Millisecond
+	s := newStepper(stopped(t))
+	write(t, filepath.Join(s.path, "b.yaml"), pool("b", "10.3.0.0/24"))
+	s.after(0)
+	s.has("both are there", false, "a=10.1.0.0/24", "b=10.3.0.0/24")
+	must(t, os.Remove(filepath.Join(s.path, "a.yaml")))
+	s.after(pollPeriod) // no event says so
+	for range limit/between - 1 {
+		s.watcher.last = s.now // another file changes
+		s.after(between)
+		s.has("other changes go on", true, "a=10.1.0.0/24", "b=10.3.0.0/24")
+	}
+	s.watcher.last = s.now
+	s.after(between)
+	s.has("for 2 seconds", false, "b=10.3.0.0/24")
+}
