@@ -15,8 +15,8 @@ import (
 // namespaceVariable holds the namespace of this pod, where its manifest puts it.
 const namespaceVariable = "POD_NAMESPACE"
 
-func controllerCommand(_ *global) *cobra.Command {
-	o := controller.Options{Version: buildVersion()}
+func controllerCommand(g *global) *cobra.Command {
+	o := controller.Options{Version: buildVersion(), UnknownAfter: g.pace.UnknownAfter}
 	var kubeconfig, nodes, format, level string
 	cmd := &cobra.Command{
 		Use:   "controller",

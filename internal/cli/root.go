@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,12 +49,21 @@ var errDiffers = errors.New("there is something to change")
 // stands.
 type unconfirmedError struct{ error }
 
+// Pace is how soon a cluster hears of a node that is lost. The zero value is the program's; tests have no minutes.
+type Pace struct {
+	BeatEvery    time.Duration // see agent.Config
+	UnknownAfter time.Duration // see controller.Options
+}
+
 // Main runs the command line of this process and returns its exit code.
-func Main() int {
+func Main() int { return MainAt(Pace{}) }
+
+// MainAt is Main at another pace.
+func MainAt(p Pace) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends what does not heed the first
-	return execute(ctx, Root())
+	return execute(ctx, rootCommand(&global{pace: p}))
 }
 
 // execute runs a command line, prints its error and returns the exit code.
@@ -82,13 +92,16 @@ type global struct {
 
 	datastore  string
 	kubeconfig string
+
+	pace Pace // not a flag
 }
 
 func (g *global) client() *agent.Client { return agent.NewClient(g.socket) }
 
 // Root is the whole command tree.
-func Root() *cobra.Command {
-	g := &global{}
+func Root() *cobra.Command { return rootCommand(&global{}) }
+
+func rootCommand(g *global) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sallyport",
 		Short: "Decide what the outgoing connections of pods look like from outside",

@@ -17,7 +17,7 @@ import (
 )
 
 func runCommand(g *global) *cobra.Command {
-	cfg := agent.Config{Version: buildVersion()}
+	cfg := agent.Config{Version: buildVersion(), BeatEvery: g.pace.BeatEvery}
 	var format, level, output string
 	var dry bool
 	cmd := &cobra.Command{
