@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 )
 
@@ -28,6 +29,8 @@ type Store interface {
 
 // State is what a Store holds at one moment. It is never changed once published.
 type State struct {
+	// Dir is the directory of manifests that was read last; the zero value where there is none.
+	Dir manifest.DirIdentity
 	// Snapshot is the last good state of all resources; nil while there is none.
 	Snapshot *model.Snapshot
 	// Version counts the snapshots, from 1: the same version is the same snapshot. It is 0 without one.

@@ -25,6 +25,11 @@ func (s *Store) advance() {
 	if len(changes) == 0 && !first {
 		return
 	}
+	s.enforce(changes)
+}
+
+// enforce puts changes in force.
+func (s *Store) enforce(changes []change) {
 	var all []change
 	s.tables, all = s.tables.with(changes)
 	s.version++
@@ -45,6 +50,7 @@ func (s *Store) changes() (changes []change, kept []Key) {
 			kept = append(kept, k)
 		case want == nil:
 			changes = append(changes, change{key: k})
+		case have == nil && len(s.index.live(k)) == 0: // it was not in force, and its file is gone
 		case have != nil && bytes.Equal(want.JSON, have.JSON):
 		default:
 			changes = append(changes, change{key: k, record: &record{object: want}})

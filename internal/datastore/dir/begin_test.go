@@ -164,6 +164,8 @@ func TestFilesArePutBackWithoutAnEvent(t *testing.T) {
 	t.Cleanup(func() { _ = note.close() })
 	s.watcher.note = note // whose events nobody takes
 	s.after(0)
+	s.has("not long enough", true, "a=10.1.0.0/24")
+	s.after(removeSettle)
 	if len(s.last.Faults) != 1 {
 		t.Fatalf("faults %v", s.last.Faults)
 	}

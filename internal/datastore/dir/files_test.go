@@ -340,6 +340,8 @@ func TestDirectoryMissingReplacedAndBack(t *testing.T) {
 	must(t, os.Mkdir(dir+".new", 0o755))
 	write(t, filepath.Join(dir+".new", "b.yaml"), pool("b", "10.3.0.0/24"))
 	must(t, unix.Renameat2(unix.AT_FDCWD, dir+".new", unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE))
+	h.untilFault(lacksA)
+	must(t, h.forget("a"))
 	h.untilPools("b=10.3.0.0/24")
 	write(t, filepath.Join(dir, "b.yaml"), pool("b", "10.4.0.0/24"))
 	h.untilPools("b=10.4.0.0/24")
@@ -355,7 +357,9 @@ func TestDirectoryMissingReplacedAndBack(t *testing.T) {
 	must(t, os.RemoveAll(filepath.Dir(dir)))
 	must(t, os.MkdirAll(dir, 0o755))
 	write(t, filepath.Join(dir, "c.yaml"), pool("c", "10.5.0.0/24"))
-	h.untilPools("c=10.5.0.0/24")
+	h.untilFault(`(IPPool "b")`)
+	write(t, filepath.Join(dir, "b.yaml"), pool("b", "10.4.0.0/24"))
+	h.untilPools("b=10.4.0.0/24", "c=10.5.0.0/24")
 	had := false
 	h.never("all pools were gone", func(s State) bool {
 		had = had || len(pools(s)) > 0

@@ -13,7 +13,20 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-const isEmpty = "is empty, and is not the directory"
+const (
+	isEmpty   = "is empty, and is not the directory" // and what was in force is not known
+	lacksA    = "lacks 1 of the 1 resources in force (IPPool \"a\")"
+	lacksHalf = "lacks 1 of the 2 resources in force (IPPool \"b\")"
+)
+
+// forget says of objects that they are to go.
+func (h *harness) forget(names ...string) error {
+	var keys []Key
+	for _, n := range names {
+		keys = append(keys, Key{Kind: model.KindIPPool, Name: n})
+	}
+	return h.store.Forget(h.t.Context(), keys)
+}
 
 // mount puts an empty file system over a directory until unmounted or the test ends.
 func mount(t *testing.T, dir string) (unmount func()) {
@@ -52,16 +65,22 @@ func TestAMountThatHidesTheDirectory(t *testing.T) {
 		if look {
 			must(t, h.store.Look(t.Context()))
 		}
-		h.untilFault(isEmpty)
+		h.untilFault(lacksA)
 		unmount()
 		h.untilPools("a=10.1.0.0/24")
 		write(t, filepath.Join(h.dir, "a.yaml"), pool("a", "10.2.0.0/24"))
 		h.untilPools("a=10.2.0.0/24")
-		// Other manifests are a change like any other, and the mount is the directory from then on.
+		// Other manifests change nothing as long as one is missing; then the mount is the directory.
 		mount(t, h.dir)
 		write(t, filepath.Join(h.dir, "b.yaml"), pool("b", "10.3.0.0/24"))
-		h.untilPools("b=10.3.0.0/24")
+		if s := h.untilFault(lacksA); len(pools(s)) != 1 {
+			t.Errorf("in force: %v", pools(s))
+		}
+		write(t, filepath.Join(h.dir, "a.yaml"), pool("a", "10.2.0.0/24"))
+		h.untilPools("a=10.2.0.0/24", "b=10.3.0.0/24")
 		h.keeps()
+		must(t, os.Remove(filepath.Join(h.dir, "a.yaml")))
+		h.untilPools("b=10.3.0.0/24")
 		must(t, os.Remove(filepath.Join(h.dir, "b.yaml")))
 		h.untilPools()
 		h.stop()
@@ -83,14 +102,14 @@ func TestAMountThatComesLate(t *testing.T) {
 	unmount()
 	for range 2 { // a second start knows no less
 		h = start(t, dir, state)
-		if s := h.untilFault(isEmpty); len(pools(s)) != 1 {
+		if s := h.untilFault(lacksA); len(pools(s)) != 1 {
 			t.Errorf("in force without the mount: %v", pools(s))
 		}
 		h.keeps()
 		h.stop()
 	}
 	h = start(t, dir, state)
-	h.untilFault(isEmpty)
+	h.untilFault(lacksA)
 	mount(t, dir)
 	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.2.0.0/24"))
 	h.untilPools("a=10.2.0.0/24")
@@ -116,7 +135,7 @@ func TestANewEmptyFileSystemInTheSamePlace(t *testing.T) {
 	if now, err := manifest.IdentifyDir(dir); err != nil || now == before {
 		t.Skipf("kernel feature missing: tmpfs keeps no time of birth here, so that one cannot be told from the next (%+v, %v)", now, err)
 	}
-	start(t, dir, state).untilFault(isEmpty)
+	start(t, dir, state).untilFault(lacksA)
 }
 
 // What is emptied on purpose is empty, whether or not an agent sees it.
@@ -124,16 +143,17 @@ func TestADirectoryEmptiedOnPurpose(t *testing.T) {
 	t.Parallel()
 	remove := func(h *harness) { must(h.t, os.Remove(filepath.Join(h.dir, "a.yaml"))) }
 	for name, empty := range map[string]func(h *harness){
-		"by hand":                   remove,
-		"by hand, while stopped":    func(h *harness) { h.stop(); remove(h) },
-		"by delete, while stopped":  func(h *harness) { h.stop(); deleteA(h) },
-		"by delete":                 deleteA,
-		"and made again":            func(h *harness) { h.stop(); remake(h); comment(h) },
-		"and made again, meanwhile": func(h *harness) { remake(h); h.untilFault(isEmpty); comment(h); h.untilPools() },
+		"by hand":                               remove,
+		"by hand, while stopped":                func(h *harness) { h.stop(); remove(h) },
+		"by delete, while stopped":              func(h *harness) { h.stop(); deleteA(h) },
+		"by delete":                             deleteA,
+		"and made again":                        func(h *harness) { remake(h); h.untilFault(lacksA); must(h.t, h.forget("a")); h.untilPools() },
+		"another one, by a link":                func(h *harness) { relink(h); comment(h); h.untilPools() },
+		"another one, by a link, while stopped": func(h *harness) { h.stop(); relink(h); comment(h) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHarness(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
+			h := linked(t, map[string]string{"a.yaml": pool("a", "10.1.0.0/24")})
 			h.untilPools("a=10.1.0.0/24")
 			empty(h)
 			h.stop()
@@ -154,8 +174,36 @@ func deleteA(h *harness) {
 
 // remake puts a new, empty directory in the place of the old one.
 func remake(h *harness) {
-	must(h.t, os.Rename(h.dir, h.dir+".old"))
-	must(h.t, os.Mkdir(h.dir, 0o755))
+	h.t.Helper()
+	real, err := filepath.EvalSymlinks(h.dir)
+	must(h.t, err)
+	must(h.t, os.Rename(real, real+".old"))
+	must(h.t, os.Mkdir(real, 0o755))
+}
+
+// linked runs a Store on a directory to which a link leads.
+func linked(t *testing.T, files map[string]string) *harness {
+	t.Helper()
+	base := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(base, "first"), 0o755))
+	for name, text := range files {
+		write(t, filepath.Join(base, "first", name), text)
+	}
+	must(t, os.Symlink("first", filepath.Join(base, "resources")))
+	return start(t, filepath.Join(base, "resources"), filepath.Join(base, "state"))
+}
+
+// relink has the link lead to a new directory with these files, at once.
+func relink(h *harness, files ...string) {
+	h.t.Helper()
+	base := filepath.Dir(h.dir)
+	must(h.t, os.Mkdir(filepath.Join(base, "next"), 0o755))
+	write(h.t, filepath.Join(base, "next", "none.yaml"), "# nothing\n")
+	for _, text := range files {
+		write(h.t, filepath.Join(base, "next", "some.yaml"), text)
+	}
+	must(h.t, os.Symlink("next", h.dir+"~"))
+	must(h.t, os.Rename(h.dir+"~", h.dir))
 }
 
 // comment is the remedy that the fault names.
@@ -229,7 +277,7 @@ func TestNumbersWithoutBirthHoldForABoot(t *testing.T) {
 
 		s = newStepper(h)
 		s.boot, s.root = test.boot, root
-		if got := s.missing(nil); (got != nil) != test.fault {
+		if got := s.absent(); (got != nil) != test.fault {
 			t.Errorf("born %d, in boot %s: %v", test.birth, test.boot, got)
 		}
 	}

@@ -27,7 +27,7 @@ const largeFile = 4 << 20
 func (s *Store) scan(now time.Time) {
 	w := s.watcher
 	s.scanned, s.identified, w.rescan = now, now, false
-	before := s.rootFault
+	before, was := s.rootFault, s.root
 	s.rootFault = nil
 	err := w.open()
 	var names []string
@@ -35,17 +35,18 @@ func (s *Store) scan(now time.Time) {
 		names, s.root, err = manifest.List(s.path)
 	}
 	if err == nil {
-		s.rootFault = s.missing(names)
+		s.empty = len(names) == 0
+		s.rootFault = s.missing()
 	} else {
 		s.rootFault = &model.Fault{File: s.path, Message: "the directory of manifests " + manifest.Explain(s.path, err)}
 	}
-	if (before == nil) != (s.rootFault == nil) || (before != nil && *before != *s.rootFault) {
+	if (before == nil) != (s.rootFault == nil) || (before != nil && *before != *s.rootFault) || s.root != was {
 		s.stale = true
 	}
 	if s.rootFault != nil {
 		return // what was read of it stands until it is back
 	}
-	if before != nil || s.goneSince.IsZero() {
+	if before != nil || s.root != was { // also at the first look
 		s.goneSince = now
 	}
 	if now.Sub(s.vanished) >= removeSettle {
@@ -188,7 +189,7 @@ func (s *Store) leave(name string, now time.Time) {
 // expiry is when the files that are gone, and the saved records that no file declares, count as removed; zero: there
 // are none.
 func (s *Store) expiry() time.Time {
-	if len(s.index.gone) == 0 && !s.keeping || s.rootFault != nil || !s.begun || !s.vanished.IsZero() {
+	if len(s.index.gone) == 0 && !s.keeping || s.rootFault != nil || s.lack != nil || !s.begun || !s.vanished.IsZero() {
 		return time.Time{}
 	}
 	since := s.goneSince

@@ -40,6 +40,8 @@ func TestLastGoodStateSurvives(t *testing.T) {
 	}
 	must(t, os.Mkdir(h.dir, 0o755))
 	write(t, filepath.Join(h.dir, "c.yaml"), pool("c", "10.4.0.0/24"))
+	third.untilFault("lacks 2 of the 2")
+	must(t, third.forget("a", "b"))
 	third.untilPools("c=10.4.0.0/24")
 	third.stop()
 	fourth := start(t, h.dir, h.state)

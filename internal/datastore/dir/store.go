@@ -58,13 +58,15 @@ type Store struct {
 	saver      *lastgood.Saver
 	watcher    *watcher
 	index      *index
-	looks      chan chan struct{} // from Look: closed when the directory was looked over
+	asks       chan ask
 
 	tables    tables // in force
 	version   uint64 // of tables; 0: there is no good state
 	rank      uint64 // the highest that was given
 	rootFault *model.Fault
+	lack      *model.Fault         // objects in force are absent from the directory, which is another one; see origin.go
 	root      manifest.DirIdentity // the directory that was looked over last
+	empty     bool                 // it had no manifest
 	origin    origin               // the one from which the state in force was read; see origin.go
 	goneSince time.Time            // when the first of the files that are gone went, or the directory was found
 	vanished  time.Time            // when a file that was listed was not there to be read, at the start; zero: never
@@ -83,15 +85,22 @@ type Store struct {
 // Open loads the last good state. It reads no manifest yet. It fails as lastgood.Open does; that nothing can be
 // saved there is a warning in every State instead.
 func Open(o Options) (*Store, error) {
+	return open(o, lastgood.Open)
+}
+
+// opener loads a last good state.
+type opener func(lastgood.Options, func(Key, []byte) (*record, error)) (*lastgood.Saver, []*record, bool, error)
+
+func open(o Options, load opener) (*Store, error) {
 	path, err := filepath.Abs(o.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("finding the directory of manifests: %w", err)
 	}
-	saver, records, ok, err := lastgood.Open(lastgood.Options{Dir: o.StateDir, Name: dbName, Version: o.Version, Log: o.Log}, decodeRecord)
+	saver, records, ok, err := load(lastgood.Options{Dir: o.StateDir, Name: dbName, Version: o.Version, Log: o.Log}, decodeRecord)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, log: o.Log, validator: o.Validator, translates: o.Translates, index: newIndex(), looks: make(chan chan struct{}),
+	s := &Store{path: path, log: o.Log, validator: o.Validator, translates: o.Translates, index: newIndex(), asks: make(chan ask),
 		stateDir: o.StateDir, boot: o.Boot, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
@@ -135,23 +144,25 @@ func (s *Store) Run(ctx context.Context, publish func(State)) error {
 	}
 	s.watcher = newWatcher(s.path, note)
 	s.watcher.reopen, s.watcher.err, s.stale = true, err, true
-	var looked chan struct{}
+	var asked ask
 	for {
 		s.step(time.Now(), publish)
 		if s.large {
 			s.large = false
 			debug.FreeOSMemory()
 		}
-		if looked != nil {
-			close(looked)
-			looked = nil
+		if asked.do != nil {
+			asked.do()
+			s.step(time.Now(), publish)
+			close(asked.done)
+			asked = ask{}
 		}
 		timer := time.NewTimer(time.Until(s.wake()))
 		select {
 		case <-ctx.Done():
 		case <-queue.ready:
 		case <-s.saver.Changed:
-		case looked = <-s.looks:
+		case asked = <-s.asks:
 			s.watcher.rescan = true
 		case <-timer.C:
 		}
@@ -168,15 +179,25 @@ func (s *Store) Contact() datastore.Contact { return datastore.Contact{Where: s.
 
 // Look has Run look the directory over, and returns when what it found is published: what was changed before the
 // call is then in force, faulty or pending. The error is that of the context.
-func (s *Store) Look(ctx context.Context) error {
-	done := make(chan struct{})
+func (s *Store) Look(ctx context.Context) error { return s.ask(ctx, func() {}) }
+
+// ask is something to be done by Run's goroutine once it has looked the directory over.
+type ask struct {
+	do   func()
+	done chan struct{} // closed when it is done, and its effect published
+}
+
+// ask has Run look the directory over, and then do something. The error is that of the context: then it may still be done,
+// at any time.
+func (s *Store) ask(ctx context.Context, do func()) error {
+	a := ask{do, make(chan struct{})}
 	select {
-	case s.looks <- done:
+	case s.asks <- a:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 	select {
-	case <-done:
+	case <-a.done:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -194,8 +215,9 @@ func (s *Store) step(now time.Time, publish func(State)) {
 	s.read(w.ready(now), now)
 	// At the start, a file that is being written or replaced was never read: what it declares must not count as removed.
 	s.begun = s.begun || s.rootFault == nil && len(w.writing) == 0 && s.vanished.IsZero()
+	s.weigh(now)
 	s.expire(now)
-	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 && !s.moving() {
+	if s.begun && s.rootFault == nil && len(s.index.faulty) == 0 && len(s.index.twice) == 0 && !s.moving() && len(s.absent()) == 0 {
 		s.advance()
 		if !s.keeping {
 			s.settle()
@@ -211,7 +233,7 @@ func (s *Store) tell(publish func(State)) {
 		return
 	}
 	s.stale, s.warned, s.pending = false, warnings, pending
-	state := State{Snapshot: s.tables.snapshot, Version: s.version, Conditions: s.tables.conditions, Faults: s.faults(), Warnings: warnings, Pending: pending}
+	state := State{Dir: s.root, Snapshot: s.tables.snapshot, Version: s.version, Conditions: s.tables.conditions, Faults: s.faults(), Warnings: warnings, Pending: pending}
 	if s.version > 0 {
 		t := s.tables
 		state.Holder = &t
@@ -224,7 +246,7 @@ func (s *Store) tell(publish func(State)) {
 }
 
 func (s *Store) period() time.Duration {
-	if s.watcher.note == nil || s.watcher.err != nil || s.rootFault != nil { // what ends a fault may come without an event
+	if s.watcher.note == nil || s.watcher.err != nil || s.rootFault != nil || s.lack != nil { // what ends a fault may come without an event
 		return pollPeriod
 	}
 	return rescanPeriod
@@ -248,17 +270,22 @@ func (s *Store) wake() time.Time {
 // faults is everything that keeps the directory from being in force.
 func (s *Store) faults() []model.Fault {
 	out := s.index.faults()
-	if s.rootFault != nil {
-		out = append([]model.Fault{*s.rootFault}, out...)
+	for _, f := range []*model.Fault{s.lack, s.rootFault} {
+		if f != nil {
+			out = append([]model.Fault{*f}, out...)
+		}
 	}
 	return out
 }
 
 // unsettled is the files whose change is not in force yet; the directory stands for files that are not known by name.
 func (s *Store) unsettled() []string {
-	names := slices.AppendSeq(slices.Collect(maps.Keys(s.index.gone)), maps.Keys(s.watcher.writing))
-	if s.rootFault == nil && (s.keeping || !s.vanished.IsZero()) {
-		names = append(names, s.path)
+	names := slices.Collect(maps.Keys(s.watcher.writing))
+	if s.lack == nil { // which says of them what there is to say
+		names = slices.AppendSeq(names, maps.Keys(s.index.gone))
+		if s.rootFault == nil && (s.keeping || !s.vanished.IsZero()) {
+			names = append(names, s.path)
+		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
