@@ -151,7 +151,11 @@ func open(cfg *Config, boot string, translates func() (bool, error)) (datastore.
 		}
 		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log})
 	}
-	return dir.Open(dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: validate.New(), Translates: translates})
+	return dir.Open(dirOptions(cfg, boot, translates))
+}
+
+func dirOptions(cfg *Config, boot string, translates func() (bool, error)) dir.Options {
+	return dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: validate.New(), Translates: translates}
 }
 
 // check looks for what the agent cannot do without; what may pass is only logged.

@@ -162,4 +162,7 @@ type ExplainResponse struct {
 	// being written.
 	Dir     string `json:"dir,omitempty"`
 	Current bool   `json:"current"`
+	// Fault is the first of those for which the last good state is in force, and not what the manifests declare; absent
+	// where there is none.
+	Fault *model.Fault `json:"fault,omitempty"`
 }

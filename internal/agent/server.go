@@ -39,6 +39,8 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("POST /v1/wait", a.serveWait)
 	mux.HandleFunc("GET /v1/explain", a.serveExplain)
 	mux.HandleFunc("GET /v1/objects", a.serveObjects)
+	mux.HandleFunc("GET /v1/directory", a.serveDirectory)
+	mux.HandleFunc("POST /v1/forget", a.serveForget)
 	mux.HandleFunc("GET /v1/flows", a.serveFlows)
 	mux.HandleFunc("POST /v1/cleanup", a.serveCleanup)
 	return mux
@@ -176,6 +178,9 @@ func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
 	if a.cfg.Datastore != Kubernetes {
 		out.Dir = a.store.Contact().Where
 		out.Current = looked == nil && s.Version == held.Version && asDeclared(held)
+		if len(held.Faults) > 0 {
+			out.Fault = &held.Faults[0]
+		}
 	}
 	reply(w, out)
 }
@@ -185,11 +190,14 @@ func asDeclared(held datastore.State) bool {
 	return held.Holder != nil && len(held.Faults)+len(held.Pending) == 0
 }
 
+// noManifests is the refusal of what only an agent with a directory can do.
+const noManifests = "this agent reads no manifests, but the API of a cluster"
+
 // serveObjects says what the manifests declare, where the agent holds them as they are, so that they need not be read
 // and validated again.
 func (a *Agent) serveObjects(w http.ResponseWriter, r *http.Request) {
 	if a.cfg.Datastore == Kubernetes {
-		http.Error(w, "this agent reads no manifests, but the API of a cluster", http.StatusNotFound)
+		http.Error(w, noManifests, http.StatusNotFound)
 		return
 	}
 	asked := r.URL.Query()

@@ -25,8 +25,8 @@ func applyCommand(g *global) *cobra.Command {
 is replaced where it stands, and everything around it stays as it is, byte for byte; another one gets a
 file of its own, KIND_NAME.yaml.
 
-One invalid document and nothing is written, nor while another document in the directory is faulty. What is
-immutable, such as a pool's cidr, is refused: delete the pool and create another.`,
+One invalid document and nothing is written, nor while another document in the directory is faulty, or the agent says
+that a mount hides the directory. What is immutable, such as a pool's cidr, is refused: delete the pool and create another.`,
 		Example: "  sallyport apply -f pool.yaml --wait 5s\n  sallyport get pool private -o yaml | sed s/true/false/ | sallyport apply -f -",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -35,6 +35,9 @@ immutable, such as a pool's cidr, is refused: delete the pool and create another
 			defer cancel()
 			manifests, err := readManifests(ctx, cmd, files)
 			if err != nil {
+				return err
+			}
+			if err := g.editable(ctx); err != nil {
 				return err
 			}
 			results, err := manifest.Apply(ctx, g.dir, v, manifests, dryRun)

@@ -21,6 +21,9 @@ func deleteCommand(g *global) *cobra.Command {
 		Long: `Remove resources from the directory of manifests. What stands around them in a file stays as it is, byte for
 byte; a file in which nothing is left is removed. It refuses while another document there is faulty.
 
+Where another directory has taken the place of the one from which the resources in force were read, the agent holds
+those that it lacks. The command then confirms that the ones you name are to go.
+
 Without its pool, an address is no longer translated, nor exempt as a destination.`,
 		Example:           "  sallyport delete ippool private --wait 5s\n  sallyport delete -f pool.yaml",
 		ValidArgsFunction: completeObjects(g),
@@ -32,7 +35,7 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			if err != nil {
 				return err
 			}
-			results, err := manifest.Delete(ctx, g.dir, v, keys, false)
+			results, err := g.remove(ctx, v, keys)
 			for _, r := range results {
 				say(human(cmd), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore/lastgood"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/model"
@@ -19,20 +20,20 @@ import (
 
 // dryRun says what an agent on this node would change in the kernel by the manifests as they are, and
 // changes nothing. Its error is errDiffers if there is something to change.
-func dryRun(cmd *cobra.Command, g *global, node, output string) error {
-	loaded, err := g.load(cmd.Context())
+func dryRun(cmd *cobra.Command, g *global, cfg agent.Config, output string) error {
+	snapshot, faults, err := g.foresee(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
-	g.sayFaults(cmd.ErrOrStderr(), loaded.Faults)
-	if len(loaded.Faults) > 0 && g.datastore != string(agent.Kubernetes) {
+	g.sayFaults(cmd.ErrOrStderr(), faults)
+	if len(faults) > 0 && g.datastore != string(agent.Kubernetes) {
 		return errors.New("there are faulty manifests: an agent would change nothing before they are mended")
 	}
 	interfaces, err := hostaddr.List()
 	if err != nil {
 		return err
 	}
-	p, err := preview(cmd.Context(), compile.Compile(loaded.Snapshot, model.Local{Name: node, Interfaces: interfaces}))
+	p, err := preview(cmd.Context(), compile.Compile(snapshot, model.Local{Name: cfg.NodeName, Interfaces: interfaces}))
 	if err != nil {
 		return err
 	}
@@ -45,6 +46,32 @@ func dryRun(cmd *cobra.Command, g *global, node, output string) error {
 		return errDiffers
 	}
 	return err
+}
+
+// foresee is what an agent would go by. The agent that runs says what is wrong with its directory itself. Without one, the
+// last good state does.
+func (g *global) foresee(ctx context.Context, cfg agent.Config) (*model.Snapshot, []model.Fault, error) {
+	if cfg.Datastore == agent.Directory {
+		said, err := g.client().Directory(ctx)
+		switch {
+		case err != nil:
+			cfg.Log = slog.New(slog.DiscardHandler)
+			state, failed := agent.Foresee(ctx, cfg)
+			if errors.Is(failed, lastgood.ErrLocked) {
+				failed = fmt.Errorf("%w, and does not say what it holds: %w", failed, err)
+			} else if failed == nil && state.Snapshot == nil && len(state.Faults) == 0 {
+				failed = errors.New("the manifests are being written: try again when they are complete")
+			}
+			return state.Snapshot, state.Faults, failed
+		case said.Fault != nil && sameDir(said.Dir, g.dir):
+			return nil, []model.Fault{*said.Fault}, nil
+		}
+	}
+	loaded, err := g.load(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return loaded.Snapshot, loaded.Faults, nil
 }
 
 func preview(ctx context.Context, plan *compile.Plan) (*nftables.Preview, error) {

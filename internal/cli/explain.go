@@ -27,7 +27,9 @@ type explanation struct {
 	compile.Verdict
 	Settings  []compile.Setting `json:"settings"`
 	DecidedBy string            `json:"decidedBy"` // one of those below
-	Kernel    kernelView        `json:"kernel"`
+	// Fault is why the agent, which has decided, holds the last good state and not what the manifests say.
+	Fault  *model.Fault `json:"fault,omitempty"`
+	Kernel kernelView   `json:"kernel"`
 }
 
 // What a verdict was decided by.
@@ -57,9 +59,9 @@ func explainCommand(g *global) *cobra.Command {
 		Use:   "explain SRC DST",
 		Short: "Say what happens to a connection from SRC to DST, and which pool decides",
 		Long: `Say whether a connection that SRC opens to DST is translated, and why. The agent decides, if it watches the same
-manifests and holds them as they are. Else the command reads the manifests or, with --datastore kubernetes, the API of
-a cluster; for that it needs neither an agent nor root. The last line says whether the kernel holds the same, differs,
-or was not checked, and why.
+manifests and holds them as they are, or holds the last good state since they have a fault. Else the command reads the
+manifests or, with --datastore kubernetes, the API of a cluster; for that it needs neither an agent nor root. The last
+line says which of them decided, and whether the kernel holds the same, differs, or was not checked, and why.
 
 DST is the address after any service translation. Without --out-interface, an interface that
 outInterfaces covers is assumed. For another node than this one, the node's own addresses are those of
@@ -156,7 +158,7 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 		running = nil
 	}
 	inCluster := g.datastore == string(agent.Kubernetes)
-	if running != nil && running.Current && !inCluster && (node == "" || node == running.Node) && sameFile(running.Dir, g.dir) {
+	if running != nil && (running.Current || running.Fault != nil) && !inCluster && (node == "" || node == running.Node) && sameDir(running.Dir, g.dir) {
 		return saidBy(running), nil
 	}
 	local, here, err := localOf(node, running)
@@ -233,7 +235,7 @@ func explainFaulty(g *global, here bool, running *agent.ExplainResponse, agentEr
 
 // saidBy is the verdict of the agent itself.
 func saidBy(running *agent.ExplainResponse) explanation {
-	return explanation{Verdict: running.Verdict, Settings: running.Settings, DecidedBy: byAgent, Kernel: compare(running.Verdict, running)}
+	return explanation{Verdict: running.Verdict, Settings: running.Settings, DecidedBy: byAgent, Fault: running.Fault, Kernel: compare(running.Verdict, running)}
 }
 
 // localOf is what is known here of a node, and whether it is this machine. An agent, where one answers,
@@ -300,13 +302,17 @@ func printExplanation(w io.Writer, e explanation, f compile.Flow) error {
 	if by := decidedBy(e.Settings); by != "" {
 		say(&s, "\nSettings: %s.", by)
 	}
-	switch from := map[string]string{byAgent: "the agent", byManifests: "the manifests", byAPI: "the API"}[e.DecidedBy]; e.Kernel.State {
+	say(&s, "\nThis is by %s.", map[string]string{byAgent: "the agent", byManifests: "the manifests", byAPI: "the API"}[e.DecidedBy])
+	if e.Fault != nil {
+		say(&s, " It holds the LAST GOOD STATE, since there is a fault: %s.", e.Fault)
+	}
+	switch e.Kernel.State {
 	case kernelSame:
-		s.WriteString("\nThe kernel of this node holds the same.")
+		s.WriteString(" The kernel of this node holds the same.")
 	case kernelDiffers:
-		say(&s, "\nThis is by %s. The kernel of this node DIFFERS: %s.", from, e.Kernel.Reason)
+		say(&s, " The kernel of this node DIFFERS: %s.", e.Kernel.Reason)
 	default:
-		say(&s, "\nThis is by %s. The kernel was NOT CHECKED: %s.", from, e.Kernel.Reason)
+		say(&s, " The kernel was NOT CHECKED: %s.", e.Kernel.Reason)
 	}
 	_, err := fmt.Fprintln(w, s.String())
 	return err

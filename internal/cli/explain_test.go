@@ -15,6 +15,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 func TestExplain(t *testing.T) {
@@ -144,16 +145,19 @@ func TestExplainSaysWhatTheKernelHolds(t *testing.T) {
 	kept := compile.Verdict{Action: compile.Keep, Reason: "it says so"}
 	translated := compile.Verdict{Action: compile.Translate, To: &compile.Target{Address: "node"}, Reason: "it says so"}
 	faulty := manifests(t, "[")
+	hidden := model.Fault{File: "/d", Message: "hidden"}
 	for _, tc := range []struct {
 		what, dir, node string
 		said            agent.ExplainResponse
 		by, state, text string
 	}{
-		{"the same", dir, "", agent.ExplainResponse{Verdict: translated, Ready: true}, "manifests", "same", "\nThe kernel of this node holds the same.\n"},
+		{"the same", dir, "", agent.ExplainResponse{Verdict: translated, Ready: true}, "manifests", "same", "\nThis is by the manifests. The kernel of this node holds the same.\n"},
 		{"another plan", dir, "", agent.ExplainResponse{Verdict: kept, Ready: true, Dir: dir}, "manifests", "differs", "\nThis is by the manifests. The kernel of this node DIFFERS: the agent, whose plan it holds, says keep, because it says so.\n"},
 		{"not ready", dir, "", agent.ExplainResponse{Verdict: translated, Reason: "no luck"}, "manifests", "notChecked", "\nThis is by the manifests. The kernel was NOT CHECKED: the agent is not ready: no luck.\n"},
 		{"another node", dir, "far", agent.ExplainResponse{Verdict: translated, Ready: true}, "manifests", "notChecked", "The kernel was NOT CHECKED: node far is not this one; ask there.\n"},
-		{"the agent decides", faulty, "", agent.ExplainResponse{Verdict: kept, Ready: true, Current: true, Dir: faulty}, "agent", "same", "\nThe kernel of this node holds the same.\n"},
+		{"the agent decides", faulty, "", agent.ExplainResponse{Verdict: kept, Ready: true, Current: true, Dir: faulty}, "agent", "same", "\nThis is by the agent. The kernel of this node holds the same.\n"},
+		{"the agent holds the last good state", dir, "", agent.ExplainResponse{Verdict: kept, Ready: true, Fault: &hidden, Dir: dir}, "agent", "same", "\nThis is by the agent. It holds the LAST GOOD STATE, since there is a fault: /d: hidden. The kernel of this node holds the same.\n"},
+		{"the last good state of another directory", dir, "", agent.ExplainResponse{Verdict: kept, Ready: true, Fault: &hidden, Dir: faulty}, "manifests", "differs", "DIFFERS"},
 		{"the agent decides, and is not ready", faulty, "here", agent.ExplainResponse{Verdict: kept, Current: true, Dir: faulty, Reason: "no luck"}, "agent", "notChecked", "\nThis is by the agent. The kernel was NOT CHECKED: the agent is not ready: no luck.\n"},
 		{"the agent of another directory", dir, "", agent.ExplainResponse{Verdict: kept, Ready: true, Current: true, Dir: faulty}, "manifests", "differs", "DIFFERS"},
 	} {
@@ -164,7 +168,7 @@ func TestExplainSaysWhatTheKernelHolds(t *testing.T) {
 			t.Errorf("%s: exit code %d, %q, %q; want %q", tc.what, code, errs, out, tc.text)
 		}
 		out, _, _ = sallyport(t, tc.dir, "", append(args, "-o", "json")...)
-		if e := decoded[explanation](t, out); e.Kernel.State != tc.state || (e.Kernel.Reason == "") != (tc.state == "same") || e.DecidedBy != tc.by {
+		if e := decoded[explanation](t, out); (e.Fault != nil) != strings.Contains(tc.text, "LAST GOOD") || e.Kernel.State != tc.state || (e.Kernel.Reason == "") != (tc.state == "same") || e.DecidedBy != tc.by {
 			t.Errorf("%s: %+v", tc.what, e)
 		}
 	}

@@ -56,7 +56,7 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 				return err
 			}
 			if dry {
-				return dryRun(cmd, g, cfg.NodeName, output)
+				return dryRun(cmd, g, cfg, output)
 			}
 			if cfg.Datastore == agent.Kubernetes && cfg.LeaseNamespace == "" {
 				return errors.New("--lease-namespace: say in which namespace the Lease of this node is")

@@ -2,8 +2,10 @@ package dir
 
 import (
 	"slices"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/lastgood"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -29,6 +31,23 @@ func Load(path string, v manifest.Validator) (*datastore.Loaded, error) {
 	out.Faults = append(out.Faults, faults...)
 	manifest.SortFaults(out.Faults)
 	return out, nil
+}
+
+// Foresee is the state that a Store would come to which is opened now, if the directory stays as it is. It changes nothing, and
+// fails as Open does: with lastgood.ErrLocked where an agent uses the state.
+func Foresee(o Options) (state State, err error) {
+	s, err := open(o, lastgood.Peek)
+	if err != nil {
+		return State{}, err
+	}
+	s.watcher = newWatcher(s.path, nil)
+	s.watcher.reopen, s.stale = true, true
+	now := time.Now()
+	for range 3 { // read; read what is being written as it is; remove what is gone
+		s.step(now, func(next State) { state = next })
+		now = now.Add(writeLimit)
+	}
+	return state, nil
 }
 
 // Assemble makes what Load makes of a directory with these objects, which are valid. One that cannot be converted is a

@@ -191,3 +191,42 @@ func TestAFileWithoutContent(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 }
+
+// TestPeekChangesNothing looks at a state that is there, in use, damaged or missing.
+func TestPeekChangesNothing(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "state")
+	peek := func() (bool, int, bool, error) {
+		s, got, ok, err := Peek(Options{Dir: dir, Name: "test.db", Version: "1.0.0"}, func(k datastore.Key, b []byte) (entry, error) { return entry{k, string(b)}, nil })
+		return ok, len(got), err == nil && s.Lost(), err
+	}
+	if ok, _, lost, err := peek(); ok || lost || err != nil {
+		t.Errorf("without a state: %v, lost %v, %v", ok, lost, err)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("it made the directory")
+	}
+	keep(t, dir, "1.0.0", map[datastore.Key][]byte{{Kind: "IPPool", Name: "a"}: []byte("x")})
+	if ok, n, lost, err := peek(); !ok || n != 1 || lost || err != nil {
+		t.Errorf("a state: %v, %d, lost %v, %v", ok, n, lost, err)
+	}
+	s, _, _, err := open(dir, "1.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := peek(); !errors.Is(err, ErrLocked) {
+		t.Errorf("in use: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "test.db"), []byte("spoilt"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if ok, _, lost, err := peek(); ok || !lost || err != nil {
+		t.Errorf("damaged: %v, lost %v, %v", ok, lost, err)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "test.db")); err != nil || string(b) != "spoilt" {
+		t.Errorf("it changed the file: %q, %v", b, err)
+	}
+}

@@ -3,6 +3,8 @@ package lastgood
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"iter"
 	"log/slog"
 	"maps"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/waiting"
@@ -64,6 +67,20 @@ func Open[T any](o Options, decode func(datastore.Key, []byte) (T, error)) (s *S
 		s.hold(db, l.ok)
 	}
 	return s, l.records, l.ok, nil
+}
+
+// Peek loads the last good state as Open does, and changes nothing. What it returns is not for Run.
+func Peek[T any](o Options, decode func(datastore.Key, []byte) (T, error)) (s *Saver, records []T, ok bool, err error) {
+	l, err := peek(&o, decode)
+	switch {
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, nil, false, fmt.Errorf("state directory %s: %w", o.Dir, ErrLocked)
+	case final(err):
+		return nil, nil, false, err
+	}
+	_, asideErr := os.Lstat(o.path() + damagedSuffix)
+	lost := !l.ok && (asideErr == nil || err != nil && !errors.Is(err, fs.ErrNotExist))
+	return &Saver{opts: o, err: err, note: l.note, lost: lost}, l.records, l.ok, nil
 }
 
 // hold takes an open file, and notes which one it is.

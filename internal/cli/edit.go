@@ -1,0 +1,65 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/text"
+)
+
+// directoryError is an edit that was refused since something is wrong with the directory of manifests itself.
+type directoryError struct{ fault model.Fault }
+
+func (e *directoryError) Error() string {
+	return "nothing was changed, since the agent holds the last good state: " + e.fault.String()
+}
+
+// editable makes sure that an edit reaches the directory that the agent of this machine goes by, where one answers that
+// watches it: its path may lead to what a mount has put there, or left open.
+func (g *global) editable(ctx context.Context) error {
+	said, err := g.client().Directory(ctx)
+	if err != nil || !sameDir(said.Dir, g.dir) {
+		return nil // no agent goes by it
+	}
+	if said.Fault != nil {
+		return &directoryError{*said.Fault}
+	}
+	here, err := manifest.IdentifyDir(g.dir)
+	if err != nil || here == said.Identity {
+		return nil // what is wrong, the edit says
+	}
+	return fmt.Errorf("nothing was changed: the agent on %s reads another directory at %s than this command finds there, since a mount hides one of the two. "+
+		"Mount it for both, or run the command in the mount namespace of the agent", g.socket, text.Line(said.Dir))
+}
+
+// sameDir says whether two paths are the same, or lead to the same directory.
+func sameDir(a, b string) bool {
+	x, err1 := filepath.Abs(a)
+	y, err2 := filepath.Abs(b)
+	return err1 == nil && err2 == nil && x == y || sameFile(a, b)
+}
+
+// remove deletes objects from the directory of manifests. Where it is not the one from which the resources in force were
+// read, those that it lacks are deleted from these.
+func (g *global) remove(ctx context.Context, v manifest.Validator, keys []model.Key) ([]manifest.Result, error) {
+	err := g.editable(ctx)
+	var other *directoryError
+	switch {
+	case err == nil:
+		return manifest.Delete(ctx, g.dir, v, keys, false)
+	case !errors.As(err, &other):
+		return nil, err
+	}
+	if forgetErr := g.client().Forget(ctx, keys); forgetErr != nil {
+		return nil, fmt.Errorf("%w (%w)", err, forgetErr)
+	}
+	results := make([]manifest.Result, len(keys))
+	for i, k := range keys {
+		results[i] = manifest.Result{Key: k, Action: manifest.Deleted}
+	}
+	return results, nil
+}
