@@ -9,7 +9,6 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
-	"github.com/sallyport/sallyport/internal/model"
 )
 
 // add makes c stand for both.
@@ -37,13 +36,17 @@ func (s *Store) apply(c changes) {
 // build puts the views in force.
 func (s *Store) build(c changes) {
 	first := s.snapshot == nil
-	next := &model.Snapshot{
-		Pools:             values[*model.Pool](s.pools.entries()),
-		NATConfigurations: values[model.NATConfiguration](s.nat.entries()),
-	}
-	if first || slices.ContainsFunc(c.keys, func(k datastore.Key) bool { return k.Kind == datastore.KindNode }) {
-		next.Nodes = values[model.Node](s.nodes())
-	} else {
+	nodes := first || slices.ContainsFunc(c.keys, func(k datastore.Key) bool { return k.Kind == datastore.KindNode })
+	next := snapshotOf(func(kind string) []*entry {
+		if k := s.kindOf(kind); k != nil {
+			return k.entries()
+		}
+		if nodes {
+			return s.nodes()
+		}
+		return nil
+	})
+	if !nodes {
 		next.Nodes = s.snapshot.Nodes // there may be thousands
 	}
 	s.snapshot = next
@@ -67,14 +70,6 @@ func (s *Store) nodes() []*entry {
 	return slices.Insert(out, at, self)
 }
 
-func values[T any](entries []*entry) []T {
-	out := make([]T, len(entries))
-	for i, e := range entries {
-		out[i] = e.value.(T)
-	}
-	return out
-}
-
 // kept are objects as they are saved; nil for those that are not in force.
 func (s *Store) kept(keys []datastore.Key) iter.Seq2[datastore.Key, []byte] {
 	return func(yield func(datastore.Key, []byte) bool) {
@@ -92,7 +87,10 @@ func (s *Store) kept(keys []datastore.Key) iter.Seq2[datastore.Key, []byte] {
 
 // keptAll is everything in force as it is saved. It stays as it is.
 func (s *Store) keptAll() iter.Seq2[datastore.Key, []byte] {
-	all := slices.Concat(s.pools.entries(), s.nat.entries(), s.nodes(), s.definitions())
+	all := slices.Concat(s.nodes(), s.definitions())
+	for _, k := range s.kinds {
+		all = append(all, k.entries()...)
+	}
 	return func(yield func(datastore.Key, []byte) bool) {
 		for _, e := range all {
 			if !yield(e.key(), e.json) {
@@ -103,12 +101,10 @@ func (s *Store) keptAll() iter.Seq2[datastore.Key, []byte] {
 }
 
 func (s *Store) find(key datastore.Key) *entry {
-	switch key.Kind {
-	case datastore.KindIPPool:
-		return s.pools.force[key.Name]
-	case datastore.KindNATConfiguration:
-		return s.nat.force[key.Name]
-	case kindDefinition:
+	if k := s.kindOf(key.Kind); k != nil {
+		return k.force[key.Name]
+	}
+	if key.Kind == kindDefinition {
 		for _, e := range s.definitions() {
 			if e.Name == key.Name {
 				return e
@@ -125,7 +121,7 @@ func (s *Store) find(key datastore.Key) *entry {
 // definitions are entries that remember by which definitions the views were made.
 func (s *Store) definitions() []*entry {
 	var out []*entry
-	for _, k := range s.kinds() {
+	for _, k := range s.kinds {
 		uid := types.UID(k.keptUID())
 		if uid == "" {
 			continue

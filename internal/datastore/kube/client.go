@@ -28,12 +28,8 @@ var legacyVersion = schema.GroupVersion{Group: "crd.projectcalico.org", Version:
 // resourceNodes is where Nodes are.
 var resourceNodes = corev1.SchemeGroupVersion.WithResource("nodes")
 
-// The plural names of what is read and written, as they stand in paths.
-const (
-	pathPools    = "ippools"
-	pathNAT      = "natconfigurations"
-	pathStatuses = "sallyportnodes"
-)
+// pathPools is the plural name of pools, which stands in the paths of several groups.
+const pathPools = "ippools"
 
 // AgentConfig reads how an agent reaches its API server: by a kubeconfig file, or else as the pod that it is. It
 // does not look for a person's kubeconfig.

@@ -22,8 +22,8 @@ import (
 // What can be followed.
 var (
 	IPPools           = apiv3.GroupVersion().WithResource(pathPools)
-	NATConfigurations = v1alpha1.GroupVersion().WithResource(pathNAT)
-	SallyportNodes    = v1alpha1.GroupVersion().WithResource(pathStatuses)
+	NATConfigurations = v1alpha1.GroupVersion().WithResource("natconfigurations")
+	SallyportNodes    = v1alpha1.GroupVersion().WithResource("sallyportnodes")
 	Nodes             = resourceNodes
 )
 

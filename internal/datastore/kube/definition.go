@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/skew"
@@ -68,8 +67,9 @@ func (a *API) locate(ctx context.Context, kind, mine string, was followed) (*def
 }
 
 func (a *API) locateServed(ctx context.Context, kind string, was followed) (*definition, error) {
-	if kind == datastore.KindNATConfiguration {
-		return a.served(ctx, kind, pathNAT, v1alpha1.GroupVersion())
+	if kind != datastore.KindIPPool { // of which alone Calico has definitions too
+		from := sourceOf(kind)
+		return a.served(ctx, kind, from.at.Resource, from.at.GroupVersion())
 	}
 	d, err := a.served(ctx, kind, pathPools, apiv3.GroupVersion())
 	if err != nil && (!isMissing(err) || was.version == apiv3.GroupVersion()) {

@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
@@ -77,9 +76,8 @@ func slim(kind string, o metav1.Object, labelled bool) *entry {
 		}
 		k.Status = map[string]any{"addresses": o.Status.Addresses}
 	case *unstructured.Unstructured:
-		k.APIVersion, k.Spec = v1alpha1.GroupVersion().String(), o.Object["spec"]
+		k.APIVersion, k.Spec = sourceOf(kind).at.GroupVersion().String(), o.Object["spec"]
 		if kind == datastore.KindIPPool {
-			k.APIVersion = apiv3.GroupVersion().String()
 			k.Status = keptStatus(o)
 		}
 	default:

@@ -85,7 +85,7 @@ func TestKeptByAnotherVersion(t *testing.T) {
 		saved = append(saved, e)
 	}
 	s.adopt(saved)
-	if got := forms(s.pools.view); len(got) != 1 || len(s.snapshot.Pools) != 1 || s.snapshot.Pools[0].Name != "good" {
+	if got := forms(s.kindOf(datastore.KindIPPool).view); len(got) != 1 || len(s.snapshot.Pools) != 1 || s.snapshot.Pools[0].Name != "good" {
 		t.Errorf("in force are %v", got)
 	}
 	if _, err := decode(datastore.Key{Kind: datastore.KindIPPool, Name: "torn"}, []byte(`{"kind":`)); err == nil {

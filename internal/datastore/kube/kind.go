@@ -28,7 +28,7 @@ const (
 // kind is a kind that a CustomResourceDefinition defines: its view, and where that comes from.
 type kind struct {
 	*view
-	path    string // the plural name
+	from    source
 	watch   *watch // nil: its definition was not found yet
 	version schema.GroupVersion
 
@@ -42,10 +42,10 @@ type kind struct {
 	refused bool          // its definition is of a version too far from ours
 }
 
-func newKind(name, path string) *kind { return &kind{view: newView(name), path: path} }
+func newKind(from source) *kind { return &kind{view: newView(from.kind), from: from} }
 
 // resource is what is watched.
-func (k *kind) resource() string { return resourceName(k.path, k.version.Group) }
+func (k *kind) resource() string { return resourceName(k.from.at.Resource, k.version.Group) }
 
 // take takes what was heard.
 func (k *kind) take() changes {
@@ -180,7 +180,7 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 	k.pause = min(max(2*k.pause, askMin), askMax)
 	k.askAt = now.Add(k.pause) // a definition that has just come may not be served yet, and some never are
 	var err error
-	k.watch, err = s.api.start(ctx, k.kind, l.version.WithResource(k.path), "", s.signal)
+	k.watch, err = s.api.start(ctx, k.kind, l.version.WithResource(k.from.at.Resource), "", s.signal)
 	s.log.Info("watching", "kind", k.kind, "of", l.version.String())
 	return err
 }

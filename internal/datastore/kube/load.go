@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
-	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -37,11 +36,11 @@ func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loa
 		return nil, err
 	}
 	l := &loader{api: a, views: map[string]*view{}, programmed: map[string]string{}}
-	for _, k := range []struct {
-		kind     string
-		resource schema.GroupVersionResource
-	}{{datastore.KindIPPool, pools.version.WithResource(pathPools)}, {datastore.KindNATConfiguration, v1alpha1.GroupVersion().WithResource(pathNAT)}, {datastore.KindNode, resourceNodes}} {
-		if err := l.list(ctx, k.kind, k.resource); err != nil {
+	for _, from := range append(sources(), source{kind: datastore.KindNode, at: resourceNodes}) {
+		if from.kind == datastore.KindIPPool {
+			from.at = pools.version.WithResource(from.at.Resource)
+		}
+		if err := l.list(ctx, from.kind, from.at); err != nil {
 			return nil, err
 		}
 	}
@@ -111,11 +110,8 @@ func programmed(o *unstructured.Unstructured) string {
 }
 
 func (l *loader) loaded() *datastore.Loaded {
-	out := &datastore.Loaded{Objects: l.objects, Faults: l.faults, Programmed: l.programmed, Snapshot: &model.Snapshot{
-		Pools:             values[*model.Pool](l.views[datastore.KindIPPool].entries()),
-		NATConfigurations: values[model.NATConfiguration](l.views[datastore.KindNATConfiguration].entries()),
-		Nodes:             values[model.Node](l.views[datastore.KindNode].entries()),
-	}}
+	out := &datastore.Loaded{Objects: l.objects, Faults: l.faults, Programmed: l.programmed,
+		Snapshot: snapshotOf(func(kind string) []*entry { return l.views[kind].entries() })}
 	slices.SortFunc(out.Objects, func(a, b datastore.Object) int { return a.Key.Compare(b.Key) })
 	slices.SortStableFunc(out.Faults, func(a, b model.Fault) int { return strings.Compare(a.Kind+"/"+a.Name, b.Kind+"/"+b.Name) })
 	out.Conditions = compile.Allocatable(out.Snapshot.Pools)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,7 +51,7 @@ type Store struct {
 	looks   chan chan struct{}
 	located chan located
 
-	pools, nat   *kind
+	kinds        []*kind // of each source
 	self, others *view
 	selfWatch    *watch
 	othersWatch  *watch // nil while no setting needs other nodes
@@ -74,8 +75,10 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{api: a, node: o.Node, namespace: o.LeaseNamespace, version: o.Version, log: o.Log, saver: saver, wake: make(chan struct{}, 1), looks: make(chan chan struct{}), located: make(chan located),
-		pools: newKind(datastore.KindIPPool, pathPools), nat: newKind(datastore.KindNATConfiguration, pathNAT),
 		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
+	for _, from := range sources() {
+		s.kinds = append(s.kinds, newKind(from))
+	}
 	a.contact.patient, a.contact.changed = true, s.signal
 	if ok {
 		s.adopt(saved)
@@ -90,15 +93,13 @@ func (s *Store) adopt(saved []*entry) {
 		case e.fault != nil: // another version has written it, and it holds back no other
 			s.log.Error("what was in force before cannot be used, and is left out until the API server is heard of", "kind", e.Kind, "name", e.Name, "error", e.fault)
 		case e.Kind == kindDefinition:
-			for _, k := range s.kinds() {
-				if k.kind == e.Name {
-					k.uid = string(e.UID)
-				}
+			if k := s.kindOf(e.Name); k != nil {
+				k.uid = string(e.UID)
 			}
-		case e.Kind == datastore.KindIPPool:
-			s.pools.force[e.Name] = e
-		case e.Kind == datastore.KindNATConfiguration:
-			s.nat.force[e.Name] = e
+		case e.Kind != datastore.KindNode:
+			if k := s.kindOf(e.Kind); k != nil { // else another version knew it
+				k.force[e.Name] = e
+			}
 		case e.Name == s.node:
 			s.self.force[e.Name] = e
 		default:
@@ -109,7 +110,15 @@ func (s *Store) adopt(saved []*entry) {
 	s.whole = true
 }
 
-func (s *Store) kinds() []*kind { return []*kind{s.pools, s.nat} }
+// kindOf is the kind of a name; nil for Nodes, and for what is no kind of the API.
+func (s *Store) kindOf(name string) *kind {
+	for _, k := range s.kinds {
+		if k.kind == name {
+			return k
+		}
+	}
+	return nil
+}
 
 // Close lets go of the state directory. Call it after Run has returned.
 func (s *Store) Close() error { return s.saver.Close() }
@@ -185,7 +194,11 @@ func (s *Store) Run(ctx context.Context, publish func(datastore.State)) error {
 
 // end waits for the watches, which have ended with their context.
 func (s *Store) end() {
-	for _, w := range []*watch{s.selfWatch, s.othersWatch, s.pools.watch, s.nat.watch} {
+	all := []*watch{s.selfWatch, s.othersWatch}
+	for _, k := range s.kinds {
+		all = append(all, k.watch)
+	}
+	for _, w := range all {
 		if w != nil {
 			w.end()
 		}
@@ -199,7 +212,7 @@ func (s *Store) signal() {
 // step takes what was heard, and asks about what is not clear.
 func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGroup) error {
 	var c changes
-	for _, k := range s.kinds() {
+	for _, k := range s.kinds {
 		c.add(k.take())
 		c.add(k.expire(now))
 		if k.settle() {
@@ -227,9 +240,14 @@ func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGr
 	return s.watchOthers(ctx)
 }
 
-// complete says whether there is a whole view: one that was saved, or all that the API has. Nobody need have settings.
+// complete says whether there is a whole view: one that was saved, or all that the API has.
 func (s *Store) complete() bool {
-	return s.snapshot != nil || s.pools.fresh && s.self.fresh && (s.nat.fresh || s.nat.missing)
+	return s.snapshot != nil || s.read()
+}
+
+// read says whether all was heard of the kinds and of this node.
+func (s *Store) read() bool {
+	return s.self.fresh && !slices.ContainsFunc(s.kinds, func(k *kind) bool { return !k.fresh && !(k.from.optional && k.missing) })
 }
 
 // watchOthers begins to watch other nodes when a setting needs their addresses, and ends it when none does any more.
@@ -262,13 +280,13 @@ func (s *Store) forgetOthers() {
 
 // fresh says whether all was heard of the API that the snapshot is made of.
 func (s *Store) fresh() bool {
-	return s.pools.fresh && s.self.fresh && (s.nat.fresh || s.nat.missing) && (s.othersWatch == nil || s.others.fresh)
+	return s.read() && (s.othersWatch == nil || s.others.fresh)
 }
 
 // due is when step has something to do without any event.
 func (s *Store) due() time.Time {
 	at := time.Now().Add(time.Hour)
-	for _, k := range s.kinds() {
+	for _, k := range s.kinds {
 		at = k.due(at)
 	}
 	return at
@@ -280,8 +298,10 @@ func (s *Store) publish(publish func(datastore.State)) {
 		return
 	}
 	s.stale = false
-	state := datastore.State{Fresh: s.fresh(),
-		Followed: map[string]datastore.Followed{datastore.KindIPPool: s.pools.followed, datastore.KindNATConfiguration: s.nat.followed}}
+	state := datastore.State{Fresh: s.fresh(), Followed: map[string]datastore.Followed{}}
+	for _, k := range s.kinds {
+		state.Followed[k.kind] = k.followed
+	}
 	// The first one waits for other nodes, if it needs them: what is exempt is not to be translated at first.
 	if s.whole = s.whole || s.snapshot != nil && state.Fresh; s.whole {
 		state.Snapshot, state.Version, state.Conditions = s.snapshot, s.number, s.conditions
@@ -290,7 +310,7 @@ func (s *Store) publish(publish func(datastore.State)) {
 		_, warnings := v.exceptions()
 		state.Warnings = append(state.Warnings, warnings...)
 	}
-	for _, k := range s.kinds() {
+	for _, k := range s.kinds {
 		exceptions, warnings := k.exceptions()
 		state.Exceptions = append(state.Exceptions, exceptions...)
 		state.Warnings = append(state.Warnings, warnings...)

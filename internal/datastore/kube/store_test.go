@@ -37,12 +37,12 @@ func TestFirstSnapshotWaitsForNodes(t *testing.T) {
 	node := func(name string) *entry {
 		return &entry{Kind: datastore.KindNode, Name: name, ResourceVersion: "1", value: model.Node{Name: name}}
 	}
-	s.apply(s.pools.absorb(map[string]*entry{"a": stored("a", 1, 2)}, true))
+	s.apply(s.kindOf(datastore.KindIPPool).absorb(map[string]*entry{"a": stored("a", 1, 2)}, true))
 	s.apply(s.self.absorb(map[string]*entry{"n": node("n")}, true))
 	if st := look(); st.Snapshot != nil || st.Fresh {
 		t.Errorf("before settings were heard of: %+v", st)
 	}
-	s.apply(s.nat.absorb(map[string]*entry{"default": settings}, true))
+	s.apply(s.kindOf(datastore.KindNATConfiguration).absorb(map[string]*entry{"default": settings}, true))
 	s.othersWatch = &watch{} // as watchOthers does
 	if st := look(); st.Snapshot != nil || st.Version != 0 || st.Fresh {
 		t.Errorf("before other nodes were heard of: %+v", st)
@@ -62,7 +62,7 @@ func TestDefinitionIsAskedFor(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_000_000, 0)
 	watched := func(change func(*kind)) *kind {
-		k := newKind(datastore.KindIPPool, pathPools)
+		k := newKind(sourceOf(datastore.KindIPPool))
 		k.watch = &watch{}
 		change(k)
 		return k
