@@ -28,14 +28,15 @@ type resource struct {
 	kind    string
 	full    string // as kubectl prints it
 	aliases []string
+	table   func(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bool)
 }
 
 // resources are the kinds that a directory may hold.
 func resources() []resource {
 	return []resource{
-		{datastore.KindIPPool, "ippool.projectcalico.org", []string{"ippools", "ippool", "ipp", "pools", "pool"}},
-		{datastore.KindNATConfiguration, "natconfiguration.sallyport.dev", []string{"natconfigurations", "natconfiguration", "natconfig", "nat"}},
-		{datastore.KindNode, "node", []string{"nodes", "node", "no"}},
+		{datastore.KindIPPool, "ippool.projectcalico.org", []string{"ippools", "ippool", "ipp", "pools", "pool"}, tablePools},
+		{datastore.KindNATConfiguration, "natconfiguration.sallyport.dev", []string{"natconfigurations", "natconfiguration", "natconfig", "nat"}, tableNAT},
+		{datastore.KindNode, "node", []string{"nodes", "node", "no"}, tableNodes},
 	}
 }
 
@@ -244,14 +245,7 @@ func printTable(w io.Writer, l *datastore.Loaded, r resource, objects []datastor
 	for _, o := range objects {
 		named[o.Name] = true
 	}
-	switch r.kind {
-	case datastore.KindIPPool:
-		tablePools(t, l, named, wide)
-	case datastore.KindNATConfiguration:
-		tableNAT(t, l, named, wide)
-	default:
-		tableNodes(t, l, named, wide)
-	}
+	r.table(t, l, named, wide)
 	return t.Flush()
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 
 	kjson "sigs.k8s.io/json"
@@ -47,21 +48,22 @@ type Validator interface {
 // canonicalVersion is the apiVersion under which an object of a kind is kept, or "" where apiVersion and
 // kind do not go together.
 func canonicalVersion(apiVersion, kind string) string {
-	switch kind {
-	case model.KindIPPool:
-		if apiVersion == "projectcalico.org/v3" || apiVersion == "crd.projectcalico.org/v1" {
-			return "projectcalico.org/v3"
-		}
-	case model.KindNATConfiguration:
-		if apiVersion == "sallyport.dev/v1alpha1" {
-			return apiVersion
-		}
-	case model.KindNode:
-		if apiVersion == "v1" {
-			return apiVersion
+	for _, r := range model.Resources() {
+		if r.Kind == kind && slices.Contains(r.APIVersions, apiVersion) {
+			return r.APIVersions[0]
 		}
 	}
 	return ""
+}
+
+// known lists all kinds, each in the words that say makes of it.
+func known(say func(r model.Resource) string) string {
+	var words []string
+	for _, r := range model.Resources() {
+		words = append(words, say(r))
+	}
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " or " + words[last]
 }
 
 // serverFields are the fields of metadata that only a server writes.
@@ -82,18 +84,19 @@ func normalise(tree map[string]any) (Key, *model.Fault) {
 	}
 	switch {
 	case kind == "":
-		return fault("kind", "is required and must be a string: IPPool, NATConfiguration or Node")
+		return fault("kind", "is required and must be a string: "+known(func(r model.Resource) string { return r.Kind }))
 	case apiVersion == "":
 		return fault("apiVersion", "is required and must be a string, such as projectcalico.org/v3 for an IPPool")
 	}
-	for _, known := range []string{model.KindIPPool, model.KindNATConfiguration, model.KindNode} {
-		if kind != known && (strings.EqualFold(kind, known) || strings.EqualFold(kind, known+"s")) {
-			return fault("kind", fmt.Sprintf("%s is not known here: did you mean %s?", kind, known))
+	for _, r := range model.Resources() {
+		if kind != r.Kind && (strings.EqualFold(kind, r.Kind) || strings.EqualFold(kind, r.Kind+"s")) {
+			return fault("kind", fmt.Sprintf("%s is not known here: did you mean %s?", kind, r.Kind))
 		}
 	}
 	version := canonicalVersion(apiVersion, kind)
 	if version == "" {
-		return fault("apiVersion", fmt.Sprintf("%s of %s is not known here: use IPPool of projectcalico.org/v3, NATConfiguration of sallyport.dev/v1alpha1 or Node of v1", kind, apiVersion))
+		return fault("apiVersion", fmt.Sprintf("%s of %s is not known here: use %s", kind, apiVersion,
+			known(func(r model.Resource) string { return r.Kind + " of " + r.APIVersions[0] })))
 	}
 	if _, there := tree["metadata"]; there && !metaOK {
 		return fault("metadata", "must be an object with a name")

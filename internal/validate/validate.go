@@ -18,8 +18,6 @@ import (
 	"sync"
 
 	"github.com/sallyport/sallyport/api/crds"
-	apiv1alpha1 "github.com/sallyport/sallyport/api/v1alpha1"
-	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/text"
 )
@@ -44,20 +42,16 @@ type Validator struct {
 // takes some tens of milliseconds and some megabytes: an agent that starts again, and finds all objects checked, does
 // without.
 func New() *Validator {
-	return &Validator{kinds: []kind{
-		{
-			name: apiv3.KindIPPool,
-			// The second is how Calico stores pools as custom resources of its own.
-			apiVersions: []string{apiv3.GroupVersion().String(), "crd.projectcalico.org/v1"},
-			validate:    definedBy("projectcalico.org_ippools.yaml"),
-		},
-		{
-			name:        apiv1alpha1.KindNATConfiguration,
-			apiVersions: []string{apiv1alpha1.GroupVersion().String()},
-			validate:    definedBy("sallyport.dev_natconfigurations.yaml"),
-		},
-		{name: "Node", apiVersions: []string{"v1"}, validate: validateNode},
-	}}
+	by := map[string]validationFunc{
+		model.KindIPPool:           definedBy("projectcalico.org_ippools.yaml"),
+		model.KindNATConfiguration: definedBy("sallyport.dev_natconfigurations.yaml"),
+		model.KindNode:             validateNode,
+	}
+	v := &Validator{}
+	for _, r := range model.Resources() {
+		v.kinds = append(v.kinds, kind{r.Kind, r.APIVersions, by[r.Kind]})
+	}
+	return v
 }
 
 // definedBy validates by an embedded CustomResourceDefinition. Where that cannot be used, no object is right.
