@@ -275,8 +275,13 @@ func target(n *agent.NATStatus) string {
 	return s + fmt.Sprintf(", %s", n.PortAllocation)
 }
 
+// printJSON prints the form for programs. Names and messages come from files that anyone may have written: what would
+// command a terminal is escaped, which programs read as it was.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(w, text.Show(string(b))+"\n")
+	return err
 }

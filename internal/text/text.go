@@ -23,7 +23,7 @@ func escape(s, keep string) string {
 		switch {
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)):
 			n, shown = 1, fmt.Sprintf(`\x%02x`, s[i])
-		case strings.ContainsRune(keep, r) || !commands(r):
+		case strings.ContainsRune(keep, r) || !Obeyed(r):
 			continue
 		case r == '\n':
 			shown = `\n`
@@ -41,8 +41,8 @@ func escape(s, keep string) string {
 	return string(append(out, s[clean:]...))
 }
 
-// commands says whether a terminal obeys a character: C0, C1, DEL, line separators, and those of UAX #9.
-func commands(r rune) bool {
+// Obeyed says whether a terminal obeys a character: C0, C1, DEL, line separators, and those of UAX #9.
+func Obeyed(r rune) bool {
 	return unicode.IsControl(r) || unicode.In(r, unicode.Bidi_Control) || r == '\u2028' || r == '\u2029'
 }
 
