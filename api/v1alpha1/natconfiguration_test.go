@@ -6,7 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // TestAbsentIsNotEmpty follows a spec through every way in which objects are read and written: a field that

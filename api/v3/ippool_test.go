@@ -6,7 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/yaml"
+
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // TestRoundTrip reads and writes pools as Calico's own client would store them.

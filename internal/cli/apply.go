@@ -33,7 +33,7 @@ that a mount hides the directory. What is immutable, such as a pool's cidr, is r
 			v := validate.New()
 			ctx, left, cancel := bounded(cmd.Context(), wait)
 			defer cancel()
-			manifests, err := readManifests(ctx, cmd, files)
+			manifests, err := readManifests(ctx, cmd, files, nil)
 			if err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ func keysOf(ctx context.Context, cmd *cobra.Command, files, args []string) ([]mo
 	case len(files) > 0 && len(args) > 0:
 		return nil, errors.New("give either KIND NAME... or -f, not both")
 	case len(files) > 0:
-		manifests, err := readManifests(ctx, cmd, files)
+		manifests, err := readManifests(ctx, cmd, files, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -13,7 +13,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
@@ -21,6 +20,7 @@ import (
 	"github.com/sallyport/sallyport/internal/datastore/dir"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/text"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // resource is one kind as the command line knows it.
@@ -223,7 +223,7 @@ func printDocuments(w io.Writer, l *datastore.Loaded, objects []datastore.Object
 	if output == "json" {
 		return printJSON(w, doc)
 	}
-	b, err := yaml.Marshal(doc)
+	b, err := yaml.Encode(doc)
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,11 @@ import (
 	"github.com/sallyport/sallyport/internal/manifest"
 )
 
-// readManifests reads what -f names, as long as the context lasts.
-func readManifests(ctx context.Context, cmd *cobra.Command, files []string) (*manifest.Manifests, error) {
+// readManifests reads what -f names, as long as the context lasts, and validates it unless v is nil.
+func readManifests(ctx context.Context, cmd *cobra.Command, files []string, v manifest.Validator) (*manifest.Manifests, error) {
 	var m *manifest.Manifests
 	var failed error
-	if err := reading(ctx, files, func() { m, failed = manifest.Read(files, cmd.InOrStdin()) }); err != nil {
+	if err := reading(ctx, files, func() { m, failed = manifest.Read(files, cmd.InOrStdin(), v) }); err != nil {
 		return nil, err
 	}
 	return m, failed

@@ -28,11 +28,11 @@ too, since a pipeline that broke gives none. The command needs neither agent nor
 				return err
 			}
 			v := validate.New()
-			manifests, err := readManifests(cmd.Context(), cmd, files)
+			manifests, err := readManifests(cmd.Context(), cmd, files, v)
 			if err != nil {
 				return err
 			}
-			faults := manifests.Validate(v)
+			faults := manifests.Faults()
 			manifest.SortFaults(faults)
 			if len(faults) == 0 && len(manifests.Objects()) == 0 && !allowEmpty {
 				faults = append(faults, model.Fault{File: strings.Join(files, ", "), Message: "holds no object: check what writes it, or give --allow-empty"})

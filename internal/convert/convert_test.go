@@ -47,11 +47,11 @@ func valid(t testing.TB, v *validate.Validator, r *Result) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	read, err := manifests.Read([]string{"-"}, strings.NewReader(string(text)))
+	read, err := manifests.Read([]string{"-"}, strings.NewReader(string(text)), v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if faults := read.Validate(v); len(faults) > 0 || len(read.Objects()) != len(r.Manifests) {
+	if faults := read.Faults(); len(faults) > 0 || len(read.Objects()) != len(r.Manifests) {
 		t.Fatalf("%d manifests, of which %d were read, with the faults %v:\n%s", len(r.Manifests), len(read.Objects()), faults, text)
 	}
 	return text
@@ -169,7 +169,7 @@ func TestMasqFaults(t *testing.T) {
 		{"no data", cm("null"), pods, "data: has neither the key config nor"},
 		{"both keys", cm("{config: '', ip-masq-agent: ''}"), pods, named + ": holds both"},
 		{"not text", cm("{config: {a: b}}"), pods, named + ".config: must be text, not a mapping"},
-		{"not YAML", cm("{config: '['}"), pods, named + ".config: is not valid YAML"},
+		{"not YAML", cm("{config: '['}"), pods, named + ".config: not valid YAML"},
 		{"a list in it", cm("{config: '[]'}"), pods, named + ".config: is a list"},
 		{"a range in it", cm("{ip-masq.yaml: 'nonMasqueradeCIDRs: [a]'}"), pods, named + "[ip-masq.yaml].nonMasqueradeCIDRs[0]:"},
 	} {

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"sigs.k8s.io/yaml"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // version tells ip-masq-agent, whose file is one, from ip-masq-agent-v2, which merges several.
@@ -131,10 +131,9 @@ func (c *masqConverter) configMap(p place, tree map[string]any) []masqSource {
 			c.fault(part, "", "must be text, not %s", typeName(data[key]))
 			return nil
 		}
-		var value any
-		if err := yaml.UnmarshalStrict([]byte(text), &value); err != nil {
-			message := strings.Join(strings.Fields(err.Error()), " ")
-			c.fault(part, "", "is not valid YAML: %s", message)
+		value, err := yaml.Decode([]byte(text))
+		if err != nil {
+			c.fault(part, "", "%v", err)
 			return nil
 		}
 		config, ok := value.(map[string]any)

@@ -8,9 +8,8 @@ import (
 	"strings"
 	"unicode"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // Document is one decoded document of the input.
@@ -47,7 +46,7 @@ func (r *Result) YAML() ([]byte, error) {
 		comment(&out, "- ", n.String())
 	}
 	for i, m := range r.Manifests {
-		text, err := yaml.Marshal(m.Object)
+		text, err := yaml.Encode(m.Object)
 		if err != nil {
 			return nil, fmt.Errorf("writing manifest %d: %w", i, err)
 		}

@@ -28,6 +28,7 @@ func (d *Document) Line(field string) int {
 func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, error) {
 	var docs []Document
 	var faults []model.Fault
+	at := &located{}
 	for _, path := range paths {
 		files := []string{path}
 		st, err := os.Stat(path)
@@ -53,7 +54,7 @@ func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, 
 				faults = append(faults, model.Fault{File: file, Message: Explain(file, err)})
 				continue
 			}
-			found, wrong := Documents(file, data)
+			found, wrong := documents(file, data, at)
 			docs, faults = append(docs, found...), append(faults, wrong...)
 		}
 	}
@@ -62,7 +63,11 @@ func ReadDocuments(paths []string, stdin io.Reader) ([]Document, []model.Fault, 
 
 // Documents takes the text of a file apart.
 func Documents(file string, data []byte) ([]Document, []model.Fault) {
-	p := &File{path: file, data: data}
+	return documents(file, data, &located{})
+}
+
+func documents(file string, data []byte, at *located) ([]Document, []model.Fault) {
+	p := &File{path: file, data: data, at: at}
 	var docs []Document
 	p.each(func(v any, doc, item int) {
 		docs = append(docs, Document{File: file, Value: v, parsed: p, doc: doc, item: item})

@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // Action is what an edit did to an object.
@@ -57,14 +59,15 @@ type edit struct {
 	dir      string
 	contents *Manifests
 	current  map[Key]*Declared
-	file     map[*Declared]int              // index in contents
-	bad      map[Key]bool                   // declared, with faults
-	changes  map[int]map[int]map[string]any // by file and document; nil: remove it
-	created  map[string]map[string]any      // by file name
+	file     map[*Declared]int       // index in contents
+	bad      map[Key]bool            // declared, with faults
+	changes  map[int]map[int]*Object // by file and document; nil: remove it
+	created  map[string]*Object      // by file name
 }
 
-// Apply makes the directory declare these objects as well: each replaces the document that declares it now, or
-// gets a file of its own, named by its kind and name (ippool_default.yaml). Either all are valid, or nothing is
+// Apply makes the directory declare these objects as well: each changes the document that declares it now, where what
+// stays the same keeps its form and its comments, or gets a file of its own, named by its kind and name
+// (ippool_default.yaml). Either all are valid, or nothing is
 // written. It refuses while another document of the directory is faulty, and where an object stands inside a List.
 // With dryRun nothing is written. The results are in the order of the objects.
 //
@@ -137,14 +140,14 @@ func Delete(ctx context.Context, dir string, v Validator, keys []Key, dryRun boo
 
 // begin reads the directory and refuses if anything beside the given objects is faulty.
 func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
-	c, err := ReadDir(dir)
+	c, err := ReadDir(dir, v)
 	if err != nil {
 		return nil, err
 	}
 	e := &edit{dir: dir, contents: c, current: map[Key]*Declared{}, file: map[*Declared]int{}, bad: map[Key]bool{},
-		changes: map[int]map[int]map[string]any{}, created: map[string]map[string]any{}}
+		changes: map[int]map[int]*Object{}, created: map[string]*Object{}}
 	var faults []model.Fault
-	for _, f := range c.Validate(v) {
+	for _, f := range c.Faults() {
 		k := Key{Kind: f.Kind, Name: f.Name}
 		e.bad[k] = true
 		if !keys[k] {
@@ -180,11 +183,13 @@ func (e *edit) check(m *Manifests, v Validator) []model.Fault {
 				faults = append(faults, Twice(&o.Object, &first.Object))
 			}
 			seen[o.Key] = o
-			var found []model.Fault
-			if old := e.current[o.Key]; old != nil && !e.bad[o.Key] {
-				found = v.Update(o.tree, old.tree)
-			} else {
-				found = v.Create(o.tree)
+			var old *Object
+			if d := e.current[o.Key]; d != nil && !e.bad[o.Key] {
+				old = &d.Object
+			}
+			found, err := succeeds(v, &o.Object, old)
+			if err != nil {
+				found = []model.Fault{{Kind: o.Kind, Name: o.Name, Message: err.Error()}}
 			}
 			for _, f := range found {
 				p.fault(*o, f)
@@ -193,6 +198,19 @@ func (e *edit) check(m *Manifests, v Validator) []model.Fault {
 		faults = append(faults, p.Faults...)
 	}
 	return faults
+}
+
+// succeeds says what is wrong with an object as the successor of old; nil: as a new one.
+func succeeds(v Validator, o, old *Object) ([]model.Fault, error) {
+	tree, err := o.Map()
+	if err != nil || old == nil {
+		return v.Create(tree), err
+	}
+	was, err := old.Map()
+	if err != nil {
+		return nil, err
+	}
+	return v.Update(tree, was), nil
 }
 
 // put notes what applying one object means.
@@ -205,26 +223,26 @@ func (e *edit) put(o *Declared) (Result, error) {
 		if err != nil {
 			return r, err
 		}
-		e.created[name] = o.tree
+		e.created[name] = &o.Object
 		r.Action, r.File = Created, filepath.Join(e.dir, name)
 		return r, nil
 	case bytes.Equal(old.JSON, o.JSON):
 	case old.item >= 0:
 		return r, insideList(old)
 	default:
-		e.change(old, o.tree)
+		e.change(old, &o.Object)
 		r.Action = Configured
 	}
 	r.File = old.File
 	return r, nil
 }
 
-func (e *edit) change(m *Declared, tree map[string]any) {
+func (e *edit) change(m *Declared, to *Object) {
 	i := e.file[m]
 	if e.changes[i] == nil {
-		e.changes[i] = map[int]map[string]any{}
+		e.changes[i] = map[int]*Object{}
 	}
-	e.changes[i][m.doc] = tree
+	e.changes[i][m.doc] = to
 }
 
 func insideList(m *Declared) error {
@@ -269,7 +287,7 @@ func (e *edit) write(dryRun bool) error {
 		writes = append(writes, fileWrite{path: p.path, data: data, was: &e.contents.ids[i]})
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.created)) {
-		data, err := renderYAML(e.created[name])
+		data, err := yaml.Encode(json.RawMessage(e.created[name].JSON))
 		if err != nil {
 			return err
 		}

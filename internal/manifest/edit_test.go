@@ -20,7 +20,7 @@ import (
 // manifests reads a text as -f would.
 func manifests(t testing.TB, text string) *Manifests {
 	t.Helper()
-	m, err := Read([]string{"-"}, strings.NewReader(text))
+	m, err := Read([]string{"-"}, strings.NewReader(text), nil)
 	must(t, err)
 	return m
 }
@@ -117,8 +117,8 @@ func TestApplyMakesFiles(t *testing.T) {
 		got["natconfiguration_main.yaml"] != "apiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata:\n  name: main\nspec:\n  priority: 3\n" {
 		t.Errorf("files %q", got)
 	}
-	l, err := ReadDir(dir)
-	if err != nil || len(l.Validate(validator())) > 0 || len(l.Objects()) != 3 {
+	l, err := ReadDir(dir, validator())
+	if err != nil || len(l.Faults()) > 0 || len(l.Objects()) != 3 {
 		t.Errorf("read %+v, %v", l, err)
 	}
 	for i, o := range l.Objects() {
@@ -231,7 +231,7 @@ func TestEditsAtTheSameTimeLoseNothing(t *testing.T) {
 		})
 	}
 	all.Wait()
-	m, err := ReadDir(dir)
+	m, err := ReadDir(dir, nil)
 	must(t, err)
 	for _, o := range m.Objects() {
 		if !strings.Contains(string(o.JSON), `"disabled":true`) {
@@ -275,17 +275,17 @@ func TestRewriteLeavesNeighbours(t *testing.T) {
 			t.Fatalf("%d objects of %d, faults %v, in %q", len(p.Objects), n, p.Faults, data)
 		}
 		i := rapid.IntRange(0, n-1).Draw(t, "replaced")
-		var tree map[string]any
+		var to *Object
 		if rapid.IntRange(0, 3).Draw(t, "delete") > 0 {
-			tree = Parse("-", []byte(pool(fmt.Sprint("p", i), "10.0.0.0/24", "natOutgoing: true", "nodeSelector: \"a == 'b' || \\n\\n c == 'd'\""))).Objects[0].tree
+			to = &Parse("-", []byte(pool(fmt.Sprint("p", i), "10.0.0.0/24", "natOutgoing: true", "nodeSelector: \"a == 'b' || \\n\\n c == 'd'\""))).Objects[0].Object
 		}
-		out, err := rewrite(p, map[int]map[string]any{i: tree})
+		out, err := rewrite(p, map[int]*Object{i: to})
 		if err != nil {
 			t.Fatalf("%v, in %q", err, data)
 		}
 		d := p.docs[i]
 		before, after := data[:d.body], data[d.bodyEnd:]
-		if tree == nil {
+		if to == nil {
 			before, after = data[:d.start], data[d.end:]
 		}
 		if !strings.HasPrefix(string(out), before) || !strings.HasSuffix(string(out), after) {
@@ -321,7 +321,7 @@ func FuzzParse(f *testing.F) {
 				continue
 			}
 			// An edit is right or refused.
-			if _, err := rewrite(p, map[int]map[string]any{m.doc: m.tree}); err != nil && !strings.Contains(err.Error(), "by hand") {
+			if _, err := rewrite(p, map[int]*Object{m.doc: &m.Object}); err != nil && !strings.Contains(err.Error(), "by hand") {
 				t.Fatal(err)
 			}
 		}

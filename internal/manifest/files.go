@@ -20,8 +20,9 @@ type Manifests struct {
 	unread []model.Fault // of files that cannot be read
 }
 
-// ReadDir reads the manifests of a directory. It fails where the directory cannot be listed.
-func ReadDir(path string) (*Manifests, error) {
+// ReadDir reads the manifests of a directory, and validates every object as a new one; with a nil Validator, none. It fails
+// where the directory cannot be listed.
+func ReadDir(path string, v Validator) (*Manifests, error) {
 	names, _, err := List(path)
 	if err != nil {
 		return nil, fmt.Errorf("the directory of manifests %s %s", path, Explain(path, err))
@@ -34,7 +35,7 @@ func ReadDir(path string) (*Manifests, error) {
 			c.unread = append(c.unread, model.Fault{File: file, Message: Explain(file, err)})
 			continue
 		}
-		c.files = append(c.files, Parse(file, data))
+		c.files = append(c.files, parse(file, data, v))
 		c.ids = append(c.ids, id)
 	}
 	return c, nil
@@ -51,14 +52,18 @@ func (m *Manifests) All() []*Declared {
 	return out
 }
 
-// Validate is everything that is wrong, with every object judged as a new one.
-func (m *Manifests) Validate(v Validator) []model.Fault {
-	out := slices.Clone(m.unread)
-	seen := map[Key]*Declared{}
-	for _, p := range m.files {
-		p.Validate(v, func(Key) *Object { return nil })
-		out = append(out, p.Faults...)
+// parse reads a file, and validates its objects unless v is nil.
+func parse(path string, data []byte, v Validator) *File {
+	if v == nil {
+		return Parse(path, data)
 	}
+	return Check(path, data, nil, v, func(Key) *Object { return nil })
+}
+
+// Faults is everything that is wrong with what was read: with files, documents and, where they were validated, objects.
+func (m *Manifests) Faults() []model.Fault {
+	out := m.Unreadable()
+	seen := map[Key]*Declared{}
 	for _, d := range m.All() {
 		if first := seen[d.Key]; first != nil {
 			out = append(out, Twice(&d.Object, &first.Object))
@@ -86,21 +91,20 @@ func SortFaults(f []model.Fault) {
 }
 
 // Read reads what -f names: files, directories (their manifests, without subdirectories), or "-" for
-// stdin. Faults are of documents that are no objects; objects are not validated. An error is a path that
-// cannot be read.
-func Read(paths []string, stdin io.Reader) (*Manifests, error) {
+// stdin. Objects are validated as new ones, unless v is nil. An error is a path that cannot be read.
+func Read(paths []string, stdin io.Reader, v Validator) (*Manifests, error) {
 	out := &Manifests{}
 	for _, path := range paths {
-		if err := out.read(path, stdin); err != nil {
+		if err := out.read(path, stdin, v); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
 }
 
-func (m *Manifests) read(path string, stdin io.Reader) error {
+func (m *Manifests) read(path string, stdin io.Reader, v Validator) error {
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
-		c, err := ReadDir(path)
+		c, err := ReadDir(path, v)
 		if err != nil {
 			return err
 		}
@@ -112,7 +116,7 @@ func (m *Manifests) read(path string, stdin io.Reader) error {
 	if err != nil {
 		return err
 	}
-	m.files = append(m.files, Parse(path, data))
+	m.files = append(m.files, parse(path, data, v))
 	return nil
 }
 
@@ -160,7 +164,7 @@ func (m *Manifests) Objects() []Object {
 	return out
 }
 
-// Unreadable says which files and documents hold no object that can be read.
+// Unreadable says which files and documents hold no object that can be read or, where they were validated, none that is valid.
 func (m *Manifests) Unreadable() []model.Fault {
 	out := slices.Clone(m.unread)
 	for _, p := range m.files {

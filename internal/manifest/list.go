@@ -40,7 +40,7 @@ func (p *File) large(i int, take func(v any, doc, item int)) {
 			p.Faults = append(p.Faults, model.Fault{File: p.path, Line: line, Message: fmt.Sprintf("an item of %d bytes, the limit is %d (1.5 MiB)", size, MaxDocumentSize)})
 			continue
 		}
-		v, err := decode(part.text(p.data), d.json)
+		v, err := p.decode(len(p.docs) + len(p.parts) - 1)
 		if err != nil {
 			p.unread(&part, err)
 			continue
@@ -145,10 +145,10 @@ func listWithoutItems(text []byte, found []int, end int) bool {
 	if len(rest) > MaxDocumentSize {
 		return false
 	}
-	v, err := decode(rest, false)
+	v, root, err := decode(rest, false)
 	tree, _ := v.(map[string]any)
 	kind, _ := tree["kind"].(string)
 	value, there := tree["items"]
 	at := 1 + bytes.Count(text[:found[0]], []byte("\n"))
-	return err == nil && strings.HasSuffix(kind, "List") && there && value == nil && (&locator{text: rest}).line("items") == at
+	return err == nil && strings.HasSuffix(kind, "List") && there && value == nil && lineOf(root, "items") == at
 }

@@ -30,7 +30,7 @@ func TestALargeDocumentIsRefused(t *testing.T) {
 	must(t, os.WriteFile(path, []byte(text.String()), 0o600))
 	var m *Manifests
 	var err error
-	took := allocated(func() { m, err = Read([]string{path}, nil) })
+	took := allocated(func() { m, err = Read([]string{path}, nil, nil) })
 	must(t, err)
 	faults := m.Unreadable()
 	if len(faults) != 1 || !strings.Contains(faults[0].Message, "1.5 MiB") || faults[0].Line != 1 {

@@ -4,32 +4,39 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
-// locator finds the lines of fields in the text of one document. It parses the text anew, and only when it is
-// first asked: lines matter only when something is wrong.
-type locator struct {
-	text []byte
-	root *yaml.Node // nil: not parsed yet, or not to be parsed
-	done bool
+// located is the tree of the document of which a line was asked last. Lines matter only when something is wrong, and
+// faults come document by document; a tree may take a hundred times the length of its text, so that there is one at most.
+type located struct {
+	file *File
+	doc  int
+	root *yaml.Node // nil: the text cannot be read
 }
 
-// line is the line, from 1, on which a field stands: of the deepest part of the path that is there, so that
-// a missing field is blamed on its parent. The path is written as in spec.cidr, spec.addresses[0] or
-// metadata.labels[example.com/a]. It is 0 where the text cannot be read.
-func (l *locator) line(path string) int {
-	if !l.done {
-		l.done = true
-		var doc yaml.Node
-		if err := yaml.Unmarshal(l.text, &doc); err == nil && len(doc.Content) > 0 {
-			l.root = doc.Content[0]
-		}
+// tree is the tree of a document of a file.
+func (l *located) tree(p *File, doc int) *yaml.Node {
+	if l.file == p && l.doc == doc {
+		return l.root
 	}
-	if l.root == nil {
+	*l = located{}                                // free before the next one is made
+	d, err := yaml.Parse(p.doc(doc).text(p.data)) // JSON is YAML as well
+	*l = located{file: p, doc: doc}
+	if err == nil {
+		l.root = d.Root
+	}
+	return l.root
+}
+
+// lineOf is the line, from 1, on which a field stands: of the deepest part of the path that is there, so that a missing
+// field is blamed on its parent. The path is written as in spec.cidr, spec.addresses[0] or metadata.labels[example.com/a].
+// It is 0 where there is no tree.
+func lineOf(root *yaml.Node, path string) int {
+	if root == nil {
 		return 0
 	}
-	node, line := l.root, l.root.Line
+	node, line := root, root.Line
 	for _, step := range steps(path) {
 		for node.Kind == yaml.AliasNode {
 			node = node.Alias

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // Declared is an object with the place in a file that it came from.
@@ -16,9 +17,8 @@ type Declared struct {
 	Object
 	Faulty bool // validation found a fault
 
-	tree map[string]any // the object; nil: to be decoded from its JSON
-	doc  int            // index of the document in its file
-	item int            // index in the List that the document is; -1: it is none
+	doc  int // index of the document in its file
+	item int // index in the List that the document is; -1: it is none
 }
 
 // File is what one file holds.
@@ -26,25 +26,39 @@ type File struct {
 	Objects []Declared
 	Faults  []model.Fault // of documents that are no object, and what validation says
 
-	path     string
-	data     []byte
-	docs     []document
-	known    Known
-	parts    []document       // the items of Lists that were read one by one; the first has the number len(docs)
-	locators map[int]*locator // by document
+	path  string
+	data  []byte
+	docs  []document
+	known Known
+	parts []document // the items of Lists that were read one by one; the first has the number len(docs)
+	at    *located
+	judge func(d *Declared, tree map[string]any) []model.Fault // nil: nothing is judged
 }
 
 // Known are objects by the SHA-256 of the document that declares each, alone and without a fault.
 type Known map[[sha256.Size]byte]Object
 
-// Parse reads the documents of a file. It does not validate.
-func Parse(path string, data []byte) *File { return ParseAgain(path, data, nil) }
-
-// ParseAgain is Parse, and decodes no document that is known: a file of many documents, of which one was changed, costs
-// little.
-func ParseAgain(path string, data []byte, known Known) *File {
-	p := &File{path: path, data: data, known: known}
+// Parse reads the documents of a file, and judges none.
+func Parse(path string, data []byte) *File {
+	p := &File{path: path, data: data, at: &located{}}
 	p.each(p.object)
+	return p
+}
+
+// Check reads the documents of a file and validates every object: against the one of the same key that is in force, if
+// there is one, else as a new one. What is in force needs no second look. No document that is known is decoded: a file of
+// many documents, of which one was changed, costs little.
+func Check(path string, data []byte, known Known, v Validator, inForce func(Key) *Object) *File {
+	p := &File{path: path, data: data, known: known, at: &located{}}
+	p.judge = func(d *Declared, tree map[string]any) []model.Fault {
+		old := inForce(d.Key)
+		if old != nil && bytes.Equal(old.JSON, d.JSON) {
+			return nil
+		}
+		return check(v, tree, old)
+	}
+	p.each(p.object)
+	*p.at = located{}
 	return p
 }
 
@@ -78,7 +92,7 @@ func (p *File) each(take func(v any, doc, item int)) {
 		if len(p.known) > 0 {
 			if o, ok := p.known[p.sum(i)]; ok {
 				o.File, o.Line = p.path, p.docs[i].line
-				p.Objects = append(p.Objects, Declared{Object: o, doc: i, item: -1})
+				p.add(Declared{Object: o, doc: i, item: -1}, nil)
 				continue
 			}
 		}
@@ -93,7 +107,7 @@ func (p *File) document(i int, take func(v any, doc, item int)) {
 		p.large(i, take)
 		return
 	}
-	v, err := decode(d.text(p.data), d.json)
+	v, err := p.decode(i)
 	if err != nil {
 		p.unread(d, err)
 		return
@@ -117,11 +131,22 @@ func (p *File) document(i int, take func(v any, doc, item int)) {
 	}
 }
 
+// decode reads the i-th document, of which the lines are known then, until the next one is read.
+func (p *File) decode(i int) (any, error) {
+	*p.at = located{}
+	d := p.doc(i)
+	v, root, err := decode(d.text(p.data), d.json)
+	if root != nil {
+		*p.at = located{p, i, root}
+	}
+	return v, err
+}
+
 // unread adds the fault of a document that cannot be decoded.
 func (p *File) unread(d *document, err error) {
 	f := model.Fault{File: p.path, Line: d.line, Message: err.Error()}
-	if e := (*syntaxError)(nil); errors.As(err, &e) && e.line > 0 {
-		f.Line += min(e.line-1, bytes.Count(p.data[d.body:d.stop], []byte("\n")))
+	if e := (*yaml.Error)(nil); errors.As(err, &e) && e.Line > 0 {
+		f.Line += min(e.Line-1, bytes.Count(p.data[d.body:d.stop], []byte("\n")))
 	}
 	p.Faults = append(p.Faults, f)
 }
@@ -155,7 +180,22 @@ func (p *File) object(v any, doc, item int) {
 		p.fault(m, model.Fault{Kind: key.Kind, Name: key.Name, Message: err.Error()})
 		return
 	}
-	m.Key, m.tree, m.JSON = key, tree, raw
+	m.Key, m.JSON = key, raw
+	p.add(m, tree)
+}
+
+// add adds an object, and what is wrong with it. The tree may be nil: it is made of the JSON then.
+func (p *File) add(m Declared, tree map[string]any) {
+	if p.judge != nil {
+		if tree == nil {
+			tree, _ = m.Map() // it was made of a tree
+		}
+		for _, f := range p.judge(&m, tree) {
+			m.Faulty = true
+			f.Kind, f.Name = m.Kind, m.Name
+			p.fault(m, f)
+		}
+	}
 	p.Objects = append(p.Objects, m)
 }
 
@@ -170,45 +210,17 @@ func (p *File) line(m *Declared, field string) int {
 	if m.item >= 0 && m.doc < len(p.docs) {
 		field = fmt.Sprintf("items[%d].%s", m.item, field)
 	}
-	l := p.locators[m.doc]
-	if l == nil {
-		l = &locator{text: p.doc(m.doc).text(p.data)}
-		if p.locators == nil {
-			p.locators = map[int]*locator{}
-		}
-		p.locators[m.doc] = l
-	}
 	first := p.doc(m.doc).line
-	if line := l.line(field); line > 0 {
+	if line := lineOf(p.at.tree(p, m.doc), field); line > 0 {
 		return first + line - 1
 	}
 	return first
 }
 
-// Validate checks every object: against the one of the same key that is in force, if there is one, else as
-// a new one. What is in force needs no second look.
-func (p *File) Validate(v Validator, inForce func(Key) *Object) {
-	for i := range p.Objects {
-		d := &p.Objects[i]
-		old := inForce(d.Key)
-		if old != nil && bytes.Equal(old.JSON, d.JSON) {
-			continue
-		}
-		if d.tree == nil {
-			d.tree, _ = d.Map() // it was made of a tree
-		}
-		for _, f := range check(v, d.tree, old) {
-			d.Faulty = true
-			f.Kind, f.Name = d.Kind, d.Name
-			p.fault(*d, f)
-		}
-	}
-}
-
 // Blame adds a fault of an object of the file.
 func (p *File) Blame(d *Declared, message string) {
 	d.Faulty = true
-	p.fault(*d, model.Fault{Kind: d.Kind, Name: d.Name, Message: message})
+	p.Faults = append(p.Faults, model.Fault{File: p.path, Line: d.Line, Kind: d.Kind, Name: d.Name, Message: message})
 }
 
 // check says what is wrong with an object as the successor of old, which may be nil. A pool whose cidr

@@ -44,7 +44,7 @@ func TestPipesAreRead(t *testing.T) {
 	_, err = w.WriteString(text)
 	must(t, errors.Join(err, w.Close()))
 	for _, path := range []string{fifo, fmt.Sprintf("/dev/fd/%d", r.Fd())} {
-		m, err := Read([]string{path}, nil)
+		m, err := Read([]string{path}, nil, nil)
 		must(t, err)
 		if o := m.Objects(); len(o) != 1 || o[0].Name != "p" || o[0].File != path {
 			t.Errorf("%s holds %+v, %v", path, o, m.Unreadable())

@@ -7,33 +7,46 @@ import (
 	"fmt"
 	"slices"
 
-	"go.yaml.in/yaml/v2"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
-// rewrite is a file with some documents replaced by objects, or removed where the object is nil. Every other
-// byte stays: comments outside the documents and before their content, separators, line ends. What stands inside
-// a replaced document is written anew.
-func rewrite(p *File, edits map[int]map[string]any) ([]byte, error) {
+// rewrite is a file with some documents replaced by objects, or removed where that is nil. No byte outside of these
+// documents changes.
+func rewrite(p *File, edits map[int]*Object) ([]byte, error) {
 	out := slices.Clone(p.data)
-	for i, d := range slices.Backward(p.docs) {
-		tree, ok := edits[i]
+	for i := range slices.Backward(p.docs) {
+		to, ok := edits[i]
 		switch {
 		case !ok:
-		case tree == nil:
+		case to == nil:
 			from, to := p.removal(i)
 			out = slices.Delete(out, from, to)
 		default:
-			text, err := render(tree, p.data, d)
-			if err != nil {
-				return nil, err
+			var err error
+			if out, err = p.change(out, i, to); err != nil {
+				return nil, fmt.Errorf("%s:%d: %s %w", p.path, p.docs[i].line, to.Key, err)
 			}
-			out = slices.Replace(out, d.body, d.bodyEnd, text...)
 		}
 	}
 	if err := p.confirm(out, edits); err != nil {
 		return nil, fmt.Errorf("%s cannot be edited safely; edit it by hand: %w", p.path, err)
 	}
 	return out, nil
+}
+
+// change makes the i-th document of data, which is the file up to there, say what an object says.
+func (p *File) change(data []byte, i int, to *Object) ([]byte, error) {
+	d := p.docs[i]
+	tree, err := to.Map()
+	if err != nil {
+		return nil, err
+	}
+	if d.json {
+		text, err := renderJSON(tree, bytes.IndexByte(data[d.body:d.bodyEnd], '\n') >= 0)
+		return slices.Replace(data, d.body, d.bodyEnd, text...), err
+	}
+	whole, err := p.render(to, i)
+	return slices.Replace(data, d.body, d.bodyEnd, whole...), err
 }
 
 // removal is the bytes that go with a document: its separators too, but for the one that keeps its
@@ -48,30 +61,19 @@ func (p *File) removal(i int) (from, to int) {
 	return from, d.stop // the "..." line: what follows has no "---" of its own
 }
 
-// render is the text of an object in the form of the document that it replaces.
-func render(tree map[string]any, data []byte, d document) ([]byte, error) {
-	old := data[d.body:d.bodyEnd]
-	if d.json {
-		return renderJSON(tree, bytes.IndexByte(old, '\n') >= 0)
-	}
-	text, err := renderYAML(tree)
+// render is the text of an object in place of the i-th document.
+func (p *File) render(to *Object, i int) ([]byte, error) {
+	text, err := yaml.Encode(json.RawMessage(to.JSON))
 	if err != nil {
 		return nil, err
 	}
 	text = bytes.TrimRight(text, "\n")
-	if d.body > 0 && data[d.body-1] != '\n' && !bytes.Equal(data[:d.body], utf8BOM) {
+	d := p.docs[i]
+	if d.body > 0 && p.data[d.body-1] != '\n' && !bytes.Equal(p.data[:d.body], utf8BOM) {
 		text = append([]byte("\n"), text...) // the old one began behind "---"
 	}
-	if bytes.Contains(data, []byte("\r\n")) {
+	if bytes.Contains(p.data, []byte("\r\n")) {
 		text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
-	}
-	return text, nil
-}
-
-func renderYAML(tree map[string]any) ([]byte, error) {
-	text, err := yaml.Marshal(tree)
-	if err != nil {
-		return nil, fmt.Errorf("writing YAML: %w", err)
 	}
 	return text, nil
 }
@@ -91,20 +93,16 @@ func renderJSON(tree map[string]any, indent bool) ([]byte, error) {
 
 // confirm reads an edited file back and checks that it says what it should: the new objects where the old
 // ones stood, and all else as before.
-func (p *File) confirm(data []byte, edits map[int]map[string]any) error {
+func (p *File) confirm(data []byte, edits map[int]*Object) error {
 	now := Parse(p.path, data)
 	var want, got [][]byte
 	for _, m := range p.Objects {
-		tree, edited := edits[m.doc]
+		to, edited := edits[m.doc]
 		if !edited {
 			want = append(want, m.JSON)
 		}
-		if tree != nil {
-			text, err := json.Marshal(tree)
-			if err != nil {
-				return err
-			}
-			want = append(want, text)
+		if to != nil {
+			want = append(want, to.JSON)
 		}
 	}
 	for _, m := range now.Objects {

@@ -13,11 +13,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	structuraldefaulting "k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/api/crds"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate/validatetest"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // calico compiles Calico's definition of IPPool and returns a judge by it: what an API server that has it says of a

@@ -15,9 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/api/crds"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // readCRD reads one of the embedded CustomResourceDefinitions, as an API server would store it.

@@ -1,14 +1,15 @@
 package validate
 
 import (
+	"encoding/json"
 	"strings"
 	"sync"
 	"testing"
 
 	utiljson "k8s.io/apimachinery/pkg/util/json"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/internal/validate/validatetest"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // FuzzCreate looks for documents that panic, that change the argument, or that are blamed without a word.
@@ -23,11 +24,12 @@ func FuzzCreate(f *testing.F) {
 		"{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: [], labels: {a: 1}, managedFields: [1], ownerReferences: {}}, spec: []}",
 		"{}", "{kind: 1, metadata: 2, spec: 3}",
 	} {
-		data, err := yaml.YAMLToJSON([]byte(document))
+		var data json.RawMessage
+		err := yaml.Unmarshal([]byte(document), &data)
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(data)
+		f.Add([]byte(data))
 	}
 	v := newValidator(f)
 	old := decode(f, validatetest.Pool("{cidr: 10.244.0.0/16, allowedUses: [LoadBalancer]}"))

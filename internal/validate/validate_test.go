@@ -1,15 +1,16 @@
 package validate
 
 import (
+	"encoding/json"
 	"reflect"
 	"strings"
 	"sync"
 	"testing"
 
 	utiljson "k8s.io/apimachinery/pkg/util/json"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // shared is the one validator of all tests: to compile its rules takes a while, and sharing it is what the agent does.
@@ -23,7 +24,8 @@ func newValidator(tb testing.TB) *Validator {
 // decode reads a document as the datastore does.
 func decode(tb testing.TB, document string) map[string]any {
 	tb.Helper()
-	data, err := yaml.YAMLToJSONStrict([]byte(document))
+	var data json.RawMessage
+	err := yaml.Unmarshal([]byte(document), &data)
 	if err != nil {
 		tb.Fatalf("%v in\n%s", err, document)
 	}

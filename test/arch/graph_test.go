@@ -25,6 +25,8 @@ type pkg struct {
 	Dir        string
 	GoFiles    []string // without tests
 	Imports    []string
+
+	TestImports, XTestImports []string
 }
 
 // graph holds packages by import path: ours, and all that they need.
@@ -35,7 +37,7 @@ func load(t *testing.T) graph {
 	t.Helper()
 	touchSources(t)
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps",
-		"-json=ImportPath,Dir,GoFiles,Imports", "./...")
+		"-json=ImportPath,Dir,GoFiles,Imports,TestImports,XTestImports", "./...")
 	cmd.Dir = root
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -1,11 +1,12 @@
 // Package arch holds the rules about who may import whom. They are ordinary tests: a new import that
 // breaks one fails here, with the rule and the chain of imports that broke it.
 //
-// Only what is built into programs is judged; a test may import what it likes.
+// Only what is built into programs is judged; a test may import what it likes, but for YAML libraries.
 package arch
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,6 +23,7 @@ type rule struct {
 // packages of lower layers, and its own subpackages.
 var layers = [][]string{
 	{"api", "internal/model", "internal/selector", "internal/text", "internal/waiting"},
+	{"internal/yaml"},
 	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
 	{"internal/diagnose", "internal/convert", "internal/nftables"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
@@ -74,6 +76,9 @@ var netlink = []string{
 	"github.com/google/nftables", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink",
 	"github.com/vishvananda/netns", "github.com/ti-mo/conntrack", "github.com/ti-mo/netfilter",
 }
+
+// yamlLibraries read and write YAML; a manifest must mean the same to all of ours, and what it means to kubectl.
+var yamlLibraries = []string{"go.yaml.in/yaml", "gopkg.in/yaml.v2", "gopkg.in/yaml.v3", "sigs.k8s.io/yaml", "github.com/goccy/go-yaml"}
 
 var rules = []rule{
 	{
@@ -163,6 +168,14 @@ var rules = []rule{
 		},
 	},
 	{
+		says:  "one package knows a YAML library: internal/yaml, go.yaml.in/yaml/v3",
+		binds: isOurs,
+		forbids: func(from, to string) bool {
+			return within(to, yamlLibraries...) && !(own(from, "internal/yaml") && to == "go.yaml.in/yaml/v3")
+		},
+		direct: true,
+	},
+	{
 		says:    "no program contains the testing package",
 		binds:   func(path string) bool { return own(path, "cmd") },
 		forbids: func(_, to string) bool { return to == "testing" },
@@ -211,6 +224,26 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// TestTestsReadYAMLAsWeDo: only the test that compares our reader with kubectl's has another one.
+func TestTestsReadYAMLAsWeDo(t *testing.T) {
+	t.Parallel()
+	g := load(t)
+	seen := 0
+	for _, path := range g.ours() {
+		for _, imported := range slices.Concat(g[path].TestImports, g[path].XTestImports) {
+			if !within(imported, yamlLibraries...) {
+				continue
+			}
+			if seen++; !own(path, "internal/yaml") {
+				t.Errorf("a test of %s imports %s: read YAML with internal/yaml", path, imported)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no test imports a YAML library, not even that of internal/yaml; the test looks at nothing")
+	}
+}
+
 // TestImportRules breaks every rule in a made-up graph, to show that it would be noticed.
 func TestImportRules(t *testing.T) {
 	t.Parallel()
@@ -242,6 +275,9 @@ func TestImportRules(t *testing.T) {
 		{"internal/nftables imports internal/compile", "the nftables engine knows no plan"},
 		{"internal/nfnetlink imports internal/nftables", "imports point one way"},
 		{"internal/agent imports internal/lab", "only the command line"},
+		{"internal/manifest imports internal/yaml imports go.yaml.in/yaml/v3", ""},
+		{"internal/manifest imports go.yaml.in/yaml/v3", "one package knows a YAML library"},
+		{"internal/yaml imports sigs.k8s.io/yaml", "one package knows a YAML library"},
 		{"cmd/sallyport imports example.org/a imports testing", "no program contains the testing"},
 		{"cmd/sallyport imports internal/cli imports internal/controller imports k8s.io/client-go/tools/leaderelection", "no program contains the types"},
 		{"cmd/sallyport imports internal/cli imports internal/controller imports sigs.k8s.io/controller-runtime/pkg/client", "no program contains the types"},

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/yaml"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // Namespace is that of the release that is rendered.

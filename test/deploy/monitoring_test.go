@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/yaml"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 const (
@@ -160,7 +160,7 @@ func TestPromtool(t *testing.T) {
 	for i, e := range expressions(t) {
 		panels.Groups[0].Rules = append(panels.Groups[0].Rules, rule{Record: fmt.Sprintf("panel:%d", i), Expr: e})
 	}
-	text, err := yaml.Marshal(panels)
+	text, err := yaml.Encode(panels)
 	if err != nil {
 		t.Fatal(err)
 	}

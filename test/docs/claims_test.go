@@ -43,7 +43,7 @@ func TestManifests(t *testing.T) {
 		t.Fatalf("only %d manifests were found; the test looks at nothing", len(manifests))
 	}
 	for where, text := range manifests {
-		read, err := manifest.Read([]string{"-"}, strings.NewReader(text))
+		read, err := manifest.Read([]string{"-"}, strings.NewReader(text), v)
 		if err != nil {
 			t.Errorf("%s: %v", where, err)
 			continue
@@ -51,7 +51,7 @@ func TestManifests(t *testing.T) {
 		if len(read.Objects()) == 0 {
 			t.Errorf("%s: holds no object", where)
 		}
-		for _, fault := range read.Validate(v) {
+		for _, fault := range read.Faults() {
 			t.Errorf("%s: %s", where, fault)
 		}
 	}

@@ -7,9 +7,8 @@ import (
 	"syscall"
 	"testing"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/yaml"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -40,7 +39,7 @@ type definitions struct {
 // install creates a definition and waits until its kind is served.
 func (v *definitions) install(t *testing.T, file string) {
 	t.Helper()
-	crd, err := yaml.Marshal(definition(t, file))
+	crd, err := yaml.Encode(definition(t, file))
 	labtest.Must(t, err)
 	v.site.kubectl(string(crd), "create", "-f", "-")
 	plural, group, _ := strings.Cut(strings.TrimSuffix(file, ".yaml"), "_")

@@ -12,9 +12,9 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/yaml"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -44,7 +44,8 @@ func newServer(t *testing.T, c *cluster.Cluster) *server {
 // send makes a request with a body in YAML, and returns the HTTP status and the object that the server answers with.
 func (s *server) send(method, path, body string) (int, map[string]any) {
 	s.t.Helper()
-	data, err := yaml.YAMLToJSONStrict([]byte(body))
+	var data json.RawMessage
+	err := yaml.Unmarshal([]byte(body), &data)
 	labtest.Must(s.t, err)
 	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, bytes.NewReader(data))
 	labtest.Must(s.t, err)

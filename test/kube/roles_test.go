@@ -8,9 +8,9 @@ import (
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/yaml"
 	"github.com/sallyport/sallyport/test/chart"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )

@@ -10,13 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/sallyport/sallyport/api/crds"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/validate"
 	"github.com/sallyport/sallyport/internal/validate/validatetest"
+	"github.com/sallyport/sallyport/internal/yaml"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -164,7 +163,7 @@ func (s *server) redefine(crd map[string]any, rules bool) {
 		s.t.Fatalf("reading the definition: %v", stored)
 	}
 	crd["metadata"].(map[string]any)["resourceVersion"] = stored["metadata"].(map[string]any)["resourceVersion"]
-	data, err := yaml.Marshal(crd)
+	data, err := yaml.Encode(crd)
 	labtest.Must(s.t, err)
 	if code, answer := s.send(http.MethodPut, path, string(data)); code != http.StatusOK {
 		s.t.Fatalf("replacing the definition: %v", answer)

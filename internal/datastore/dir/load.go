@@ -12,11 +12,11 @@ import (
 
 // Load reads and validates a directory. Faults in it are no error; that it cannot be listed is one.
 func Load(path string, v manifest.Validator) (*datastore.Loaded, error) {
-	c, err := manifest.ReadDir(path)
+	c, err := manifest.ReadDir(path, v)
 	if err != nil {
 		return nil, err
 	}
-	faults := c.Validate(v)
+	faults := c.Faults()
 	bad := map[Key]bool{}
 	for _, f := range faults {
 		bad[Key{Kind: f.Kind, Name: f.Name}] = true

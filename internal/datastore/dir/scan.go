@@ -136,8 +136,7 @@ func (s *Store) readFile(name string, insist bool) (*file, error) {
 	if old := s.index.files[name]; old != nil {
 		known = old.known
 	}
-	p := manifest.ParseAgain(path, data, known)
-	p.Validate(s.validator, s.inForce)
+	p := manifest.Check(path, data, known, s.validator, s.inForce)
 	f := &file{id: id, known: p.Known(), racy: id.Changed(began) < racyFor, objects: make([]*object, 0, len(p.Objects))}
 	for i := range p.Objects {
 		f.objects = append(f.objects, s.object(p, &p.Objects[i]))

@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"sigs.k8s.io/yaml"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 func main() {

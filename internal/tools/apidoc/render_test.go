@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"sigs.k8s.io/yaml"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 const sample = `

@@ -12,10 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-	"sigs.k8s.io/yaml"
 
 	"github.com/sallyport/sallyport/api/crds"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/yaml"
 )
 
 // InstallCRDs creates Sallyport's own CustomResourceDefinitions, and returns when their kinds are served.
