@@ -22,8 +22,12 @@ func applyCommand(g *global) *cobra.Command {
 		Use:   "apply -f FILE|DIR|-",
 		Short: "Write resources into the directory of manifests",
 		Long: `Write resources into the directory of manifests, which the agent watches. An object that is declared there
-is replaced where it stands, and everything around it stays as it is, byte for byte; another one gets a
-file of its own, KIND_NAME.yaml.
+is changed where it stands: the lines that say something else change, and all others stay as they are, with
+their comments, byte for byte. A field that is removed takes the comments on its lines, and right above it,
+along. Another object gets a file of its own, KIND_NAME.yaml.
+
+Where the command cannot change YAML and keep its comments, such as an anchor that an alias repeats, it refuses
+and names the object. It writes JSON anew.
 
 One invalid document and nothing is written, nor while another document in the directory is faulty, or the agent says
 that a mount hides the directory. What is immutable, such as a pool's cidr, is refused: delete the pool and create another.`,

@@ -7,9 +7,9 @@
 // The package promises that no document is lost in silence: each is an object, or a fault with file, line, field and
 // remedy. An edit changes the documents that it is about and no other byte, and writes all of them or refuses.
 //
-// It splits files into documents (split.go), decodes them (decode.go, parse.go, object.go), finds lines (locate.go),
-// reads files and directories (read.go, files.go, document.go), and edits them (edit.go, rewrite.go, commit.go). It
-// keeps nothing between two calls, watches nothing, and judges no field by its kind: that is the Validator's. It knows
+// It splits files into documents (split.go, list.go), decodes them (decode.go, parse.go, object.go), finds lines
+// (locate.go), reads files and directories (read.go, files.go, document.go), and edits them (edit.go, rewrite.go, commit.go)
+// in their own text (patch.go, span.go, flow.go, align.go). It keeps nothing between two calls, watches nothing, and judges no field by its kind: that is the Validator's. It knows
 // three things of kinds: their names and apiVersions, that a Node declares its addresses in status, and that a pool with
 // another cidr is another pool.
 package manifest

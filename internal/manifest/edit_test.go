@@ -73,7 +73,7 @@ func TestApplyEdits(t *testing.T) {
 		{"between comments", "# head\n\n---\n# of b\n" + b + "# tail\n--- # next\n" + a, b2, "# head\n\n---\n# of b\n" + b2 + "# tail\n--- # next\n" + a, Configured},
 		{"without a last newline", a + "---\n" + strings.TrimSuffix(b, "\n"), b2, a + "---\n" + strings.TrimSuffix(b2, "\n"), Configured},
 		{"CRLF", crlf(a + "---\n" + b), b2, crlf(a + "---\n" + b2), Configured},
-		{"behind the separator", "--- " + jsonOf("b", "") + "\n---\n" + a, b2, "--- \n" + b2 + "---\n" + a, Configured},
+		{"behind the separator", "--- " + jsonOf("b", "") + "\n---\n" + a, b2, "--- " + strings.Replace(jsonOf("b", ""), `24"}`, `24", natOutgoing: true}`, 1) + "\n---\n" + a, Configured},
 		{"between end markers", a + "...\n" + b + "...\n" + pool("c", "10.3.0.0/24"), b2, a + "...\n" + b2 + "...\n" + pool("c", "10.3.0.0/24"), Configured},
 		{"JSON", jsonOf("b", "") + "\n\n" + jsonOf("z", `,"disabled":true`), b2, jsonOf("b", `,"natOutgoing":true`) + "\n\n" + jsonOf("z", `,"disabled":true`), Configured},
 		{"BOM", "\xef\xbb\xbf" + b, b2, "\xef\xbb\xbf" + b2, Configured},

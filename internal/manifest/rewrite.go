@@ -10,8 +10,8 @@ import (
 	"github.com/sallyport/sallyport/internal/yaml"
 )
 
-// rewrite is a file with some documents replaced by objects, or removed where that is nil. No byte outside of these
-// documents changes.
+// rewrite is a file with some documents changed to say what these objects say, or removed where that is nil. No byte
+// outside of these documents changes; inside, see patch.
 func rewrite(p *File, edits map[int]*Object) ([]byte, error) {
 	out := slices.Clone(p.data)
 	for i := range slices.Backward(p.docs) {
@@ -37,6 +37,11 @@ func rewrite(p *File, edits map[int]*Object) ([]byte, error) {
 // change makes the i-th document of data, which is the file up to there, say what an object says.
 func (p *File) change(data []byte, i int, to *Object) ([]byte, error) {
 	d := p.docs[i]
+	was := p.Objects[slices.IndexFunc(p.Objects, func(o Declared) bool { return o.doc == i })]
+	old, err := was.Map()
+	if err != nil {
+		return nil, err
+	}
 	tree, err := to.Map()
 	if err != nil {
 		return nil, err
@@ -45,8 +50,27 @@ func (p *File) change(data []byte, i int, to *Object) ([]byte, error) {
 		text, err := renderJSON(tree, bytes.IndexByte(data[d.body:d.bodyEnd], '\n') >= 0)
 		return slices.Replace(data, d.body, d.bodyEnd, text...), err
 	}
+	text := d.text(p.data)
+	patched, err := patch(text, old, tree)
+	if err == nil && says(patched, to) {
+		return slices.Replace(data, d.body, d.stop, patched...), nil
+	}
+	if doc, err := yaml.Parse(text); err != nil || commented(doc.Root) {
+		return nil, errors.New("cannot be changed without losing comments: edit it by hand")
+	}
 	whole, err := p.render(to, i)
 	return slices.Replace(data, d.body, d.bodyEnd, whole...), err
+}
+
+// commented says whether comments stand in a tree.
+func commented(n *yaml.Node) bool {
+	return n.HeadComment+n.LineComment+n.FootComment != "" || slices.ContainsFunc(n.Content, commented)
+}
+
+// says says whether a text declares an object, and nothing but that.
+func says(text []byte, o *Object) bool {
+	p := Parse("", text)
+	return len(p.Objects) == 1 && len(p.Faults) == 0 && bytes.Equal(p.Objects[0].JSON, o.JSON)
 }
 
 // removal is the bytes that go with a document: its separators too, but for the one that keeps its

@@ -1,0 +1,241 @@
+package manifest
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/sallyport/sallyport/internal/yaml"
+)
+
+func (p *patcher) offset(n *yaml.Node) int { return yaml.Offset(p.text, p.lines, n) }
+
+// lineStart is where the line begins that holds an offset.
+func (p *patcher) lineStart(at int) int { return bytes.LastIndexByte(p.text[:at], '\n') + 1 }
+
+// lineEnd is where that line ends, before its break.
+func (p *patcher) lineEnd(at int) int {
+	if i := bytes.IndexByte(p.text[at:], '\n'); i >= 0 {
+		return p.withoutBreak(at + i + 1)
+	}
+	return len(p.text)
+}
+
+// nextLine is where the line after that begins.
+func (p *patcher) nextLine(at int) int {
+	if i := bytes.IndexByte(p.text[at:], '\n'); i >= 0 {
+		return at + i + 1
+	}
+	return len(p.text)
+}
+
+// withoutBreak is an offset behind a line break, moved before it.
+func (p *patcher) withoutBreak(at int) int {
+	return len(bytes.TrimSuffix(bytes.TrimSuffix(p.text[:at], []byte("\n")), []byte("\r")))
+}
+
+// beginsLine says whether only blanks stand before an offset on its line.
+func (p *patcher) beginsLine(at int) bool {
+	return len(bytes.TrimLeft(p.text[p.lineStart(at):at], " ")) == 0
+}
+
+// withComments is where the comments begin that stand right above an offset, as far in as that, but not before floor; or
+// the line of the offset.
+func (p *patcher) withComments(at, floor int) int {
+	depth := at - p.lineStart(at)
+	at = p.lineStart(at)
+	for at > floor {
+		above := p.lineStart(at - 1)
+		line := p.text[above:at]
+		if above < floor || depthOf(line) != depth || line[depth] != '#' {
+			break
+		}
+		at = above
+	}
+	return at
+}
+
+// depthOf is how many blanks a line begins with.
+func depthOf(line []byte) int { return len(line) - len(bytes.TrimLeft(line, " ")) }
+
+// entriesOf is what stands in a block mapping that ends before end, and the name of each; "" for one that merges.
+func (p *patcher) entriesOf(n *yaml.Node, end int) (entries []entry, names []string, err error) {
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		start, after, ok := p.oneLine(key)
+		if !ok {
+			return nil, nil, errForm
+		}
+		for after < len(p.text) && (p.text[after] == ' ' || p.text[after] == '\t') {
+			after++
+		}
+		if after == len(p.text) || p.text[after] != ':' {
+			return nil, nil, errForm // "? key"
+		}
+		e := entry{key: true, start: start, after: after + 1, value: n.Content[i+1], limit: end, depth: key.Column - 1}
+		if i+2 < len(n.Content) {
+			next := p.offset(n.Content[i+2])
+			if e.limit = p.lineStart(next); !p.beginsLine(next) || e.limit < e.after {
+				return nil, nil, errForm
+			}
+		}
+		if e.end, err = p.contentEnd(e); err != nil {
+			return nil, nil, err
+		}
+		name, _ := p.doc.Key(key)
+		entries, names = append(entries, e), append(names, name)
+	}
+	return entries, names, nil
+}
+
+// itemsOf is what stands in a block sequence that ends before end.
+func (p *patcher) itemsOf(n *yaml.Node, end int) ([]entry, error) {
+	depth := n.Column - 1
+	var dashes []int
+	at := p.offset(n)
+	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
+		return nil, errForm
+	}
+	for at < end {
+		line := p.text[at:p.lineEnd(at)]
+		if len(dashes) > 0 { // the first one may stand behind something
+			if depthOf(line) < depth && len(bytes.TrimSpace(line)) > 0 && line[depthOf(line)] != '#' {
+				break
+			}
+			line = line[min(depth, len(line)):]
+			at += min(depth, p.lineEnd(at)-at)
+		}
+		if len(line) > 0 && line[0] == '-' && (len(line) == 1 || line[1] == ' ' || line[1] == '\t') && (len(dashes) == 0 || p.beginsLine(at)) {
+			dashes = append(dashes, at)
+		}
+		at = p.nextLine(at)
+	}
+	if len(dashes) != len(n.Content) {
+		return nil, errForm
+	}
+	var err error
+	entries := make([]entry, len(dashes))
+	for i, start := range dashes {
+		e := entry{start: start, after: start + 1, value: n.Content[i], limit: end, depth: depth}
+		if i+1 < len(dashes) {
+			e.limit = p.lineStart(dashes[i+1])
+		}
+		if e.end, err = p.contentEnd(e); err != nil {
+			return nil, err
+		}
+		entries[i] = e
+	}
+	return entries, nil
+}
+
+// contentEnd is where the last line of an entry ends that is neither empty nor a comment of its own.
+func (p *patcher) contentEnd(e entry) (int, error) {
+	last := e.value
+	for len(last.Content) > 0 && last.Style&yaml.FlowStyle == 0 {
+		last = last.Content[len(last.Content)-1]
+	}
+	at, end := p.nextLine(e.after), p.nextLine(e.after)
+	depth := -1
+	if last.Kind == yaml.ScalarNode && last.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+		head := p.offset(last)
+		if bytes.ContainsAny(p.text[head:p.lineEnd(head)], "123456789") {
+			return 0, errForm // the indentation is not that of its first line
+		}
+		at, end, depth = p.nextLine(head), p.nextLine(head), 0
+	}
+	for ; at < e.limit; at = p.nextLine(at) {
+		line := bytes.TrimSpace(p.text[at:p.lineEnd(at)])
+		switch {
+		case len(line) == 0:
+			continue
+		case depth >= 0: // in a block of text, where "#" begins no comment
+			if depth == 0 {
+				depth = max(1, depthOf(p.text[at:]))
+			}
+			if depthOf(p.text[at:]) < depth {
+				return end, nil
+			}
+		case line[0] == '#':
+			continue
+		}
+		end = p.nextLine(at)
+	}
+	return end, nil
+}
+
+// noteOf is the comment on the line of a key or dash that stays when its value is replaced as a whole.
+func (p *patcher) noteOf(e entry) string {
+	from, eol := e.after, p.lineEnd(e.after)
+	if at := p.offset(e.value); at >= from && at < eol {
+		if _, to, err := p.flowSpan(e.value); err == nil {
+			from = min(to, eol)
+		} else if e.value.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+			from = at + len(bytes.TrimRight(p.text[at:eol], "#"))
+			if i := bytes.Index(p.text[at:eol], []byte(" #")); i >= 0 {
+				from = at + i
+			}
+		} else {
+			return ""
+		}
+	}
+	note := strings.TrimSpace(string(p.text[from:eol]))
+	if !strings.HasPrefix(note, "#") {
+		return ""
+	}
+	return note
+}
+
+// oneLine is the text of a scalar in quotes or on one line, or of an alias, with its anchor and tag; false: it is neither.
+func (p *patcher) oneLine(n *yaml.Node) (from, to int, ok bool) {
+	from = p.offset(n)
+	at := from
+	for at < len(p.text) && (p.text[at] == '&' || p.text[at] == '!') {
+		at += bytes.IndexAny(append(bytes.Clone(p.text[at:]), ' '), " \t\r\n")
+		at += len(p.text[at:]) - len(bytes.TrimLeft(p.text[at:], " \t"))
+	}
+	rest := p.text[at:]
+	switch {
+	case n.Kind == yaml.AliasNode:
+		return from, at + 1 + len(n.Value), bytes.HasPrefix(rest, []byte("*"+n.Value))
+	case n.Kind != yaml.ScalarNode || n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+		return from, from, false
+	case n.Style&yaml.SingleQuotedStyle != 0:
+		for i := 1; i < len(rest); i++ {
+			if rest[i] == '\'' {
+				if i+1 < len(rest) && rest[i+1] == '\'' {
+					i++
+					continue
+				}
+				return from, at + i + 1, true
+			}
+		}
+		return from, from, false
+	case n.Style&yaml.DoubleQuotedStyle != 0:
+		for i := 1; i < len(rest); i++ {
+			switch rest[i] {
+			case '\\':
+				i++
+			case '"':
+				return from, at + i + 1, true
+			}
+		}
+		return from, from, false
+	}
+	return from, at + len(n.Value), n.Value != "" && bytes.HasPrefix(rest, []byte(n.Value))
+}
+
+// layoutOf is how a tree is indented, as far as that can be seen.
+func layoutOf(n *yaml.Node) yaml.Layout {
+	for i := 0; i+1 < len(n.Content) && n.Kind == yaml.MappingNode; i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		if value.Style&yaml.FlowStyle != 0 || len(value.Content) == 0 {
+			continue
+		}
+		if by := value.Column - key.Column; value.Kind == yaml.SequenceNode && by > 0 {
+			return yaml.Layout{Hanging: max(2, by)}
+		}
+		if l := layoutOf(value); l != (yaml.Layout{}) {
+			return l
+		}
+	}
+	return yaml.Layout{}
+}
