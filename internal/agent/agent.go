@@ -31,6 +31,7 @@ import (
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/hostaddr"
 	"github.com/sallyport/sallyport/internal/driver/nat"
+	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 	"github.com/sallyport/sallyport/internal/nftables"
@@ -112,7 +113,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	store, err := open(&cfg, boot, func() (bool, error) { return driver.Translates(ctx) })
+	store, err := open(&cfg, thrift.validator(validate.New()), boot, func() (bool, error) { return driver.Translates(ctx) })
 	if err != nil {
 		return err
 	}
@@ -143,7 +144,7 @@ func bootID() (string, error) {
 }
 
 // open opens the datastore.
-func open(cfg *Config, boot string, translates func() (bool, error)) (datastore.Store, error) {
+func open(cfg *Config, v manifest.Validator, boot string, translates func() (bool, error)) (datastore.Store, error) {
 	if cfg.Datastore == Kubernetes {
 		to, err := kube.AgentConfig(cfg.Kubeconfig)
 		if err != nil {
@@ -151,11 +152,11 @@ func open(cfg *Config, boot string, translates func() (bool, error)) (datastore.
 		}
 		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log})
 	}
-	return dir.Open(dirOptions(cfg, boot, translates))
+	return dir.Open(dirOptions(cfg, v, boot, translates))
 }
 
-func dirOptions(cfg *Config, boot string, translates func() (bool, error)) dir.Options {
-	return dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: validate.New(), Translates: translates}
+func dirOptions(cfg *Config, v manifest.Validator, boot string, translates func() (bool, error)) dir.Options {
+	return dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: v, Translates: translates}
 }
 
 // check looks for what the agent cannot do without; what may pass is only logged.

@@ -12,6 +12,7 @@ import (
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nftables"
+	"github.com/sallyport/sallyport/internal/validate"
 )
 
 // directory is a store that reads manifests.
@@ -84,7 +85,7 @@ func Foresee(ctx context.Context, cfg Config) (datastore.State, error) {
 	if err != nil {
 		return datastore.State{}, err
 	}
-	return dir.Foresee(dirOptions(&cfg, boot, func() (bool, error) {
+	return dir.Foresee(dirOptions(&cfg, validate.New(), boot, func() (bool, error) {
 		d, err := nat.New(nftables.Options{Log: cfg.Log})
 		if err != nil {
 			return false, err

@@ -9,43 +9,72 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // An agent has nothing to do nearly all the time, and its node has better use for memory. So the agent lets a quarter
 // as much garbage gather as what lives, where Go would let as much again; and gives memory back while it rests. But a
-// collection costs more CPU time than a change of rules, so garbageLeast may always gather, and less than spareLeast is
-// not given back. Until its first rest the agent reads and checks all resources, which leaves much garbage and little
-// that lives: garbageStart may gather, since pods wait.
+// collection costs more CPU time than a change of rules, so from its first rest garbageLeast may always gather, and less
+// than spareLeast is not given back. And to check many objects in a row leaves much garbage and little that lives: there
+// garbageMany may gather, until the next rest, since pods wait for the rules.
 const (
 	garbagePercent = 25
 	garbageLeast   = 4 << 20  // bytes
-	garbageStart   = 16 << 20 // bytes
-	spareLeast     = 2 << 20  // bytes
+	garbageMany    = 16 << 20 // bytes
+	manyObjects    = 100
+	spareLeast     = 2 << 20 // bytes
 	restAfter      = 5 * time.Second
 )
 
 // thrift makes this process collect its garbage as above, unless GOGC is set.
 type thrift struct {
-	before int // the GOGC of before
-	least  atomic.Uint64
-	stop   func() // nil: GOGC is set
+	before  int           // the GOGC of before
+	least   atomic.Uint64 // what may always gather, in bytes
+	checked atomic.Int64  // objects since the last rest
+	percent atomic.Int64  // the GOGC of now
+	stop    func()        // nil: GOGC is set
 }
 
 func startThrift() *thrift {
 	t := &thrift{}
-	if os.Getenv("GOGC") != "" {
-		return t
+	if os.Getenv("GOGC") == "" {
+		t.before = debug.SetGCPercent(garbagePercent)
+		t.percent.Store(garbagePercent)
+		t.stop = afterEachCollection(t.adjust)
 	}
-	t.least.Store(garbageStart)
-	t.before = debug.SetGCPercent(percentFor(0, garbageStart))
-	t.stop = afterEachCollection(func() { debug.SetGCPercent(percentFor(readMemory().live, t.least.Load())) })
 	return t
+}
+
+// adjust sets GOGC by what lives, where that changes it: to set it stops the world for a moment.
+func (t *thrift) adjust() {
+	percent := percentFor(readMemory().live, t.least.Load())
+	if t.percent.Swap(int64(percent)) != int64(percent) {
+		debug.SetGCPercent(percent)
+	}
+}
+
+// validator is one that lets more garbage gather once it has checked many objects.
+func (t *thrift) validator(v manifest.Validator) manifest.Validator { return counted{v, t} }
+
+type counted struct {
+	manifest.Validator
+	thrift *thrift
+}
+
+func (c counted) Create(obj map[string]any) []model.Fault {
+	if c.thrift.checked.Add(1) == manyObjects && c.thrift.stop != nil {
+		c.thrift.least.Store(garbageMany)
+		c.thrift.adjust()
+	}
+	return c.Validator.Create(obj)
 }
 
 // rested gives free memory back to the kernel, where that is worth its cost: it takes a collection.
 func (t *thrift) rested() {
-	first := t.least.Swap(garbageLeast) == garbageStart
+	first := t.least.Swap(garbageLeast) == 0
+	t.checked.Store(0)
 	if first || readMemory().spare >= spareLeast {
 		debug.FreeOSMemory()
 	}
@@ -61,7 +90,7 @@ func (t *thrift) end() {
 
 // percentFor is the GOGC by which garbagePercent of what lives may gather as garbage, or as many bytes as least.
 func percentFor(live, least uint64) int {
-	return max(garbagePercent, int(100*least/max(live, least/4)))
+	return max(garbagePercent, int(100*least/max(live, least/4, 1)))
 }
 
 // afterEachCollection calls f after each garbage collection, until stop is called.

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // TestRest lets news come in bursts, and counts how often memory is given back.
@@ -61,6 +63,35 @@ func TestPercentFor(t *testing.T) {
 	} {
 		if got := live * uint64(percentFor(live, garbageLeast)) / 100; got > garbage || got < garbage*9/10 {
 			t.Errorf("beside %d bytes %d of garbage gather, want %d", live, got, garbage)
+		}
+	}
+}
+
+// right is a validator that finds no fault.
+type right struct{}
+
+func (right) Create(map[string]any) []model.Fault      { return nil }
+func (right) Update(_, _ map[string]any) []model.Fault { return nil }
+
+// TestThriftWhileManyAreChecked checks objects one by one: only many of them let more garbage gather, until the next rest.
+func TestThriftWhileManyAreChecked(t *testing.T) {
+	t.Setenv("GOGC", "")
+	thrift := startThrift()
+	defer thrift.end()
+	v := thrift.validator(right{})
+	for range 2 {
+		for i := range manyObjects {
+			if n := thrift.least.Load(); n == garbageMany {
+				t.Fatalf("%d may gather after %d objects", n, i)
+			}
+			v.Create(nil)
+		}
+		if n := thrift.least.Load(); n != garbageMany {
+			t.Errorf("%d may gather after %d objects, want %d", n, manyObjects, garbageMany)
+		}
+		thrift.rested()
+		if n := thrift.least.Load(); n != garbageLeast {
+			t.Errorf("%d may gather after a rest, want %d", n, garbageLeast)
 		}
 	}
 }
