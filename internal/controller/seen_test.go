@@ -55,12 +55,12 @@ func TestNewLeader(t *testing.T) {
 			}
 		}
 		pools := []apiv3.IPPool{pending, other}
-		w := &writer{seen: seen{}, selector: labels.Everything()}
+		s := seen{}
 		nodes := []corev1.Node{testNode("n1", true, time.Hour), testNode("n2", true, time.Hour)}
 		stand, _ := standings(now, nodes, labels.Everything(), said, nil)
-		w.seen.note(now, pools, nil)
-		w.seen.learnAll(pools, nil, said)
-		if c := judge(pools, w.seen, stand)[0][1]; c.Reason != test.reason {
+		s.note(now, pools, nil)
+		s.learnAll(pools, nil, said)
+		if c := judge(pools, s, stand)[0][1]; c.Reason != test.reason {
 			t.Errorf("%s: %+v, want the reason %s", name, c, test.reason)
 		}
 	}
