@@ -67,7 +67,7 @@ type compared struct {
 
 // measureTraffic builds all variants side by side, then measures all in each round, in turn.
 func measureTraffic(ctx context.Context, o options, tmp, iptables string) (_ []compared, err error) {
-	list := variants()
+	list := variants(o)
 	paths := make([]*path, len(list))
 	defer func() {
 		for _, p := range paths {

@@ -32,6 +32,7 @@ func main() {
 // options are how much is measured.
 type options struct {
 	program string   // the agent's binary
+	before  string   // another version of it to compare with; empty: none
 	env     []string // that it gets, besides this program's
 
 	trafficRounds int           // of the comparison of traffic
@@ -68,6 +69,7 @@ func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	program := flag.String("program", "bin/sallyport", "binary to measure")
+	before := flag.String("before", "", "binary of another version, whose traffic and agent are measured in the same run")
 	out := flag.String("json", "bin/bench.json", "file for the results; empty for none")
 	fast := flag.Bool("quick", false, "only see that everything can be measured; the figures say little")
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
@@ -86,6 +88,11 @@ func run() error {
 	var err error
 	if o.program, err = filepath.Abs(*program); err != nil {
 		return err
+	}
+	if *before != "" {
+		if o.before, err = filepath.Abs(*before); err != nil {
+			return err
+		}
 	}
 	if *only == "" || *only == partCluster || *only == partFleet {
 		if err := cluster.FindBinaries(); err != nil {
@@ -133,15 +140,15 @@ func measureAll(ctx context.Context, o options, tmp, only string) (*report, erro
 	if err != nil {
 		return nil, err
 	}
-	r := &report{Machine: describeMachine(ctx, o, version), Variants: variants()}
+	r := &report{Machine: describeMachine(ctx, o, version), Variants: variants(o)}
 	for _, part := range []struct {
 		name    string
 		measure func() error
 	}{
 		{partTraffic, func() (err error) { r.Traffic, err = measureTraffic(ctx, o, tmp, kind); return err }},
-		{partChange, func() error { return each(ctx, o, tmp, &r.Agent, measureChange, measureChangeCPU) }},
+		{partChange, func() error { return withBefore(ctx, o, tmp, &r.Agent, measureChange, measureChangeCPU) }},
 		{partAgent, func() error {
-			return each(ctx, o, tmp, &r.Agent, measureFootprint, measureManyPools, measureDriver, measureRepair)
+			return withBefore(ctx, o, tmp, &r.Agent, measureFootprint, measureManyPools, measureDriver, measureRepair)
 		}},
 		{partCluster, func() error { return each(ctx, o, tmp, &r.Cluster, measureLarge) }},
 		{partFleet, func() error { return each(ctx, o, tmp, &r.Cluster, measureCrowd) }},
@@ -155,6 +162,29 @@ func measureAll(ctx context.Context, o options, tmp, only string) (*report, erro
 	}
 	r.Machine.Load = append(r.Machine.Load, load())
 	return r, nil
+}
+
+// withBefore is each, and measures the other version as well, if there is one.
+func withBefore(ctx context.Context, o options, tmp string, to *[]result, measure ...func(context.Context, options, string) ([]result, error)) error {
+	if o.before == "" {
+		return each(ctx, o, tmp, to, measure...)
+	}
+	other := o
+	other.program = o.before
+	for _, m := range measure {
+		var ours, theirs []result
+		if err := errors.Join(each(ctx, o, tmp, &ours, m), each(ctx, other, tmp, &theirs, m)); err != nil {
+			return err
+		}
+		for i, r := range ours {
+			*to = append(*to, r)
+			if b := theirs[i]; b.Samples > 0 && b.P50 != 0 {
+				b.What, b.Ratio = "before: "+b.What, r.P50/b.P50
+				*to = append(*to, b)
+			}
+		}
+	}
+	return nil
 }
 
 // each adds what measurements give.

@@ -36,7 +36,7 @@ func TestQuick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, kinds := variants(), measurements()
+	list, kinds := variants(o), measurements()
 	quantities := 0
 	for _, k := range kinds {
 		quantities += len(k.reads)
@@ -55,6 +55,18 @@ func TestQuick(t *testing.T) {
 		}
 	}
 	checkOutput(t, r)
+
+	o.before = o.program
+	both, err := measureAll(t.Context(), o, t.TempDir(), partChange)
+	labtest.Must(t, err)
+	if n, want := len(variants(o)), len(list)+1; n != want {
+		t.Errorf("%d variants with another version, want %d", n, want)
+	}
+	for i := 0; i < len(both.Agent); i += 2 {
+		if a, b := both.Agent[i], both.Agent[i+1]; b.What != "before: "+a.What || b.Ratio == 0 {
+			t.Errorf("%q stands beside %q, with the ratio %v", b.What, a.What, b.Ratio)
+		}
+	}
 }
 
 func checkOutput(t *testing.T, r *report) {

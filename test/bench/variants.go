@@ -35,7 +35,7 @@ const (
 
 // variants are what is compared. All that translate declare the same and choose ports in the same way
 // (fully random, Sallyport's default), so that only the shape of the rules differs.
-func variants() []variant {
+func variants(o options) []variant {
 	nft := func(ruleset string) func(context.Context, *variantNode) error {
 		return func(ctx context.Context, v *variantNode) error { return nftLoad(ctx, v.node, ruleset) }
 	}
@@ -50,7 +50,7 @@ func variants() []variant {
 			return err
 		}
 	}
-	return []variant{
+	list := []variant{
 		{Name: withoutNode, Says: "pod and server joined directly: the generator's share", noNode: true},
 		{Name: "plain forwarding", Says: "no rule, no connection tracking"},
 		{Name: "plain, tracked", Says: "no rule, connections are tracked", tracked: true, install: nft(trackRules())},
@@ -59,12 +59,25 @@ func variants() []variant {
 		{Name: "iptables and ipset", Says: "one iptables rule with two sets", tracked: true, translated: true, install: iptables(poolSets(), oneRule)},
 		{Name: "Felix-like", Says: "the same in chains like Calico's, about 20 rules for each packet", tracked: true, translated: true, install: iptables(poolSets(), felixLike)},
 		{Name: "ip-masq-agent", Says: "iptables chain of 64 ranges", tracked: true, translated: true, install: iptables("", masqAgentRules())},
-		{Name: "Sallyport", Says: "the agent with its defaults", tracked: true, translated: true, install: installSallyport},
+		{Name: "Sallyport", Says: "the agent with its defaults", tracked: true, translated: true, install: installSallyport(func(o options) string { return o.program })},
 	}
+	if o.before != "" {
+		list = append(list, variant{Name: "Sallyport before", Says: "another version of the agent with its defaults", tracked: true, translated: true,
+			install: installSallyport(func(o options) string { return o.before })})
+	}
+	return list
 }
 
 // installSallyport runs the real agent on one translated pool and as many exempt ones as there are ranges.
-func installSallyport(ctx context.Context, v *variantNode) error {
+func installSallyport(program func(options) string) func(context.Context, *variantNode) error {
+	return func(ctx context.Context, v *variantNode) error {
+		o := v.o
+		o.program = program(o)
+		return v.runSallyport(ctx, o)
+	}
+}
+
+func (v *variantNode) runSallyport(ctx context.Context, o options) error {
 	dir, state, err := emptyNode(v.tmp)
 	if err != nil {
 		return err
@@ -77,7 +90,7 @@ func installSallyport(ctx context.Context, v *variantNode) error {
 			return err
 		}
 	}
-	a, err := startAgent(ctx, v.o, v.network, dir, state)
+	a, err := startAgent(ctx, o, v.network, dir, state)
 	if err != nil {
 		return err
 	}
