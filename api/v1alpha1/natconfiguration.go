@@ -129,7 +129,7 @@ type NATConfigurationSpec struct {
 
 	// What becomes of connections that are open when a change decides otherwise about them. Move: those of UDP,
 	// ICMP and other protocols without connections take the new decision within a second, those of TCP and SCTP
-	// finish under the old one, and those that nobody has answered yet begin anew. Keep: all finish under the
+	// finish under the old one, and those without an answer yet begin again. Keep: all finish under the
 	// old one. Reset: none does. Default: Move.
 	// +optional
 	ExistingFlows *ExistingFlows `json:"existingFlows,omitempty"`

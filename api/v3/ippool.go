@@ -119,7 +119,7 @@ type IPPoolSpec struct {
 	// +kubebuilder:validation:XValidation:rule="!('LoadBalancer' in self) || !self.exists(u, u in ['Workload', 'Tunnel'])",message="LoadBalancer stands alone; remove it or the other uses"
 	AllowedUses []IPPoolAllowedUse `json:"allowedUses,omitempty"`
 
-	// Whether addresses are given to whoever asks for any (Automatic), or only to those who ask for this pool
+	// Whether addresses are given to any pod (Automatic), or only to pods that ask for this pool
 	// or an address of it by name (Manual). Default: Automatic.
 	// +optional
 	AssignmentMode *AssignmentMode `json:"assignmentMode,omitempty"`

@@ -70,7 +70,7 @@ func ParseEnds(s string) (Ends, error) {
 		a := ap.Addr().Unmap().WithZone("")
 		return Ends{netip.PrefixFrom(a, a.BitLen()), ap.Port()}, nil
 	}
-	return Ends{}, fmt.Errorf("%q is none of an address, a range and an address with a port, such as 10.244.1.10, 10.244.0.0/16, 192.0.2.1:40000 or [2001:db8::1]:40000", s)
+	return Ends{}, fmt.Errorf("%q is not an address, a range or an address with a port, such as 10.244.1.10, 10.244.0.0/16, 192.0.2.1:40000 or [2001:db8::1]:40000", s)
 }
 
 // String is what ParseEnds reads, and "" for every one.

@@ -70,7 +70,7 @@ func lock(ctx context.Context, log *slog.Logger) (io.Closer, error) {
 			stranger = fmt.Sprintf("process %d of user %d", peer.Pid, peer.Uid)
 			break
 		}
-		stranger = "somebody who does not answer: " + err.Error()
+		stranger = "a process that does not answer: " + err.Error()
 		select { // it may have ended in between, or be about to answer
 		case <-time.After(lockInterval):
 		case <-ctx.Done():

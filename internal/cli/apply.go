@@ -27,7 +27,7 @@ their comments, byte for byte. A field that is removed takes the comments on its
 along. Another object gets a file of its own, KIND_NAME.yaml.
 
 Where the command cannot change YAML and keep its comments, such as an anchor that an alias repeats, it refuses
-and names the object. It writes JSON anew.
+and names the object. It writes a file of JSON again as a whole.
 
 One invalid document and nothing is written, nor while another document in the directory is faulty, or the agent says
 that a mount hides the directory. What is immutable, such as a pool's cidr, is refused: delete the pool and create another.`,

@@ -27,7 +27,7 @@ func dryRun(cmd *cobra.Command, g *global, cfg agent.Config, output string) erro
 	}
 	g.sayFaults(cmd.ErrOrStderr(), faults)
 	if len(faults) > 0 && g.datastore != string(agent.Kubernetes) {
-		return errors.New("there are faulty manifests: an agent would change nothing before they are mended")
+		return errors.New("there are faulty manifests: an agent would change nothing before they are fixed")
 	}
 	interfaces, err := hostaddr.List()
 	if err != nil {
@@ -94,7 +94,7 @@ func printPreview(w io.Writer, p *nftables.Preview) error {
 	case !p.Present:
 		say(w, "table %s would be made:\n", p.Table)
 	case p.Replaced:
-		say(w, "table %s would be made anew, in one transaction, since it is dormant or holds strange things. What differs:\n", p.Table)
+		say(w, "table %s would be deleted and made again, in one transaction, since it is dormant or holds strange things. What differs:\n", p.Table)
 	default:
 		say(w, "table %s would be changed, in one transaction:\n", p.Table)
 	}

@@ -34,7 +34,7 @@ Nothing was changed.
 Nothing was changed.
 `},
 		{nftables.Preview{Table: "inet t", Present: true, Replaced: true},
-			"table inet t would be made anew, in one transaction, since it is dormant or holds strange things. What differs:\nNothing was changed.\n"},
+			"table inet t would be deleted and made again, in one transaction, since it is dormant or holds strange things. What differs:\nNothing was changed.\n"},
 	} {
 		var out strings.Builder
 		if err := printPreview(&out, &c.preview); err != nil {
@@ -48,7 +48,7 @@ func TestDryRunRefuses(t *testing.T) {
 	t.Parallel()
 	dir := manifests(t, strings.Replace(pools, "10.0.0.0/8", "10.0.0.1/8", 1))
 	_, errs, code := sallyport(t, dir, "", "run", "--dry-run")
-	if code != 1 || !strings.Contains(errs, "pools.yaml:7") || !strings.Contains(errs, "mended") {
+	if code != 1 || !strings.Contains(errs, "pools.yaml:7") || !strings.Contains(errs, "fixed") {
 		t.Errorf("faulty manifests: exit code %d, %s", code, errs)
 	}
 	_, errs, code = sallyport(t, dir, "", "run", "-o", "json")

@@ -137,7 +137,7 @@ func parseProtocol(s string, v4 bool) (compile.Protocol, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 8)
 	if err != nil {
-		return 0, fmt.Errorf("--proto: %q is none of tcp, udp, sctp, icmp, nor a protocol number from 0 to 255", s)
+		return 0, fmt.Errorf("--proto: %q is not known: give tcp, udp, sctp, icmp or a protocol number from 0 to 255", s)
 	}
 	return compile.Protocol(n), nil
 }

@@ -53,7 +53,7 @@ AGE is known where the kernel records it: sysctl net.netfilter.nf_conntrack_time
 	cmd.Flags().StringVar(&filter.Pool, "pool", "", "of this pool")
 	cmd.Flags().StringVar(&filter.Protocol, "proto", "", "tcp, udp, sctp, icmp, or a protocol number")
 	cmd.Flags().IntVar(&filter.Limit, "limit", 1000, "list at most so many; 0: all")
-	cmd.Flags().BoolVar(&watch, "watch", false, "list anew every two seconds, until interrupted")
+	cmd.Flags().BoolVar(&watch, "watch", false, "list again every two seconds, until interrupted")
 	outputFlag(cmd, &output, "json")
 	must(cmd.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp", "sctp", "icmp"}, cobra.ShellCompDirectiveNoFileComp)))
 	must(cmd.RegisterFlagCompletionFunc("pool", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {

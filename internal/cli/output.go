@@ -19,5 +19,5 @@ func checkOutput(value string, known ...string) error {
 	if slices.Contains(known, value) {
 		return nil
 	}
-	return fmt.Errorf("--output: %q is none of %s", value, strings.Join(slices.DeleteFunc(known, func(s string) bool { return s == "" }), ", "))
+	return fmt.Errorf("--output: %q is not known: give one of %s", value, strings.Join(slices.DeleteFunc(known, func(s string) bool { return s == "" }), ", "))
 }

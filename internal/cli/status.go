@@ -145,7 +145,7 @@ func printCondition(w io.Writer, s *agent.Status) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	printFirst(w, "The last good state stays in force until these faults are mended:", s.Faults, faultsShown)
+	printFirst(w, "The last good state stays in force until these faults are fixed:", s.Faults, faultsShown)
 	printFirst(w, "Warnings, which hold nothing back:", s.Warnings, warningsShown)
 	printProblems(w, s.Problems)
 	return printBusiest(w, s.Ports)

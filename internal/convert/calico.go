@@ -86,7 +86,7 @@ func (c *calicoConverter) document(doc *Document) {
 		c.note(p, "spec.calicoNetwork.ipPools", "makes Calico's operator write IPPools, and is not converted itself: give the IPPools that stand in the cluster")
 	case kind != apiv3.KindIPPool && kind != "FelixConfiguration":
 	case !slices.Contains(calicoVersions, apiVersion):
-		c.fault(p, "apiVersion", "%s is none of Calico's for %s: it must be %s", quote(apiVersion), kind, strings.Join(calicoVersions, " or "))
+		c.fault(p, "apiVersion", "%s is not Calico's for %s: it must be %s", quote(apiVersion), kind, strings.Join(calicoVersions, " or "))
 	case name == "":
 		c.fault(p, "metadata.name", "is missing: every resource has one")
 	case kind == apiv3.KindIPPool:

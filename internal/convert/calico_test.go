@@ -22,7 +22,7 @@ func TestCalicoFaults(t *testing.T) {
 		{"a list", "[]", "calico.yaml:1: is a list"},
 		{"no kind", "spec: {}", "kind: is missing"},
 		{"old", "apiVersion: v1\nkind: ipPool\nmetadata: {cidr: 10.0.0.0/8}", "calicoctl"},
-		{"another group", ippool("crd.antrea.io/v1", "{}"), `apiVersion: "crd.antrea.io/v1" is none of Calico's`},
+		{"another group", ippool("crd.antrea.io/v1", "{}"), `apiVersion: "crd.antrea.io/v1" is not Calico's`},
 		{"no name", "apiVersion: projectcalico.org/v3\nkind: IPPool\nspec: {}", "metadata.name: is missing"},
 		{"no spec", ippool(v3, "null"), `calico.yaml:4: IPPool "a": spec: must be a mapping of fields to values, not nothing`},
 		{"twice", ippool(v3, "{cidr: 10.0.0.0/8}") + "---\n" + ippool(v3, "{cidr: 11.0.0.0/8}"), "twice, and not alike"},

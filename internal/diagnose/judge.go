@@ -96,7 +96,7 @@ func missingAddresses(s *model.Snapshot, nat *compile.NAT, n *Node) []Problem {
 			}
 		}
 		found = append(found, Problem{Kind: AddressMissing, Object: "NATConfiguration " + strings.Join(by, ", "), Field: "spec.addresses",
-			What: fmt.Sprintf("this node does not have %s: connections leave with it, and no answer comes back unless somebody routes it here", a),
+			What: fmt.Sprintf("this node does not have %s: connections leave with it, and no answer comes back unless the network routes it here", a),
 			Remedy: fmt.Sprintf("give the node the address (where it is routed here: ip address add %s dev lo), or take it out of the configuration",
 				netip.PrefixFrom(a, a.BitLen()))})
 	}

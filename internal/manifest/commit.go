@@ -144,7 +144,7 @@ func (w *fileWrite) place() error {
 		return syncDir(w.target)
 	}
 	if id, err := Stat(w.target); err != nil || id != *w.was {
-		return fmt.Errorf("%s was changed by somebody else meanwhile: try again", w.path)
+		return fmt.Errorf("%s was changed by another program meanwhile: try again", w.path)
 	}
 	if w.temp == "" {
 		if err := os.Remove(w.path); err != nil {

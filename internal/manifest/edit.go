@@ -165,7 +165,7 @@ func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
 	}
 	if len(faults) > 0 {
 		SortFaults(faults)
-		return nil, &FaultsError{"nothing was changed, since the directory has faults; mend them first", faults}
+		return nil, &FaultsError{"nothing was changed, since the directory has faults; fix them first", faults}
 	}
 	return e, nil
 }

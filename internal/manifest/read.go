@@ -183,13 +183,13 @@ func Explain(path string, err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if IsLink(path) {
-			return "is a link to something that does not exist: mend or remove the link"
+			return "is a link to something that does not exist: fix or remove the link"
 		}
 		return "does not exist: create it"
 	case errors.Is(err, unix.ENOTDIR):
 		return "is not a directory, or lies below something that is none"
 	case errors.Is(err, unix.ELOOP):
-		return "is a link that leads to itself: mend or remove the link"
+		return "is a link that leads to itself: fix or remove the link"
 	case errors.Is(err, fs.ErrPermission):
 		return "cannot be read: permission denied; make it readable for the agent"
 	}

@@ -59,8 +59,8 @@ func (w *worker) lookIfNoticed(ctx context.Context) {
 
 // fightError is why a driver is not ready while what somebody changed is not looked at yet.
 func (w *worker) fightError(repairs uint64) string {
-	return fmt.Sprintf("somebody changes what we own in the kernel again and again, %d times so far; "+
-		"the next repair waits up to %s: find out who, and stop it", repairs, w.fight.pause)
+	return fmt.Sprintf("a third party changes what Sallyport owns in the kernel again and again, %d times so far; "+
+		"the next repair waits up to %s: find the program that does it, and stop it", repairs, w.fight.pause)
 }
 
 // trust takes back the doubt about what the kernel holds.
@@ -87,8 +87,8 @@ func (w *worker) strike(drift int) {
 	f.repaired, f.lookAt, f.doubted = now, now.Add(f.pause), false
 	switch {
 	case f.pause == 0:
-		w.log.Warn("somebody changed what we own in the kernel: repairing", "differences", drift)
+		w.log.Warn("a third party changed what Sallyport owns in the kernel: repairing", "differences", drift)
 	case !again:
-		w.log.Error("somebody changes what we own in the kernel again and again: repairs are made less and less often", "differences", drift, "at_most_every", w.loop.opts.RetryMax)
+		w.log.Error("a third party changes what Sallyport owns in the kernel again and again: repairs are made less and less often", "differences", drift, "at_most_every", w.loop.opts.RetryMax)
 	}
 }

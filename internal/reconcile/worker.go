@@ -55,7 +55,7 @@ func (w *worker) apply(ctx context.Context, plan *compile.Plan) {
 		}
 		for _, t := range w.trails {
 			if f := &s.Drivers[t.index]; repaired && f.Ready {
-				f.Ready, f.Error = false, "somebody had undone the plan; what came of that is being looked at"
+				f.Ready, f.Error = false, "a third party had undone the plan; the agent examines the connections of that time"
 			}
 		}
 	})
@@ -81,7 +81,7 @@ func (w *worker) mended() bool {
 	if !ok || !m.Mended() {
 		return false
 	}
-	w.log.Warn("somebody had changed what we own in the kernel: it was repaired with the plan")
+	w.log.Warn("a third party had changed what Sallyport owns in the kernel: it was repaired with the plan")
 	return true
 }
 
@@ -105,7 +105,7 @@ func (w *worker) observe(ctx context.Context) {
 		w.strike(drift)
 		w.loop.update(func(s *State) {
 			d := &s.Drivers[w.index]
-			d.Ready, d.Error = false, "somebody changed what we own in the kernel; it is being repaired"
+			d.Ready, d.Error = false, "a third party changed what Sallyport owns in the kernel; the agent repairs it"
 			d.Repairs++
 		})
 	}

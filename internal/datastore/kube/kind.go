@@ -158,7 +158,7 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 		k.uid = l.uid
 		c.keys = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind})
 	default:
-		s.log.Warn("the CustomResourceDefinition was deleted and made anew: what went with it stays in force for a while", "kind", k.kind, "until", now.Add(lostGrace).UTC())
+		s.log.Warn("the CustomResourceDefinition was deleted and made again: what went with it stays in force for a while", "kind", k.kind, "until", now.Add(lostGrace).UTC())
 		c.add(k.confirm(k.since(l.gone, l.created))) // what was made by the new one was not lost with the old one
 		k.remade(l.uid, now)
 		c.keys, c.followed = append(c.keys, datastore.Key{Kind: kindDefinition, Name: k.kind}), true

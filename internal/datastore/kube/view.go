@@ -287,7 +287,7 @@ func (v *view) lostWarning() string {
 	}
 	names := slices.Sorted(maps.Keys(v.lost))
 	until := v.lost[names[0]]
-	return fmt.Sprintf("%d of the %ss in force went with their CustomResourceDefinition, which was deleted and made anew; declare them again, or they go at %s: %s",
+	return fmt.Sprintf("%d of the %ss in force went with their CustomResourceDefinition, which was deleted and made again; declare them again, or they go at %s: %s",
 		len(names), v.kind, until.UTC().Format(time.RFC3339), text.Few(names))
 }
 

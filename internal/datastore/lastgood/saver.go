@@ -191,7 +191,7 @@ func (s *Saver) save() {
 // file that holds who knows what, everything.
 func (s *Saver) write(batch map[datastore.Key][]byte, all iter.Seq2[datastore.Key, []byte], note []byte) error {
 	if s.db != nil && s.replaced() {
-		s.opts.Log.Warn("the file of the last good state was removed or replaced; it is written anew", "file", s.db.Path())
+		s.opts.Log.Warn("the file of the last good state was removed or replaced; it is written again", "file", s.db.Path())
 		if err := s.Close(); err != nil {
 			return err
 		}

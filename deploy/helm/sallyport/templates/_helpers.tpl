@@ -95,7 +95,7 @@ the cluster has Calico's definition ippools.crd.projectcalico.org
 {{- $other := lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" "sallyportnodes.sallyport.dev" -}}
 {{- if and . $crd (eq "here" (dig "metadata" "annotations" "sallyport.dev/ippools" "" $other))
   (ne "keep" (dig "metadata" "annotations" "helm.sh/resource-policy" "" $crd)) -}}
-{{- fail "somebody has replaced Sallyport's definition of IPPool, and Helm would delete it with every pool. First run: kubectl annotate crd ippools.projectcalico.org helm.sh/resource-policy=keep" -}}
+{{- fail "a third party has replaced Sallyport's definition of IPPool, and Helm would delete it with every pool. First run: kubectl annotate crd ippools.projectcalico.org helm.sh/resource-policy=keep" -}}
 {{- end -}}
 {{- end }}
 
