@@ -18,6 +18,12 @@ import (
 // directory is a store that reads manifests.
 type directory interface {
 	Forget(ctx context.Context, keys []datastore.Key) error
+	Others(ctx context.Context, keys []datastore.Key) (manifest.Others, error)
+}
+
+// DirectoryRequest asks for the directory of manifests, by one who is about to edit these objects.
+type DirectoryRequest struct {
+	Objects []ObjectDigest `json:"objects,omitempty"` // without a digest
 }
 
 // DirectoryResponse is what the agent knows of the directory of manifests that it watches.
@@ -27,12 +33,9 @@ type DirectoryResponse struct {
 	Identity manifest.DirIdentity `json:"identity"`
 	// Fault is what is wrong with the directory itself; absent where nothing is.
 	Fault *model.Fault `json:"fault,omitempty"`
-}
-
-// ForgetRequest asks the agent to take out of force objects that its directory lacks and that are held since it is another
-// one than that from which they were read.
-type ForgetRequest struct {
-	Objects []ObjectDigest `json:"objects"` // without a digest
+	// Others are files that declare none of the objects that were asked for; absent where the manifests have a fault, or were
+	// not read as they are.
+	Others manifest.Others `json:"others,omitempty"`
 }
 
 // faultOf is what is wrong with the directory itself, or nil.
@@ -45,37 +48,48 @@ func faultOf(path string, held datastore.State) *model.Fault {
 }
 
 func (a *Agent) serveDirectory(w http.ResponseWriter, r *http.Request) {
-	if a.cfg.Datastore == Kubernetes {
-		http.Error(w, noManifests, http.StatusNotFound)
+	store, keys, ok := a.askedForManifests(w, r)
+	if !ok {
 		return
 	}
 	look, cancel := context.WithTimeout(r.Context(), lookPatience)
 	defer cancel()
-	_ = a.store.Look(look) // where that takes too long, what was found last is the answer
+	others, err := store.Others(look, keys) // where that takes too long, what was found last is the answer
 	held, path := a.resources.get(), a.store.Contact().Where
-	reply(w, DirectoryResponse{Dir: path, Identity: held.Dir, Fault: faultOf(path, held)})
+	out := DirectoryResponse{Dir: path, Identity: held.Dir, Fault: faultOf(path, held)}
+	if err == nil && asDeclared(held) {
+		out.Others = others
+	}
+	reply(w, out)
 }
 
 func (a *Agent) serveForget(w http.ResponseWriter, r *http.Request) {
-	store, ok := a.store.(directory)
+	store, keys, ok := a.askedForManifests(w, r)
 	if !ok {
-		http.Error(w, noManifests, http.StatusNotFound)
 		return
-	}
-	var req ForgetRequest
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&req); err != nil {
-		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
-		return
-	}
-	keys := make([]datastore.Key, len(req.Objects))
-	for i, o := range req.Objects {
-		keys[i] = datastore.Key{Kind: o.Kind, Name: o.Name}
 	}
 	if err := store.Forget(r.Context(), keys); err != nil {
 		http.Error(w, err.Error(), http.StatusConflict)
 		return
 	}
 	reply(w, struct{}{})
+}
+
+// askedForManifests is the store and the objects of a DirectoryRequest. Where it is not ok, the request was refused.
+func (a *Agent) askedForManifests(w http.ResponseWriter, r *http.Request) (store directory, keys []datastore.Key, ok bool) {
+	if store, ok = a.store.(directory); !ok {
+		http.Error(w, noManifests, http.StatusNotFound)
+		return nil, nil, false
+	}
+	var req DirectoryRequest
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest)).Decode(&req); err != nil {
+		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
+		return nil, nil, false
+	}
+	for _, o := range req.Objects {
+		keys = append(keys, datastore.Key{Kind: o.Kind, Name: o.Name})
+	}
+	return store, keys, true
 }
 
 // Foresee is the state of the resources that an agent would come to which starts now with this configuration, on a directory
@@ -95,18 +109,24 @@ func Foresee(ctx context.Context, cfg Config) (datastore.State, error) {
 	}))
 }
 
-// Directory asks for the directory of manifests that the agent watches.
-func (c *Client) Directory(ctx context.Context) (*DirectoryResponse, error) {
+// Directory asks for the directory of manifests that the agent watches, and the files in it that declare none of these
+// objects.
+func (c *Client) Directory(ctx context.Context, keys []datastore.Key) (*DirectoryResponse, error) {
 	var r DirectoryResponse
-	return &r, c.callWithin(ctx, lookPatience+glance, http.MethodGet, "/v1/directory", nil, &r, maxAnswer)
+	return &r, c.callWithin(ctx, lookPatience+glance, http.MethodPost, "/v1/directory", requestFor(keys), &r, maxList)
 }
 
-// Forget asks the agent to take out of force objects that its directory lacks: all of them or none.
+// Forget asks the agent to take out of force objects that its directory lacks, and that are held since it is another one than
+// that from which they were read: all of them or none.
 func (c *Client) Forget(ctx context.Context, keys []datastore.Key) error {
-	req := ForgetRequest{Objects: make([]ObjectDigest, len(keys))}
+	var nothing struct{}
+	return c.callWithin(ctx, patience, http.MethodPost, "/v1/forget", requestFor(keys), &nothing, maxAnswer)
+}
+
+func requestFor(keys []datastore.Key) DirectoryRequest {
+	req := DirectoryRequest{Objects: make([]ObjectDigest, len(keys))}
 	for i, k := range keys {
 		req.Objects[i] = ObjectDigest{Kind: k.Kind, Name: k.Name}
 	}
-	var nothing struct{}
-	return c.callWithin(ctx, patience, http.MethodPost, "/v1/forget", req, &nothing, maxAnswer)
+	return req
 }

@@ -44,9 +44,26 @@ func TestTheAgentSaysHowItsDirectoryStands(t *testing.T) {
 	key := []datastore.Key{{Kind: datastore.KindIPPool, Name: "a"}}
 	id, err := manifest.IdentifyDir(path)
 	labtest.Must(t, err)
-	said, err := c.Directory(t.Context())
+	said, err := c.Directory(t.Context(), nil)
 	if err != nil || said.Dir != path || said.Identity != id || said.Fault != nil {
 		t.Fatalf("%+v, %v", said, err)
+	}
+	labtest.Must(t, os.WriteFile(filepath.Join(path, "b.yaml"), []byte(strings.NewReplacer("name: a", "name: b", "10.1", "10.2").Replace(aPool)), 0o644))
+	for said.Others["b.yaml"] == "" { // until it is long enough ago that it was written
+		said, err = c.Directory(t.Context(), key)
+		labtest.Must(t, err)
+	}
+	if now, err := manifest.Stat(filepath.Join(path, "b.yaml")); err != nil || len(said.Others) != 1 || said.Others["b.yaml"] != now.String() {
+		t.Errorf("%+v, %v", said, err)
+	}
+	labtest.Must(t, os.WriteFile(filepath.Join(path, "bad.yaml"), []byte("["), 0o644))
+	if said, err = c.Directory(t.Context(), key); err != nil || len(said.Others) != 0 || said.Fault != nil {
+		t.Errorf("with a fault: %+v, %v", said, err)
+	}
+	labtest.Must(t, os.Remove(filepath.Join(path, "bad.yaml")), os.Remove(filepath.Join(path, "b.yaml")))
+	for len(said.Others) == 0 { // until b.yaml counts as removed
+		said, err = c.Directory(t.Context(), nil)
+		labtest.Must(t, err)
 	}
 	if err := c.Forget(t.Context(), key); err == nil || !strings.Contains(err.Error(), `IPPool "a" is not one of the resources`) {
 		t.Errorf("what is declared was forgotten: %v", err)
@@ -56,7 +73,7 @@ func TestTheAgentSaysHowItsDirectoryStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	for {
-		said, err = c.Directory(t.Context())
+		said, err = c.Directory(t.Context(), nil)
 		labtest.Must(t, err)
 		if said.Fault != nil {
 			break
@@ -66,7 +83,7 @@ func TestTheAgentSaysHowItsDirectoryStands(t *testing.T) {
 		t.Errorf("%+v", said)
 	}
 	labtest.Must(t, c.Forget(t.Context(), key))
-	if said, err = c.Directory(t.Context()); err != nil || said.Fault != nil {
+	if said, err = c.Directory(t.Context(), nil); err != nil || said.Fault != nil {
 		t.Errorf("%+v, %v", said, err)
 	}
 }

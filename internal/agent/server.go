@@ -39,7 +39,7 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("POST /v1/wait", a.serveWait)
 	mux.HandleFunc("GET /v1/explain", a.serveExplain)
 	mux.HandleFunc("GET /v1/objects", a.serveObjects)
-	mux.HandleFunc("GET /v1/directory", a.serveDirectory)
+	mux.HandleFunc("POST /v1/directory", a.serveDirectory)
 	mux.HandleFunc("POST /v1/forget", a.serveForget)
 	mux.HandleFunc("GET /v1/flows", a.serveFlows)
 	mux.HandleFunc("POST /v1/cleanup", a.serveCleanup)

@@ -41,10 +41,11 @@ that a mount hides the directory. What is immutable, such as a pool's cidr, is r
 			if err != nil {
 				return err
 			}
-			if err := g.editable(ctx); err != nil {
+			others, err := g.editable(ctx, keysIn(manifests))
+			if err != nil {
 				return err
 			}
-			results, err := manifest.Apply(ctx, g.dir, v, manifests, dryRun)
+			results, err := manifest.Apply(ctx, g.dir, v, manifests, others, dryRun)
 			if err != nil {
 				return err
 			}

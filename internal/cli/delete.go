@@ -67,10 +67,7 @@ func keysOf(ctx context.Context, cmd *cobra.Command, files, args []string) ([]mo
 		if faults := manifests.Unreadable(); len(faults) > 0 {
 			return nil, &manifest.FaultsError{Reason: "nothing was deleted, since not everything can be read", Faults: faults}
 		}
-		var keys []model.Key
-		for _, o := range manifests.Objects() {
-			keys = append(keys, o.Key)
-		}
+		keys := keysIn(manifests)
 		if len(keys) == 0 {
 			return nil, errors.New("nothing to delete: no object was given")
 		}
@@ -87,4 +84,14 @@ func keysOf(ctx context.Context, cmd *cobra.Command, files, args []string) ([]mo
 		keys = append(keys, model.Key{Kind: r.kind, Name: name})
 	}
 	return keys, nil
+}
+
+// keysIn names the objects of manifests.
+func keysIn(m *manifest.Manifests) []model.Key {
+	objects := m.Objects()
+	keys := make([]model.Key, len(objects))
+	for i := range objects {
+		keys[i] = objects[i].Key
+	}
+	return keys
 }

@@ -52,7 +52,7 @@ func dryRun(cmd *cobra.Command, g *global, cfg agent.Config, output string) erro
 // last good state does.
 func (g *global) foresee(ctx context.Context, cfg agent.Config) (*model.Snapshot, []model.Fault, error) {
 	if cfg.Datastore == agent.Directory {
-		said, err := g.client().Directory(ctx)
+		said, err := g.client().Directory(ctx, nil)
 		switch {
 		case err != nil:
 			cfg.Log = slog.New(slog.DiscardHandler)

@@ -19,20 +19,21 @@ func (e *directoryError) Error() string {
 }
 
 // editable makes sure that an edit reaches the directory that the agent of this machine goes by, where one answers that
-// watches it: its path may lead to what a mount has put there, or left open.
-func (g *global) editable(ctx context.Context) error {
-	said, err := g.client().Directory(ctx)
+// watches it: its path may lead to what a mount has put there, or left open. It returns the files that the agent has read,
+// and that declare none of the objects.
+func (g *global) editable(ctx context.Context, keys []model.Key) (manifest.Others, error) {
+	said, err := g.client().Directory(ctx, keys)
 	if err != nil || !sameDir(said.Dir, g.dir) {
-		return nil // no agent goes by it
+		return nil, nil // no agent goes by it
 	}
 	if said.Fault != nil {
-		return &directoryError{*said.Fault}
+		return nil, &directoryError{*said.Fault}
 	}
 	here, err := manifest.IdentifyDir(g.dir)
 	if err != nil || here == said.Identity {
-		return nil // what is wrong, the edit says
+		return said.Others, nil // what is wrong, the edit says
 	}
-	return fmt.Errorf("nothing was changed: the agent on %s reads another directory at %s than this command finds there, since a mount hides one of the two. "+
+	return nil, fmt.Errorf("nothing was changed: the agent on %s reads another directory at %s than this command finds there, since a mount hides one of the two. "+
 		"Mount it for both, or run the command in the mount namespace of the agent", g.socket, text.Line(said.Dir))
 }
 
@@ -46,11 +47,11 @@ func sameDir(a, b string) bool {
 // remove deletes objects from the directory of manifests. Where it is not the one from which the resources in force were
 // read, those that it lacks are deleted from these.
 func (g *global) remove(ctx context.Context, v manifest.Validator, keys []model.Key) ([]manifest.Result, error) {
-	err := g.editable(ctx)
+	others, err := g.editable(ctx, keys)
 	var other *directoryError
 	switch {
 	case err == nil:
-		return manifest.Delete(ctx, g.dir, v, keys, false)
+		return manifest.Delete(ctx, g.dir, v, keys, others, false)
 	case !errors.As(err, &other):
 		return nil, err
 	}

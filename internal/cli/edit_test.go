@@ -70,7 +70,7 @@ func TestNoEditOfADirectoryThatTheAgentDoesNotGoBy(t *testing.T) {
 func TestDeleteConfirmsWhatTheDirectoryLacks(t *testing.T) {
 	t.Parallel()
 	dir := manifests(t, pools)
-	var asked agent.ForgetRequest
+	var asked agent.DirectoryRequest
 	socket := listening(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/directory" {
 			_ = json.NewEncoder(w).Encode(agent.DirectoryResponse{Dir: dir, Fault: &model.Fault{Message: "lacks 2"}})

@@ -65,15 +65,29 @@ type edit struct {
 	created  map[string]*Object      // by file name
 }
 
+// Others are files of a directory, by name and with their identity, that declare none of the objects that an edit concerns,
+// and in which whoever read them found no fault, nor in any other file. An edit reads none of them that is still as it was then.
+type Others map[string]string
+
+// unchanged says whether a file needs no look.
+func (o Others) unchanged(dir, name string) bool {
+	was, known := o[name]
+	if !known {
+		return false
+	}
+	id, err := Stat(filepath.Join(dir, name))
+	return err == nil && id.String() == was
+}
+
 // Apply makes the directory declare these objects as well: each changes the document that declares it now, where what
 // stays the same keeps its form and its comments, or gets a file of its own, named by its kind and name
 // (ippool_default.yaml). Either all are valid, or nothing is
 // written. It refuses while another document of the directory is faulty, and where an object stands inside a List.
-// With dryRun nothing is written. The results are in the order of the objects.
+// With dryRun nothing is written. The results are in the order of the objects. Others may be nil: every file is read then.
 //
 // Each file is replaced at once, but several files are not one transaction: an error while writing says
 // which were written.
-func Apply(ctx context.Context, dir string, v Validator, m *Manifests, dryRun bool) ([]Result, error) {
+func Apply(ctx context.Context, dir string, v Validator, m *Manifests, others Others, dryRun bool) ([]Result, error) {
 	unlock, err := lock(ctx, dir, lockPatience)
 	if err != nil {
 		return nil, err
@@ -83,7 +97,7 @@ func Apply(ctx context.Context, dir string, v Validator, m *Manifests, dryRun bo
 	for _, o := range m.All() {
 		keys[o.Key] = true
 	}
-	e, err := begin(dir, v, keys)
+	e, err := begin(dir, v, keys, others)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +118,7 @@ func Apply(ctx context.Context, dir string, v Validator, m *Manifests, dryRun bo
 // Delete makes the directory declare these objects no more. A file of which nothing but white space would be left
 // is removed. Objects that are not declared are errors of type NotFoundError, joined; the others are deleted all
 // the same. It refuses as Apply does.
-func Delete(ctx context.Context, dir string, v Validator, keys []Key, dryRun bool) ([]Result, error) {
+func Delete(ctx context.Context, dir string, v Validator, keys []Key, others Others, dryRun bool) ([]Result, error) {
 	unlock, err := lock(ctx, dir, lockPatience)
 	if err != nil {
 		return nil, err
@@ -114,7 +128,7 @@ func Delete(ctx context.Context, dir string, v Validator, keys []Key, dryRun boo
 	for _, k := range keys {
 		set[k] = true
 	}
-	e, err := begin(dir, v, set)
+	e, err := begin(dir, v, set, others)
 	if err != nil {
 		return nil, err
 	}
@@ -139,8 +153,8 @@ func Delete(ctx context.Context, dir string, v Validator, keys []Key, dryRun boo
 }
 
 // begin reads the directory and refuses if anything beside the given objects is faulty.
-func begin(dir string, v Validator, keys map[Key]bool) (*edit, error) {
-	c, err := ReadDir(dir, v)
+func begin(dir string, v Validator, keys map[Key]bool, others Others) (*edit, error) {
+	c, err := readDir(dir, v, others)
 	if err != nil {
 		return nil, err
 	}

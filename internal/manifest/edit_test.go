@@ -27,7 +27,7 @@ func manifests(t testing.TB, text string) *Manifests {
 
 func apply(t *testing.T, dir, text string) ([]Result, error) {
 	t.Helper()
-	return Apply(t.Context(), dir, validator(), manifests(t, text), false)
+	return Apply(t.Context(), dir, validator(), manifests(t, text), nil, false)
 }
 
 func fill(t testing.TB, files map[string]string) string {
@@ -104,12 +104,12 @@ func TestApplyMakesFiles(t *testing.T) {
 	text := strings.Replace(pool("a", "10.1.0.0/24"), "  name: a\n", "  name: a\n  uid: 1-2\n  resourceVersion: '7'\n  creationTimestamp: null\n  annotations: {kubectl.kubernetes.io/last-applied-configuration: '{}'}\n  managedFields: []\n", 1) +
 		"status:\n  conditions: []\n---\napiVersion: sallyport.dev/v1alpha1\nkind: NATConfiguration\nmetadata: {name: main}\nspec: {priority: 3}\n"
 	m := manifests(t, text)
-	r, err := Apply(t.Context(), dir, validator(), m, true)
+	r, err := Apply(t.Context(), dir, validator(), m, nil, true)
 	must(t, err)
 	if got := contentsOf(t, dir); len(got) != 1 || len(r) != 2 {
 		t.Fatalf("a dry run left %v, results %v", got, r)
 	}
-	if r, err = Apply(t.Context(), dir, validator(), m, false); err != nil || r[0].Action != Created {
+	if r, err = Apply(t.Context(), dir, validator(), m, nil, false); err != nil || r[0].Action != Created {
 		t.Fatal(r, err)
 	}
 	got := contentsOf(t, dir)
@@ -207,7 +207,7 @@ func TestDelete(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			dir := fill(t, map[string]string{"f.yaml": test.before})
-			r, err := Delete(t.Context(), dir, validator(), []Key{{Kind: model.KindIPPool, Name: "b"}, {Kind: model.KindIPPool, Name: "zz"}}, false)
+			r, err := Delete(t.Context(), dir, validator(), []Key{{Kind: model.KindIPPool, Name: "b"}, {Kind: model.KindIPPool, Name: "zz"}}, nil, false)
 			if e := (*NotFoundError)(nil); !errors.As(err, &e) || e.Name != "zz" || len(r) != 1 || r[0].Action != Deleted {
 				t.Errorf("%v, %v", r, err)
 			}

@@ -22,13 +22,19 @@ type Manifests struct {
 
 // ReadDir reads the manifests of a directory, and validates every object as a new one; with a nil Validator, none. It fails
 // where the directory cannot be listed.
-func ReadDir(path string, v Validator) (*Manifests, error) {
+func ReadDir(path string, v Validator) (*Manifests, error) { return readDir(path, v, nil) }
+
+// readDir is ReadDir without what others has of the directory.
+func readDir(path string, v Validator, others Others) (*Manifests, error) {
 	names, _, err := List(path)
 	if err != nil {
 		return nil, fmt.Errorf("the directory of manifests %s %s", path, Explain(path, err))
 	}
 	c := &Manifests{}
 	for _, name := range names {
+		if others.unchanged(path, name) {
+			continue
+		}
 		file := filepath.Join(path, name)
 		data, id, err := ReadFile(file, true)
 		if err != nil {

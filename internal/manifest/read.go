@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -30,6 +31,20 @@ type Identity struct {
 
 func identify(st *unix.Stat_t) Identity {
 	return Identity{dev: st.Dev, ino: st.Ino, size: st.Size, mtime: st.Mtim, ctime: st.Ctim}
+}
+
+// String is the same for the same identity, and for no other.
+func (id Identity) String() string {
+	out := make([]byte, 0, 64)
+	for _, n := range []int64{int64(id.dev), int64(id.ino), id.size} {
+		out = append(strconv.AppendInt(out, n, 36), '.')
+	}
+	for _, t := range []unix.Timespec{id.mtime, id.ctime} {
+		sec, nsec := t.Unix()
+		out = append(strconv.AppendInt(out, sec, 36), '.')
+		out = append(strconv.AppendInt(out, nsec, 36), '.')
+	}
+	return string(out)
 }
 
 // Size is that of the file, in bytes.

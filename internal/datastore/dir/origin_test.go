@@ -168,7 +168,7 @@ func TestADirectoryEmptiedOnPurpose(t *testing.T) {
 }
 
 func deleteA(h *harness) {
-	_, err := manifest.Delete(h.t.Context(), h.dir, validator(), []Key{{Kind: model.KindIPPool, Name: "a"}}, false)
+	_, err := manifest.Delete(h.t.Context(), h.dir, validator(), []Key{{Kind: model.KindIPPool, Name: "a"}}, nil, false)
 	must(h.t, err)
 }
 
