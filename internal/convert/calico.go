@@ -111,7 +111,7 @@ func (c *calicoConverter) pool(p place, tree map[string]any) {
 		case slices.Contains(known, field):
 			kept[field] = spec[field]
 		case field == "nat-outgoing" || field == "ipip":
-			c.note(p, "spec."+field, "is what Calico before 3.0 read, and nobody does now: left out. Nothing is to be done, since natOutgoing decides")
+			c.note(p, "spec."+field, "is what Calico before 3.0 read, and no version does now: left out. Nothing is to be done, since natOutgoing decides")
 		default:
 			c.note(p, "spec."+field, "is no field of Sallyport's, and has no part in outgoing NAT: left out. Nothing is to be done for translation")
 		}

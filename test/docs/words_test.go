@@ -14,7 +14,7 @@ import (
 
 // unnamed are words that name no subject, or that few readers know. Write which thing it is (the agent, the kernel, a third
 // party), and fix, again, or what to give instead.
-var unnamed = regexp.MustCompile(`(?i)\b(somebody|anybody|whoever|mend(s|ed|ing)?|anew|is none of|what is there)\b`)
+var unnamed = regexp.MustCompile(`(?i)\b(somebody|anybody|nobody|whoever|mend(s|ed|ing)?|anew|is none of|what is there)\b`)
 
 // TestPlainWords reads what people read: the pages, of which reference/cli.md is --help and reference/api.md is kubectl explain,
 // and the texts in the program.
