@@ -136,6 +136,8 @@ type ObjectsResponse struct {
 	// Dir and Current are as in ExplainResponse, but that the kernel does not matter here.
 	Dir     string `json:"dir,omitempty"`
 	Current bool   `json:"current"`
+	// Fault is what is wrong with the directory itself; absent where nothing is.
+	Fault *model.Fault `json:"fault,omitempty"`
 	// Objects are sorted by name; absent unless Current.
 	Objects []DeclaredObject `json:"objects,omitempty"`
 	// Pools are those of them that are in force, without the connections they have translated; sorted by name.

@@ -18,7 +18,7 @@ import (
 // directory is a store that reads manifests.
 type directory interface {
 	Forget(ctx context.Context, keys []datastore.Key) error
-	Others(ctx context.Context, keys []datastore.Key) (manifest.Others, error)
+	Edited(ctx context.Context, keys []datastore.Key) (*model.Fault, manifest.Others, error)
 }
 
 // DirectoryRequest asks for the directory of manifests, by one who is about to edit these objects.
@@ -54,10 +54,13 @@ func (a *Agent) serveDirectory(w http.ResponseWriter, r *http.Request) {
 	}
 	look, cancel := context.WithTimeout(r.Context(), lookPatience)
 	defer cancel()
-	others, err := store.Others(look, keys) // where that takes too long, what was found last is the answer
-	held, path := a.resources.get(), a.store.Contact().Where
-	out := DirectoryResponse{Dir: path, Identity: held.Dir, Fault: faultOf(path, held)}
-	if err == nil && asDeclared(held) {
+	fault, others, err := store.Edited(look, keys)
+	held := a.resources.get()
+	out := DirectoryResponse{Dir: a.store.Contact().Where, Identity: held.Dir, Fault: fault}
+	switch {
+	case err != nil: // what was published last is the answer
+		out.Fault = faultOf(out.Dir, held)
+	case asDeclared(held):
 		out.Others = others
 	}
 	reply(w, out)

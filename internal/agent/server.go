@@ -207,6 +207,7 @@ func (a *Agent) serveObjects(w http.ResponseWriter, r *http.Request) {
 	looked := a.store.Look(look)
 	held := a.resources.get()
 	out := ObjectsResponse{Dir: a.store.Contact().Where, Current: looked == nil && asDeclared(held)}
+	out.Fault = faultOf(out.Dir, held)
 	if out.Current {
 		for _, o := range held.Holder.Objects(kind, names) {
 			out.Objects = append(out.Objects, DeclaredObject{Kind: o.Kind, Name: o.Name, Object: o.JSON})

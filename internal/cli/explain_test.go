@@ -119,15 +119,19 @@ func TestGetReadsNoManifestThatTheAgentHolds(t *testing.T) {
 		Objects: []agent.DeclaredObject{{Kind: "IPPool", Name: "private", Object: json.RawMessage(`{"apiVersion":"projectcalico.org/v3","kind":"IPPool","metadata":{"name":"private"},"spec":{"cidr":"10.244.0.0/16"}}`)}},
 		Pools:   []agent.PoolStatus{{Name: "private", CIDR: netip.MustParsePrefix("10.244.0.0/16"), Reason: "SaidByTheAgent"}},
 	}
-	older, other, broken := said, said, said
+	older, other, broken, hidden := said, said, said, said
+	hidden.Current, hidden.Fault = false, &model.Fault{Message: "pools.yaml is hidden"}
 	older.Current, other.Dir = false, t.TempDir()
 	broken.Objects = []agent.DeclaredObject{{Kind: "IPPool", Name: "private", Object: json.RawMessage(`{"spec":{"cidr":1}}`)}}
 	for _, tc := range []struct {
 		what string
 		said agent.ObjectsResponse
 		read bool
-	}{{"as they are", said, false}, {"an older state", older, true}, {"another directory", other, true}, {"what cannot be converted", broken, true}} {
+	}{{"as they are", said, false}, {"an older state", older, true}, {"another directory", other, true}, {"what cannot be converted", broken, true}, {"a directory that is hidden", hidden, true}} {
 		out, errs, code := sallyport(t, dir, "", "get", "pools", "private", "--socket", answering(t, tc.said))
+		if tc.said.Fault != nil && !strings.Contains(errs, tc.said.Fault.Message) {
+			t.Errorf("%s: %q", tc.what, errs)
+		}
 		if tc.read && (code != 1 || !strings.Contains(errs, "pools.yaml")) {
 			t.Errorf("%s: the manifests were not read: exit code %d, %q, %q", tc.what, code, out, errs)
 		}

@@ -130,7 +130,7 @@ func (g *global) declared(ctx context.Context, kind string, names []string) (*da
 		return g.load(ctx)
 	}
 	said, err := g.client().Objects(ctx, kind, names)
-	ours := err == nil && sameFile(said.Dir, g.dir)
+	ours := err == nil && sameDir(said.Dir, g.dir)
 	if ours && said.Current {
 		objects := make([]datastore.Object, len(said.Objects))
 		for i, o := range said.Objects {
@@ -144,6 +144,9 @@ func (g *global) declared(ctx context.Context, kind string, names []string) (*da
 	l, err := loadDir(g.dir)
 	if err == nil && ours {
 		l.Conditions = conditionsOf(l, said.Pools)
+		if said.Fault != nil { // a mount hides what is declared, for all that can be read here
+			l.Faults = append(l.Faults, *said.Fault)
+		}
 	}
 	return l, err
 }
@@ -371,7 +374,7 @@ func completeObjects(g *global) cobra.CompletionFunc {
 		}
 		for _, o := range l.Objects {
 			if o.Kind == r.kind && !slices.Contains(args[1:], o.Name) {
-				out = append(out, o.Name)
+				out = append(out, text.Line(o.Name))
 			}
 		}
 		return out, cobra.ShellCompDirectiveNoFileComp

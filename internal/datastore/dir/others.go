@@ -4,17 +4,28 @@ import (
 	"context"
 
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
-// Others looks the directory over, and says which files declare none of these objects, as far as they were read without a
-// fault and would be seen to change: neither those that were read too soon after a change, nor links. What is published
-// when it has returned says whether another file has a fault.
-func (s *Store) Others(ctx context.Context, keys []Key) (manifest.Others, error) {
+// Edited looks the directory over for one who is about to edit it: what is wrong with the directory itself, also where that is
+// not published yet; and which files declare none of the objects to be edited, as far as they were read without a fault and
+// would be seen to change: neither those that were read too soon after a change, nor links. What is published when it has
+// returned says whether another file has a fault.
+func (s *Store) Edited(ctx context.Context, keys []Key) (fault *model.Fault, others manifest.Others, err error) {
+	var found *model.Fault
 	var out manifest.Others
-	if err := s.ask(ctx, func() { out = s.others(keys) }); err != nil {
-		return nil, err
+	if err := s.ask(ctx, func() { found, out = s.doubt(), s.others(keys) }); err != nil {
+		return nil, nil, err
 	}
-	return out, nil
+	return found, out, nil
+}
+
+// doubt is what is wrong with the directory itself, or nil.
+func (s *Store) doubt() *model.Fault {
+	if absent := s.absent(); s.rootFault == nil && len(absent) > 0 {
+		return s.lacking(absent)
+	}
+	return s.rootFault
 }
 
 func (s *Store) others(keys []Key) manifest.Others {
