@@ -84,10 +84,10 @@ func lock(ctx context.Context, log *slog.Logger) (io.Closer, error) {
 // Holder says which agent, or cleanup, works in this network namespace; nil: none was found.
 func Holder(ctx context.Context) *HeldError {
 	peer, err := peerOf(ctx, lockName)
-	if err != nil || !mayRunAgents(peer.Uid) {
-		return nil
+	if err == nil && mayRunAgents(peer.Uid) {
+		return &HeldError{PID: int(peer.Pid)}
 	}
-	return &HeldError{PID: int(peer.Pid)}
+	return nil
 }
 
 // mayRunAgents says whether a user is root or the one that this process runs as.

@@ -23,15 +23,15 @@ func (e *directoryError) Error() string {
 // and that declare none of the objects.
 func (g *global) editable(ctx context.Context, keys []model.Key) (manifest.Others, error) {
 	said, err := g.client().Directory(ctx, keys)
-	if err != nil || !sameDir(said.Dir, g.dir) {
+	if ours := err == nil && sameDir(said.Dir, g.dir); !ours {
 		return nil, nil // no agent goes by it
 	}
 	if said.Fault != nil {
 		return nil, &directoryError{*said.Fault}
 	}
 	here, err := manifest.IdentifyDir(g.dir)
-	if err != nil || here == said.Identity {
-		return said.Others, nil // what is wrong, the edit says
+	if another := err == nil && here != said.Identity; !another {
+		return said.Others, nil // what else is wrong, the edit says
 	}
 	return nil, fmt.Errorf("nothing was changed: the agent on %s reads another directory at %s than this command finds there, since a mount hides one of the two. "+
 		"Mount it for both, or run the command in the mount namespace of the agent", g.socket, text.Line(said.Dir))
