@@ -102,7 +102,7 @@ var itemsLine = regexp.MustCompile(`(?m)^items:[ \t]*(?:#.*)?\r?$`)
 // sequence; false: the text is none, or is not written so.
 func listItems(text []byte) (items []span, ok bool) {
 	found := itemsLine.FindAllIndex(text, 2)
-	if len(found) != 1 || bytes.IndexByte([]byte("{&!"), text[0]) >= 0 {
+	if len(found) != 1 || bytes.IndexByte([]byte("{&!"), text[0]) >= 0 || oddBreaks(text) {
 		return nil, false
 	}
 	begin := found[0][1] + 1
@@ -136,6 +136,16 @@ func listItems(text []byte) (items []span, ok bool) {
 		return nil, false
 	}
 	return items, true
+}
+
+// oddBreaks says whether lines of a text end otherwise than by "\n" or "\r\n", which YAML 1.1 allows and nothing writes.
+func oddBreaks(text []byte) bool {
+	for _, odd := range []string{"\u0085", "\u2028", "\u2029"} {
+		if bytes.Contains(text, []byte(odd)) {
+			return true
+		}
+	}
+	return bytes.Count(text, []byte("\r")) != bytes.Count(text, []byte("\r\n"))
 }
 
 // listWithoutItems says whether a text without its items, which end at end, is a List whose key items stands on the line

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -93,6 +94,8 @@ func TestWhatIsNoList(t *testing.T) {
 		"kind: Pool\nitems:\n" + item,
 		"kind: List\nkind: List\nitems:\n" + item,
 		"{kind: List,\nitems:\n}",
+		"kind: List\nitems:\n- \r-",
+		"kind: List\nitems:\n- a\u2028- b\n",
 	} {
 		if items, ok := listItems([]byte(text)); ok {
 			t.Errorf("%q has items %v", text, items)
@@ -101,4 +104,48 @@ func TestWhatIsNoList(t *testing.T) {
 	if items, ok := listItems([]byte("kind: List\nitems:\n" + item + item)); !ok || len(items) != 2 {
 		t.Errorf("a List has items %v, %v", items, ok)
 	}
+}
+
+// FuzzListItems: what is taken for the items of a List is what decoding all of it yields; or the text is not taken for one,
+// or an item cannot be read.
+func FuzzListItems(f *testing.F) {
+	item := "- a: 1\n  b: [2] # x\n"
+	for _, text := range []string{
+		"kind: List\nitems:\n" + item + item, "kind: List\nitems: # x\n  # y\n\n  -\n    a: |\n      - b\n\n  - c\nmetadata: {}\n", "kind: List\nitems:\n- 'a\n- b'\n",
+		"kind: List\nitems:\n- a: \"\n- b\"\n", "kind: List\nitems:\n- - a\n  - b\n- &x {c: d}\n", "kind: List\nitems:\n- a: &x 1\n- b: *x\n", "kind: List\nitems:\n- {a: [\n1]}\n", "kind: List\nitems:\n- |\n a\n- >\n b\n", "items:\n-\n-\nkind: AList\n", "kind: List\nitems:\r\n- a\r\n- b\r\n",
+		`{"kind": "List", "items": [1, {"a": [2]}, "]"]}`, `{"items": [], "kind": "List"}`, `{"kind": "List", "items": [1], "items": [2]}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		docs, err := split(text)
+		if err != nil || len(docs) != 1 {
+			return
+		}
+		d := docs[0]
+		body := d.text(text)
+		find := listItems
+		if d.json {
+			find = listItemsJSON
+		}
+		items, ok := find(body)
+		whole, _, err := decode(body, d.json)
+		if !ok || err != nil { // one item that cannot be read is no fault of the others
+			return
+		}
+		var got []any
+		for _, item := range items {
+			part := document{body: item.start, stop: item.end, json: d.json, item: !d.json}
+			v, _, err := decode(part.text(body), d.json)
+			if err != nil { // a fault: nothing is lost in silence
+				return
+			}
+			got = append(got, v)
+		}
+		tree, _ := whole.(map[string]any)
+		want, _ := tree["items"].([]any)
+		if kind, _ := tree["kind"].(string); !strings.HasSuffix(kind, "List") || len(got)+len(want) > 0 && !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q: %#v, want the items of %#v", body, got, whole)
+		}
+	})
 }

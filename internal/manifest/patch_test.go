@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -320,6 +321,36 @@ func TestApplyKeepsComments(t *testing.T) {
 			if strings.Count(got, c) > 1 {
 				t.Fatalf("the comment %q stands twice", c)
 			}
+		}
+	})
+}
+
+// FuzzApply: whatever the form of a document, an edit is right or refused, and changes nothing around it.
+func FuzzApply(f *testing.F) {
+	const head = "apiVersion: v1\nkind: Node\nmetadata: {name: x}\n"
+	for _, text := range []string{
+		"spec: # a\n  b: 1 # c\n  # d\n  e: [f, {g: 'h'}] # i\n\n# j\n", "spec:\n- a: |+\n    b\n\n  c: >2\n     d\n- - e\n  - f\n", "? spec\n: &x\n  - !!str 1\n  - *x\n", "spec: {a: , b, \"c\":d, ? e}\n",
+		"spec:\n  a: 'b\n\n    c' # d\n  \"e\\\n  f\": g\n", "spec: &a {<<: {b: c}}\nd:\n  <<: *a\n  b: e\n", "spec:\r\n  a:\r\n  - b\r\n", "spec:\n\ta: b\n", "spec: |\n # a\n", "spec:\n  - # a\n    b: c\n  -\n", "spec: \u2028\n  a: \u0085 b\n",
+	} {
+		f.Add([]byte(head+text), []byte(`{"apiVersion":"v1","kind":"Node","metadata":{"name":"x"},"spec":{"a":"b\nc","b":2,"e":["f",{"g":[1]}]}}`))
+		f.Add([]byte("# a\n--- # b\n"+head+text+"---\n# c\n"+head), []byte(head+"spec: [{a: x, c: z}, [e, g, h]]\nd: {b: 1}\n"))
+	}
+	f.Fuzz(func(t *testing.T, data, applied []byte) {
+		p, to := Parse("f", data), Parse("-", applied)
+		if len(p.Objects) == 0 || len(to.Objects) == 0 || p.Objects[0].item >= 0 {
+			return
+		}
+		i := p.Objects[0].doc
+		out, err := rewrite(p, map[int]*Object{i: &to.Objects[0].Object})
+		if err != nil {
+			if !strings.Contains(err.Error(), "by hand") {
+				t.Fatal(err)
+			}
+			return
+		}
+		d := p.docs[i]
+		if !bytes.HasPrefix(out, data[:d.body]) || !bytes.HasSuffix(out, data[d.stop:]) {
+			t.Fatalf("%q became %q", data, out)
 		}
 	})
 }

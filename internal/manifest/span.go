@@ -189,8 +189,12 @@ func (p *patcher) oneLine(n *yaml.Node) (from, to int, ok bool) {
 	from = p.offset(n)
 	at := from
 	for at < len(p.text) && (p.text[at] == '&' || p.text[at] == '!') {
-		at += bytes.IndexAny(append(bytes.Clone(p.text[at:]), ' '), " \t\r\n")
-		at += len(p.text[at:]) - len(bytes.TrimLeft(p.text[at:], " \t"))
+		for at < len(p.text) && bytes.IndexByte([]byte(" \t\r\n"), p.text[at]) < 0 {
+			at++
+		}
+		for at < len(p.text) && (p.text[at] == ' ' || p.text[at] == '\t') {
+			at++
+		}
 	}
 	rest := p.text[at:]
 	switch {

@@ -2,6 +2,7 @@ package dir
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io/fs"
 	"maps"
@@ -22,6 +23,10 @@ const racyFor = 50 * time.Millisecond
 
 // largeFile is the size in bytes from which what reading a file took is given back to the system.
 const largeFile = 4 << 20
+
+// decodedAtOnce bounds, in bytes, the files that are read at the same time; one that is larger is read alone. A document may
+// take 300 times its length in memory, and a node may have many cores. Files as people write them are small, and do not wait.
+const decodedAtOnce = manifest.MaxDocumentSize
 
 // scan finds the directory anew and marks every file that is not as it was.
 func (s *Store) scan(now time.Time) {
@@ -122,6 +127,7 @@ func (s *Store) put(name string, f *file) {
 // readFile reads, parses and validates one file; nil if there is none. It only reads the Store.
 func (s *Store) readFile(name string, insist bool) (*file, error) {
 	path := filepath.Join(s.path, name)
+	defer s.turn(path)()
 	began := time.Now()
 	data, id, err := manifest.ReadFile(path, insist)
 	switch {
@@ -143,6 +149,16 @@ func (s *Store) readFile(name string, insist bool) (*file, error) {
 	}
 	f.faults = p.Faults
 	return f, nil
+}
+
+// turn waits until a file may be read beside those that are being read.
+func (s *Store) turn(path string) (done func()) {
+	var weight int64
+	if id, err := manifest.Stat(path); err == nil {
+		weight = min(id.Size(), decodedAtOnce)
+	}
+	_ = s.decoding.Acquire(context.Background(), weight) // without an end, since the others come to theirs
+	return func() { s.decoding.Release(weight) }
 }
 
 // inForce is the object of a key that is in force, or nil.

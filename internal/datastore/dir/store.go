@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/lastgood"
 	"github.com/sallyport/sallyport/internal/manifest"
@@ -59,6 +61,7 @@ type Store struct {
 	watcher    *watcher
 	index      *index
 	asks       chan ask
+	decoding   *semaphore.Weighted // bytes of files; see decodedAtOnce
 
 	tables    tables // in force
 	version   uint64 // of tables; 0: there is no good state
@@ -100,7 +103,7 @@ func open(o Options, load opener) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: path, log: o.Log, validator: o.Validator, translates: o.Translates, index: newIndex(), asks: make(chan ask),
+	s := &Store{path: path, log: o.Log, validator: o.Validator, translates: o.Translates, index: newIndex(), asks: make(chan ask), decoding: semaphore.NewWeighted(decodedAtOnce),
 		stateDir: o.StateDir, boot: o.Boot, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
