@@ -87,18 +87,26 @@ func TestAMountThatHidesTheDirectory(t *testing.T) {
 	}
 }
 
+// mounted is a stopped Store of a directory on a mount of its own, with pool a.
+func mounted(t *testing.T) (h *harness, unmount func()) {
+	t.Helper()
+	base := t.TempDir()
+	dir := filepath.Join(base, "resources")
+	must(t, os.Mkdir(dir, 0o755))
+	unmount = mount(t, dir)
+	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.1.0.0/24"))
+	h = start(t, dir, filepath.Join(base, "state"))
+	h.untilPools("a=10.1.0.0/24")
+	h.stop()
+	return h, unmount
+}
+
 // A mount that comes only after the agent was started, as at a boot.
 func TestAMountThatComesLate(t *testing.T) {
 	t.Parallel()
 	labtest.Need(t)
-	base := t.TempDir()
-	dir, state := filepath.Join(base, "resources"), filepath.Join(base, "state")
-	must(t, os.Mkdir(dir, 0o755))
-	unmount := mount(t, dir)
-	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.1.0.0/24"))
-	h := start(t, dir, state)
-	h.untilPools("a=10.1.0.0/24")
-	h.stop()
+	h, unmount := mounted(t)
+	dir, state := h.dir, h.state
 	unmount()
 	for range 2 { // a second start knows no less
 		h = start(t, dir, state)
@@ -120,14 +128,8 @@ func TestAMountThatComesLate(t *testing.T) {
 func TestANewEmptyFileSystemInTheSamePlace(t *testing.T) {
 	t.Parallel()
 	labtest.Need(t)
-	base := t.TempDir()
-	dir, state := filepath.Join(base, "resources"), filepath.Join(base, "state")
-	must(t, os.Mkdir(dir, 0o755))
-	unmount := mount(t, dir)
-	write(t, filepath.Join(dir, "a.yaml"), pool("a", "10.1.0.0/24"))
-	h := start(t, dir, state)
-	h.untilPools("a=10.1.0.0/24")
-	h.stop()
+	h, unmount := mounted(t)
+	dir := h.dir
 	before, err := manifest.IdentifyDir(dir)
 	must(t, err)
 	unmount()
@@ -135,7 +137,7 @@ func TestANewEmptyFileSystemInTheSamePlace(t *testing.T) {
 	if now, err := manifest.IdentifyDir(dir); err != nil || now == before {
 		t.Skipf("kernel feature missing: tmpfs keeps no time of birth here, so that one cannot be told from the next (%+v, %v)", now, err)
 	}
-	start(t, dir, state).untilFault(lacksA)
+	start(t, dir, h.state).untilFault(lacksA)
 }
 
 // What is emptied on purpose is empty, whether or not an agent sees it.
