@@ -6,5 +6,5 @@
 // It promises that nothing about packets depends on it: without it, conditions grow old and nodes go on. It writes of pools
 // where the definition of IPPools is Sallyport's own, nothing but these conditions, and only when status, reason or
 // generation of one has changed, or, after a while, what is said of one that is not true. What the conditions should be
-// is decided in judge.go, settings.go and heartbeat.go, without I/O and clock.
+// is decided in judge.go, settings.go, seen.go and heartbeat.go, without I/O and clock.
 package controller
