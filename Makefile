@@ -44,6 +44,7 @@ help: ## List the targets
 # megabyte smaller.
 GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false \
 	-gcflags 'k8s.io/api/...=-l' -gcflags 'k8s.io/client-go/...=-l' -gcflags 'k8s.io/apiextensions-apiserver/pkg/apis/...=-l' \
+	-gcflags 'k8s.io/apimachinery/pkg/apis/...=-l' \
 	-ldflags "-s -w -X github.com/sallyport/sallyport/internal/cli.version=$(VERSION)"
 
 .PHONY: build
