@@ -135,8 +135,12 @@ var tabIndent = regexp.MustCompile(`(?m)^ *\t+[^\s#]`)
 func syntaxError(err error, text []byte) error {
 	said := err.Error()
 	m := linePrefix.FindStringSubmatch(said)
-	e := &Error{Message: "not valid YAML: " + strings.TrimPrefix(said, m[0])}
+	what := strings.TrimPrefix(said, m[0])
+	e := &Error{Message: "not valid YAML: " + what}
 	e.Line, _ = strconv.Atoi(m[1])
+	if e.Line > 0 && (strings.HasPrefix(what, "did not find expected") || strings.HasPrefix(what, "found undefined tag")) {
+		e.Line++ // the library counts from 0 where its parser, not its scanner, finds the fault
+	}
 	if strings.Contains(e.Message, "cannot start any token") && tabIndent.Match(text) {
 		e.Message += ": indent with spaces, not with tabs"
 	}

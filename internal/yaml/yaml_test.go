@@ -109,7 +109,31 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-// strings that some reader of YAML would take for something else, or a terminal for a command.
+// A fault names the line that is to blame, or where what is not closed begins.
+func TestLinesOfFaults(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		text string
+		line int
+	}{
+		{"a: 1\nb: @x\n", 2},
+		{"a:\n  b: 1\n c: 2\n", 3},
+		{"a: 1\nb:\n  c: [1\n  d: 2\n", 3},
+		{"a: 1\nb:\n  c: {d: 1}}\n", 3},
+		{"a: 1\nb:\n  c: 'd\n", 3},
+		{"a: 1\nb:\n\tc: 1\n", 3},
+		{"a: 1\nb: !!int x\n", 2},
+		{"a: 1\nb: 2\na: 3\n", 3},
+		{"a: &x\n  b: *x\n", 2},
+	} {
+		var e *Error
+		if _, err := Decode([]byte(c.text)); !errors.As(err, &e) || e.Line != c.line {
+			t.Errorf("%q: %v on line %d, want %d", c.text, err, e.Line, c.line)
+		}
+	}
+}
+
+// oddStrings are texts that some reader of YAML would take for something else, or a terminal for a command.
 func oddStrings() *rapid.Generator[string] {
 	pieces := append(scalars(), "\n", " ", "\t", "#", " # ", ": ", ":", "- ", "\x1b[2J", "\x7f", "\u0085", "\u009b", "\u202e", "\u2066", "\u2028", "\u200f", "\ufeff", "\r", "\x00", "ä", "日本", "🙂", "{", "}", "[", "]", ",", "&", "*", "!", "|", ">", "'", "\"", "%", "@", "`", "\\", "---", "...", strings.Repeat("long ", 40), "\ufffd", "\U0010ffff", "\ufffe")
 	return rapid.Map(rapid.SliceOfN(rapid.SampledFrom(pieces), 0, 4), func(s []string) string { return strings.Join(s, "") })
