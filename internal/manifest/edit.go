@@ -209,6 +209,7 @@ func (e *edit) check(m *Manifests, v Validator) []model.Fault {
 				p.fault(*o, f)
 			}
 		}
+		*p.at = located{}
 		faults = append(faults, p.Faults...)
 	}
 	return faults

@@ -78,4 +78,19 @@ func TestMemoryOfManyFaults(t *testing.T) {
 		runtime.KeepAlive(c.data)
 		runtime.KeepAlive(p)
 	}
+
+	// The same of files, of which the last document is like the others.
+	var files []*File
+	before := live()
+	for i := range 12 {
+		files = append(files, Parse("f", []byte(dense(i))))
+	}
+	m := &Manifests{files: files}
+	if faults := (&edit{}).check(m, &watched{}); len(faults) != len(files) {
+		t.Fatalf("%d faults", len(faults))
+	}
+	if after := live(); after > before && (after-before)/uint64(len(files)) > 1<<20 {
+		t.Errorf("each of several files keeps %d bytes", (after-before)/uint64(len(files)))
+	}
+	runtime.KeepAlive(files)
 }

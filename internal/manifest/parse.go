@@ -58,7 +58,6 @@ func Check(path string, data []byte, known Known, v Validator, inForce func(Key)
 		return check(v, tree, old)
 	}
 	p.each(p.object)
-	*p.at = located{}
 	return p
 }
 
@@ -98,6 +97,7 @@ func (p *File) each(take func(v any, doc, item int)) {
 		}
 		p.document(i, take)
 	}
+	*p.at = located{}
 }
 
 // document hands what the i-th document holds to take.

@@ -90,26 +90,17 @@ func (p *patcher) entriesOf(n *yaml.Node, end int) (entries []entry, names []str
 // itemsOf is what stands in a block sequence that ends before end.
 func (p *patcher) itemsOf(n *yaml.Node, end int) ([]entry, error) {
 	depth := n.Column - 1
-	var dashes []int
-	at := p.offset(n)
 	if n.Anchor != "" || n.Style&yaml.TaggedStyle != 0 {
 		return nil, errForm
 	}
-	for at < end {
+	dashes := []int{p.offset(n)} // the first one may stand behind something
+	for at := p.nextLine(dashes[0]); at < end; at = p.nextLine(at) {
 		line := p.text[at:p.lineEnd(at)]
-		if len(dashes) > 0 { // the first one may stand behind something
-			if depthOf(line) < depth && len(bytes.TrimSpace(line)) > 0 && line[depthOf(line)] != '#' {
-				break
-			}
-			line = line[min(depth, len(line)):]
-			at += min(depth, p.lineEnd(at)-at)
+		if in := depthOf(line); in == depth && isDash(line[in:]) {
+			dashes = append(dashes, at+in)
 		}
-		if len(line) > 0 && line[0] == '-' && (len(line) == 1 || line[1] == ' ' || line[1] == '\t') && (len(dashes) == 0 || p.beginsLine(at)) {
-			dashes = append(dashes, at)
-		}
-		at = p.nextLine(at)
 	}
-	if len(dashes) != len(n.Content) {
+	if len(dashes) != len(n.Content) { // one that is the beginning of a text, or none where there should be one
 		return nil, errForm
 	}
 	var err error
@@ -125,6 +116,11 @@ func (p *patcher) itemsOf(n *yaml.Node, end int) ([]entry, error) {
 		entries[i] = e
 	}
 	return entries, nil
+}
+
+// isDash says whether a line begins with the dash of an item.
+func isDash(line []byte) bool {
+	return len(line) > 0 && line[0] == '-' && (len(line) == 1 || line[1] == ' ' || line[1] == '\t')
 }
 
 // contentEnd is where the last line of an entry ends that is neither empty nor a comment of its own.
@@ -197,34 +193,33 @@ func (p *patcher) oneLine(n *yaml.Node) (from, to int, ok bool) {
 		}
 	}
 	rest := p.text[at:]
+	const blocks, quotes = yaml.LiteralStyle | yaml.FoldedStyle, yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle
 	switch {
 	case n.Kind == yaml.AliasNode:
 		return from, at + 1 + len(n.Value), bytes.HasPrefix(rest, []byte("*"+n.Value))
-	case n.Kind != yaml.ScalarNode || n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0:
+	case n.Kind != yaml.ScalarNode || n.Style&blocks != 0:
 		return from, from, false
-	case n.Style&yaml.SingleQuotedStyle != 0:
-		for i := 1; i < len(rest); i++ {
-			if rest[i] == '\'' {
-				if i+1 < len(rest) && rest[i+1] == '\'' {
-					i++
-					continue
-				}
-				return from, at + i + 1, true
-			}
-		}
-		return from, from, false
-	case n.Style&yaml.DoubleQuotedStyle != 0:
-		for i := 1; i < len(rest); i++ {
-			switch rest[i] {
-			case '\\':
-				i++
-			case '"':
-				return from, at + i + 1, true
-			}
-		}
-		return from, from, false
+	case n.Style&quotes != 0:
+		length := quotedLength(rest)
+		return from, at + length, length > 0
 	}
 	return from, at + len(n.Value), n.Value != "" && bytes.HasPrefix(rest, []byte(n.Value))
+}
+
+// quotedLength is how long the scalar in quotes is with which a text begins; 0: it has no end.
+func quotedLength(text []byte) int {
+	for i := 1; i < len(text); i++ {
+		switch {
+		case text[i] == '\\' && text[0] == '"':
+			i++
+		case text[i] != text[0]:
+		case text[0] == '\'' && i+1 < len(text) && text[i+1] == '\'':
+			i++
+		default:
+			return i + 1
+		}
+	}
+	return 0
 }
 
 // layoutOf is how a tree is indented, as far as that can be seen.
