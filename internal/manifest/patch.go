@@ -25,7 +25,7 @@ func patch(text []byte, old, new map[string]any) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &patcher{text: text, lines: yaml.Lines(text), doc: doc}
+	p := &patcher{text: text, places: yaml.PlacesOf(text), doc: doc}
 	p.layout = layoutOf(doc.Root)
 	if err := p.value(doc.Root, len(text), old, new); err != nil {
 		return nil, err
@@ -36,7 +36,7 @@ func patch(text []byte, old, new map[string]any) ([]byte, error) {
 // patcher collects the changes of one text.
 type patcher struct {
 	text   []byte
-	lines  []int // where they begin
+	places *yaml.Places
 	doc    *yaml.Document
 	layout yaml.Layout
 	edits  []textEdit

@@ -7,7 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/yaml"
 )
 
-func (p *patcher) offset(n *yaml.Node) int { return yaml.Offset(p.text, p.lines, n) }
+func (p *patcher) offset(n *yaml.Node) int { return p.places.Offset(n) }
 
 // lineStart is where the line begins that holds an offset.
 func (p *patcher) lineStart(at int) int { return bytes.LastIndexByte(p.text[:at], '\n') + 1 }

@@ -1,24 +1,6 @@
 package yaml
 
-import (
-	"bytes"
-	"unicode/utf8"
-)
-
-// Lines is where each line of a text begins, as YAML 1.1 ends lines: the nodes' lines count so.
-func Lines(text []byte) []int {
-	out := []int{0}
-	for i := 0; i < len(text); {
-		n := lineBreak(text[i:])
-		if n == 0 {
-			i++
-			continue
-		}
-		i += n
-		out = append(out, i)
-	}
-	return out
-}
+import "unicode/utf8"
 
 // lineBreak is the length of the line break at the start of a text, or 0.
 func lineBreak(text []byte) int {
@@ -38,19 +20,43 @@ func lineBreak(text []byte) int {
 	return 0
 }
 
-// Offset is where a node begins in the text, of which lines are the Lines: with its anchor and tag.
-func Offset(text []byte, lines []int, n *Node) int {
-	if n.Line < 1 || n.Line > len(lines) {
-		return len(text)
+// Places finds where nodes begin in their text. Nodes that are asked for in their order cost one walk over the text, however
+// long its lines are.
+type Places struct {
+	text  []byte
+	lines []int // where each begins, as YAML 1.1 ends lines: the nodes' lines count so
+
+	line, column, at int // where the last one was found; line 0: there was none
+}
+
+// PlacesOf finds the nodes of a text.
+func PlacesOf(text []byte) *Places {
+	p := &Places{text: text, lines: []int{0}}
+	for i := 0; i < len(text); {
+		n := lineBreak(text[i:])
+		if n == 0 {
+			i++
+			continue
+		}
+		i += n
+		p.lines = append(p.lines, i)
 	}
-	at := lines[n.Line-1]
-	for range n.Column - 1 {
-		_, size := utf8.DecodeRune(text[at:])
-		at += size
+	return p
+}
+
+// Offset is where a node begins in the text: with its anchor and tag.
+func (p *Places) Offset(n *Node) int {
+	if n.Line < 1 || n.Line > len(p.lines) {
+		return len(p.text)
 	}
-	return at
+	if n.Line != p.line || n.Column < p.column {
+		p.line, p.column, p.at = n.Line, 1, p.lines[n.Line-1]
+	}
+	for ; p.column < n.Column; p.column++ {
+		_, size := utf8.DecodeRune(p.text[p.at:])
+		p.at += size
+	}
+	return p.at
 }
 
 func blank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
-
-func indexBang(text []byte) bool { return bytes.IndexByte(text, '!') >= 0 }

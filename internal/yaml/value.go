@@ -1,6 +1,7 @@
 package yaml
 
 import (
+	"bytes"
 	"strconv"
 	"unicode/utf8"
 )
@@ -31,12 +32,12 @@ func (d *Document) Key(n *Node) (string, bool) {
 	return key, err == nil
 }
 
-func (d *Document) reader() *reader { return &reader{text: d.text, repeated: maxRepeated} }
+func (d *Document) reader() *reader { return &reader{document: d, repeated: maxRepeated} }
 
 // reader turns nodes into values.
 type reader struct {
-	text     []byte
-	marks    []int          // offsets of the lines; nil: not needed so far
+	document *Document
+	marked   map[*Node]bool // scalars behind the tag "!"; nil: not looked for so far
 	open     map[*Node]bool // nodes that an alias stands for, while they are read
 	repeated int            // bytes that are left for what aliases repeat
 }
@@ -216,26 +217,35 @@ func (r *reader) scalar(n *Node) (any, error) {
 
 // untyped says whether the tag "!" stands before a scalar, which makes it text; the library forgets it.
 func (r *reader) untyped(n *Node) bool {
-	if n.Style != 0 {
-		return false
-	}
-	if r.marks == nil {
-		if r.marks = []int{}; indexBang(r.text) {
-			r.marks = Lines(r.text)
+	if r.marked == nil {
+		r.marked = map[*Node]bool{}
+		if text := r.document.text; bytes.IndexByte(text, '!') >= 0 {
+			r.mark(PlacesOf(text), r.document.Root)
 		}
 	}
-	if len(r.marks) == 0 {
-		return false
+	return r.marked[n]
+}
+
+// mark looks for the tag "!" before each scalar of a tree, in their order.
+func (r *reader) mark(p *Places, n *Node) {
+	if n.Kind == ScalarNode && n.Style == 0 && p.untyped(n) {
+		r.marked[n] = true
 	}
+	for _, child := range n.Content {
+		r.mark(p, child)
+	}
+}
+
+func (p *Places) untyped(n *Node) bool {
 	// Where an anchor stands before the tag, the node begins with it.
-	at := Offset(r.text, r.marks, n)
-	for at < len(r.text) && r.text[at] == '&' {
-		for at < len(r.text) && !blank(r.text[at]) {
+	at, text := p.Offset(n), p.text
+	for at < len(text) && text[at] == '&' {
+		for at < len(text) && !blank(text[at]) {
 			at++
 		}
-		for at < len(r.text) && blank(r.text[at]) && (n.Value != "" || lineBreak(r.text[at:]) == 0) { // behind an empty one stands another
+		for at < len(text) && blank(text[at]) && (n.Value != "" || lineBreak(text[at:]) == 0) { // behind an empty one stands another
 			at++
 		}
 	}
-	return at < len(r.text) && r.text[at] == '!'
+	return at < len(text) && text[at] == '!'
 }
