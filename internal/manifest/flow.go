@@ -30,7 +30,7 @@ func (p *patcher) flowMapping(n *yaml.Node, old, new map[string]any) error {
 		entries = append(entries, flowEntry{p.offset(n.Content[i]), end, n.Content[i+1]})
 	}
 	var texts []string
-	same := true
+	same, lost := true, false
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name, _ := p.doc.Key(n.Content[i])
 		now, has := new[name]
@@ -40,9 +40,8 @@ func (p *patcher) flowMapping(n *yaml.Node, old, new map[string]any) error {
 		case had && !has:
 			same = false
 		case has && !reflect.DeepEqual(now, old[name]):
-			from := p.offset(e.value)
-			text := flowText(e.value, now)
-			texts = append(texts, string(p.text[e.start:from])+text)
+			lost = lost || p.commented(e)
+			texts = append(texts, string(p.text[e.start:p.offset(e.value)])+flowText(e.value, now))
 		default:
 			texts = append(texts, string(p.text[e.start:e.end]))
 		}
@@ -53,6 +52,9 @@ func (p *patcher) flowMapping(n *yaml.Node, old, new map[string]any) error {
 			text := flowText(nil, map[string]any{name: new[name]})
 			texts = append(texts, strings.TrimSuffix(strings.TrimPrefix(text, "{"), "}"))
 		}
+	}
+	if !same && lost {
+		return errForm
 	}
 	if !same {
 		return p.rebuild(n, entries, texts)
@@ -85,6 +87,9 @@ func (p *patcher) flowSequence(n *yaml.Node, old, new []any) error {
 		}
 		return nil
 	}
+	if slices.ContainsFunc(entries, p.commented) {
+		return errForm
+	}
 	var texts []string
 	i := 0
 	for _, v := range new {
@@ -97,6 +102,11 @@ func (p *patcher) flowSequence(n *yaml.Node, old, new []any) error {
 		texts = append(texts, flowText(nil, v))
 	}
 	return p.rebuild(n, entries, texts)
+}
+
+// commented says whether comments may stand in the value of an entry, which would go with it where it is written again.
+func (p *patcher) commented(e flowEntry) bool {
+	return len(e.value.Content) > 0 && bytes.IndexByte(p.text[p.offset(e.value):e.end], '#') >= 0
 }
 
 // rebuild puts a collection together of the texts of its entries, with what separates them.

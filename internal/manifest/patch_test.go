@@ -52,6 +52,9 @@ func TestPatch(t *testing.T) {
 		{"what an anchor names is refused", "a: &x 1 # why\nb: *x\n", "{a: 2, b: 1}", ""},
 		{"what is merged is refused", "a: &x {p: 1} # why\nb:\n  <<: *x\n", "{a: {p: 1}, b: {p: 2}}", ""},
 		{"a comment in braces is refused", "a: {b: 1, # one\n c: 2}\n", "{a: {c: 2}}", ""},
+		{"a comment deeper in braces is refused", "a: {b: [1, # one\n  2], c: 3}\n", "{a: {b: [5, 2]}}", ""},
+		{"a comment deeper in brackets is refused", "a: [{b: 1, # one\n  c: 2}, 3]\n", "{a: [{b: 1, c: 5}]}", ""},
+		{"what an anchor names above a last comment is refused", "a: &x 1\nb: *x\n\n  # tail\n", "{a: 2, b: 1}", ""},
 		{"an explicit key is refused", "? a # why\n: 1\n", "{a: 2}", ""},
 	} {
 		for _, crlf := range []bool{false, true} {

@@ -55,16 +55,11 @@ func (p *File) change(data []byte, i int, to *Object) ([]byte, error) {
 	if err == nil && says(patched, to) {
 		return slices.Replace(data, d.body, d.stop, patched...), nil
 	}
-	if doc, err := yaml.Parse(text); err != nil || commented(doc.Root) {
+	if doc, err := yaml.Parse(text); err != nil || doc.Commented() {
 		return nil, errors.New("cannot be changed without losing comments: edit it by hand")
 	}
 	whole, err := p.render(to, i)
 	return slices.Replace(data, d.body, d.bodyEnd, whole...), err
-}
-
-// commented says whether comments stand in a tree.
-func commented(n *yaml.Node) bool {
-	return n.HeadComment+n.LineComment+n.FootComment != "" || slices.ContainsFunc(n.Content, commented)
 }
 
 // says says whether a text declares an object, and nothing but that.

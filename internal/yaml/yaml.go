@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -54,7 +55,15 @@ func faultf(line int, format string, args ...any) error {
 // Document is one document, parsed.
 type Document struct {
 	Root *Node // nil: it is empty
+	node *Node // of the document itself, which has the comments before and behind the root
 	text []byte
+}
+
+// Commented says whether there are comments.
+func (d *Document) Commented() bool { return commented(d.node) }
+
+func commented(n *Node) bool {
+	return n.HeadComment+n.LineComment+n.FootComment != "" || slices.ContainsFunc(n.Content, commented)
 }
 
 // Parse reads the text of one document. Its errors are of type Error.
@@ -66,7 +75,7 @@ func Parse(text []byte) (*Document, error) {
 	var doc, rest yaml.Node
 	switch err := next(dec, &doc); {
 	case errors.Is(err, io.EOF):
-		return &Document{text: text}, nil
+		return &Document{node: &doc, text: text}, nil
 	case err != nil:
 		return nil, syntaxError(err, text)
 	}
@@ -76,7 +85,7 @@ func Parse(text []byte) (*Document, error) {
 	} else if !errors.Is(err, io.EOF) {
 		return nil, syntaxError(err, text)
 	}
-	d := &Document{text: text}
+	d := &Document{node: &doc, text: text}
 	if len(doc.Content) > 0 {
 		d.Root = doc.Content[0]
 	}
