@@ -99,6 +99,18 @@ func TestPatch(t *testing.T) {
 	}
 }
 
+// A part that was missing comes where people look for it.
+func TestOrderOfParts(t *testing.T) {
+	t.Parallel()
+	p := Parse("f", []byte("# v\napiVersion: v1\nkind: Node\nmetadata: {name: x} # m\n\n# s\nstatus: {addresses: []}\n"))
+	to := Parse("-", []byte("{apiVersion: v1, kind: Node, metadata: {name: x}, other: 1, spec: {a: 1}, status: {addresses: []}}"))
+	out, err := rewrite(p, map[int]*Object{0: &to.Objects[0].Object})
+	want := "# v\napiVersion: v1\nkind: Node\nmetadata: {name: x} # m\nspec:\n  a: 1\n\n# s\nstatus: {addresses: []}\nother: 1\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v, %q, want %q", err, out, want)
+	}
+}
+
 // A document without comments that cannot be changed in part is written whole.
 func TestWhatIsWrittenWhole(t *testing.T) {
 	t.Parallel()

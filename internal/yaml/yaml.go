@@ -72,7 +72,7 @@ func Parse(text []byte) (*Document, error) {
 		return nil, faultf(1, "YAML directives are not supported: remove the line")
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
-	var doc, rest yaml.Node
+	var doc yaml.Node
 	switch err := next(dec, &doc); {
 	case errors.Is(err, io.EOF):
 		return &Document{node: &doc, text: text}, nil
@@ -80,9 +80,11 @@ func Parse(text []byte) (*Document, error) {
 		return nil, syntaxError(err, text)
 	}
 	// What is taken for one document must be one: text that nobody reads would be a silent loss.
-	if err := next(dec, &rest); err == nil {
+	var another *yaml.TypeError // whatever it is
+	switch err := next(dec, &struct{}{}); {
+	case err == nil || errors.As(err, &another):
 		return nil, faultf(1, `holds more than one YAML document: put "---" on a line of its own, ended by a newline, between them`)
-	} else if !errors.Is(err, io.EOF) {
+	case !errors.Is(err, io.EOF):
 		return nil, syntaxError(err, text)
 	}
 	d := &Document{node: &doc, text: text}
@@ -93,7 +95,7 @@ func Parse(text []byte) (*Document, error) {
 }
 
 // next reads the next document. The library panics where it meets its own faults; a file must not end the agent.
-func next(dec *yaml.Decoder, doc *yaml.Node) (err error) {
+func next(dec *yaml.Decoder, doc any) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = fmt.Errorf("yaml: the parser failed: %v", v)

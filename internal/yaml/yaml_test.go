@@ -99,6 +99,9 @@ func TestWhatIsRefused(t *testing.T) {
 	for _, c := range []struct{ text, says string }{
 		{"%YAML 1.1\n---\na: b\n", "directives"},
 		{"a: b\n---\nc: d\n", "more than one YAML document"},
+		{"a: b\r---\r[c]\r", "more than one YAML document"},
+		{"a: b\r---\rc: &c [*c]\r", "more than one YAML document"},
+		{"a: b\r--- c", "more than one YAML document"},
 		{"1: a\n'1': b\n", "already set"},
 		{"a: &a " + deep + strings.Repeat("]", 5000) + "\nb: &b " + deep + "*a" + strings.Repeat("]", 5000) + "\nc: " + deep + "*b" + strings.Repeat("]", 5000), "deep"},
 		{"a: .nan\n", "is not a number that JSON can hold"},
