@@ -1,6 +1,8 @@
 package dir
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/sallyport/sallyport/internal/manifest"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // A directory that is filled file by file, where another one stood: while the agent runs, and before it starts.
@@ -122,6 +125,57 @@ func TestForget(t *testing.T) {
 	})
 	h.stop()
 	start(t, h.dir, h.state).untilPools("b=10.4.0.0/24", "c=10.3.0.0/24")
+}
+
+// What a directory declares that cannot be read, or not yet, is not known to be absent from it.
+func TestForgetOfWhatWasNotRead(t *testing.T) {
+	t.Parallel()
+	h := stopped(t)
+	a := []Key{{Kind: model.KindIPPool, Name: "a"}}
+	must(t, os.Rename(h.dir, h.dir+".old"))
+	s := newStepper(h)
+	s.after(0)
+	if err := s.forget(a); err == nil || !strings.Contains(err.Error(), "does not exist") {
+		t.Errorf("without a directory: %v", err)
+	}
+	must(t, os.Mkdir(h.dir, 0o755))
+	f, err := os.Create(filepath.Join(h.dir, "a.yaml"))
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteString(pool("a", "10.1.0.0/24"))
+	must(t, err)
+	s.after(pollPeriod)
+	if err := s.forget(a); err == nil || !strings.Contains(err.Error(), "is being written") {
+		t.Errorf("while its file is written: %v", err)
+	}
+	must(t, f.Close())
+	s.after(writeSettle)
+	s.has("written", false, "a=10.1.0.0/24")
+}
+
+// A deletion that was given up while the Store was busy is not done later.
+func TestForgetThatWasGivenUp(t *testing.T) {
+	t.Parallel()
+	h := stopped(t)
+	remake(h)
+	s := newStepper(h)
+	s.after(0)
+	s.after(removeLimit)
+	ctx, cancel := context.WithCancel(t.Context())
+	taken := make(chan ask)
+	go func() {
+		a := <-s.asks
+		cancel()
+		taken <- a
+	}()
+	if err := s.Forget(ctx, []Key{{Kind: model.KindIPPool, Name: "a"}}); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up: %v", err)
+	}
+	(<-taken).do()
+	s.after(removeLimit)
+	if got := pools(s.last); len(got) != 1 {
+		t.Errorf("in force: %v", got)
+	}
 }
 
 // A link that leads elsewhere replaces the directory at once: what is not in the new one is removed.

@@ -146,13 +146,24 @@ func (s *Store) lacking(absent []Key) *model.Fault {
 // directory from which they were read. It forgets all of them or none.
 func (s *Store) Forget(ctx context.Context, keys []Key) error {
 	var err error
-	if e := s.ask(ctx, func() { err = s.forget(keys) }); e != nil {
+	forget := func() {
+		if err = ctx.Err(); err == nil { // what was given up must not be done later
+			err = s.forget(keys)
+		}
+	}
+	if e := s.ask(ctx, forget); e != nil {
 		return e
 	}
 	return err
 }
 
 func (s *Store) forget(keys []Key) error {
+	switch {
+	case s.rootFault != nil:
+		return fmt.Errorf("what the directory declares cannot be read: %s", s.rootFault)
+	case !s.begun:
+		return fmt.Errorf("%s is being written: try again when it is complete", s.path)
+	}
 	absent := s.absent()
 	gone := make([]change, 0, len(keys))
 	for _, k := range slices.Compact(slices.SortedFunc(slices.Values(keys), Key.Compare)) {
