@@ -104,15 +104,26 @@ func (b *batch) start(ctx context.Context) {
 	}
 	b.mu.Unlock()
 	slices.SortStableFunc(b.due, func(x, y due) int { return cmp.Compare(y.news, x.news) })
-	if len(b.due) > maxWrites {
-		b.due, b.recheck = b.due[:maxWrites], sooner(b.recheck, pause)
+	marks := b.marks[:min(len(b.marks), maxWrites/2)] // after an outage, one for each node
+	b.marks = b.marks[len(marks):]
+	if most := maxWrites - len(marks); len(b.due) > most {
+		b.due, b.recheck = b.due[:most], sooner(b.recheck, pause)
+	}
+	if len(b.marks) > 0 {
+		b.recheck = sooner(b.recheck, pause)
 	}
 	for _, d := range b.due {
 		b.group.Go(func() error { return b.write(ctx, d.object, d.next) })
 	}
+	for _, m := range marks {
+		b.group.Go(func() error { return b.api.MarkUnknown(ctx, b.namespace, m.node, m.since) })
+	}
 }
 
-// listen looks at the heartbeats when that is due, and has agents that live hear that they were called unknown.
+// mark is what the Lease of a node is to say: since when the node was called unknown, so that an agent that lives hears of it.
+type mark struct{ node, since string }
+
+// listen looks at the heartbeats when that is due.
 func (w *writer) listen(ctx context.Context, b *batch, said []v1alpha1.SallyportNode) error {
 	if w.beats.due(b.now) > 0 {
 		return nil
@@ -122,9 +133,10 @@ func (w *writer) listen(ctx context.Context, b *batch, said []v1alpha1.Sallyport
 		return err
 	}
 	w.beats.look(time.Now(), said, leases)
+	w.marks = nil
 	for i := range said {
 		if since := w.beats.mark(&said[i]); since != "" {
-			b.group.Go(func() error { return w.api.MarkUnknown(ctx, w.namespace, said[i].Name, since) })
+			w.marks = append(w.marks, mark{said[i].Name, since})
 		}
 	}
 	return nil

@@ -63,6 +63,7 @@ type crowded struct {
 	refuses int      // so many pools
 	listed  []time.Time
 	beats   int
+	marked  []string // the nodes whose Leases were written
 }
 
 func newCrowded(t *testing.T) *crowded {
@@ -124,7 +125,16 @@ func (c *crowded) Heartbeats(context.Context, string) (map[string]kube.Heartbeat
 	return out, nil
 }
 
-func (c *crowded) MarkUnknown(context.Context, string, string, string) error { return nil }
+func (c *crowded) MarkUnknown(ctx context.Context, _, node, _ string) error {
+	if err := c.limiter.Wait(ctx); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writes++
+	c.marked = append(c.marked, node)
+	return nil
+}
 
 // look has the controller look once, and returns how many writes that made.
 func (c *crowded) look() int {
@@ -235,6 +245,37 @@ func TestRefusedWritesHoldUpNoOther(t *testing.T) {
 		}
 		if want := manyPools - c.refuses; len(c.written) != want {
 			t.Errorf("beside %d that are refused, %d pools were written, want %d", c.refuses, len(c.written), want)
+		}
+	})
+}
+
+// TestMarksHoldUpNoChange: after an outage of the API server each node may be called unknown. Their agents hear so, and what a
+// person changes meanwhile is written all the same.
+func TestMarksHoldUpNoChange(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowded(t)
+		c.there.pools = c.there.pools[:1]
+		for i := range 10 * maxWrites {
+			name := fmt.Sprintf("lost%d", i)
+			said := c.said(name, "first")
+			said.Status.Conditions = []metav1.Condition{{Type: v1alpha1.SallyportNodeConditionReady, Status: metav1.ConditionUnknown, LastTransitionTime: metav1.Now()}}
+			c.there.nodes, c.there.said = append(c.there.nodes, testNode(name, true, time.Hour)), append(c.there.said, said)
+		}
+		for range 3 {
+			if n := c.look(); n > maxWrites {
+				t.Errorf("a look writes %d objects", n)
+			}
+		}
+		if len(c.written) == 0 {
+			t.Error("the pool waits for the Leases")
+		}
+		for range 20 {
+			c.look()
+		}
+		slices.Sort(c.marked)
+		if got := len(slices.Compact(c.marked)); got != 10*maxWrites {
+			t.Errorf("%d Leases were written", got)
 		}
 	})
 }

@@ -218,6 +218,7 @@ type writer struct {
 
 	beats   heartbeats // of the goroutine of run
 	unknown unsettled  // likewise
+	marks   []mark     // likewise: those that are due
 
 	seenMu sync.Mutex
 	seen   seen
