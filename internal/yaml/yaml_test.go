@@ -39,7 +39,7 @@ func same(text []byte) error {
 	want, their := theirs(text)
 	switch {
 	case (err == nil) != (their == nil):
-		return fmt.Errorf("we say %#v, %v; kubectl %#v, %v", got, err, want, their)
+		return fmt.Errorf("we say %#v, %w; kubectl %#v, %w", got, err, want, their)
 	case err == nil && !reflect.DeepEqual(got, want):
 		return fmt.Errorf("we say %#v, kubectl %#v", got, want)
 	}

@@ -160,7 +160,7 @@ func (s *Store) Forget(ctx context.Context, keys []Key) error {
 func (s *Store) forget(keys []Key) error {
 	switch {
 	case s.rootFault != nil:
-		return fmt.Errorf("what the directory declares cannot be read: %s", s.rootFault)
+		return fmt.Errorf("what the directory declares cannot be read: %w", s.rootFault)
 	case !s.begun:
 		return fmt.Errorf("%s is being written: try again when it is complete", s.path)
 	}
