@@ -6,6 +6,9 @@ import "reflect"
 // item by item where there are as many as before, else it goes and comes. The functions get indices of old and new; an
 // item is inserted before one of old.
 func align(old, new []any, change func(i, j int) error, remove func(i int) error, insert func(before, j int) error) error {
+	for len(old) > 0 && len(new) > 0 && reflect.DeepEqual(old[len(old)-1], new[len(new)-1]) {
+		old, new = old[:len(old)-1], new[:len(new)-1] // so that no number of items before them matters
+	}
 	i, j := 0, 0
 	for i < len(old) || j < len(new) {
 		if i < len(old) && j < len(new) && reflect.DeepEqual(old[i], new[j]) {

@@ -104,9 +104,20 @@ func (p *patcher) flowSequence(n *yaml.Node, old, new []any) error {
 	return p.rebuild(n, entries, texts)
 }
 
-// commented says whether comments may stand in the value of an entry, which would go with it where it is written again.
-func (p *patcher) commented(e flowEntry) bool {
-	return len(e.value.Content) > 0 && bytes.IndexByte(p.text[p.offset(e.value):e.end], '#') >= 0
+// commented says whether comments stand in the value of an entry, which would go with it where it is written again.
+func (p *patcher) commented(e flowEntry) bool { return p.commentIn(e.value, e.end) }
+
+// commentIn looks for a comment between the parts of a collection that ends before end: "#" in a text is none.
+func (p *patcher) commentIn(n *yaml.Node, end int) bool {
+	at := p.offset(n)
+	for _, child := range n.Content {
+		from, to, err := p.flowSpan(child)
+		if err != nil || from < at || bytes.IndexByte(p.text[at:from], '#') >= 0 || p.commentIn(child, to) {
+			return true
+		}
+		at = to
+	}
+	return len(n.Content) > 0 && bytes.IndexByte(p.text[at:end], '#') >= 0
 }
 
 // rebuild puts a collection together of the texts of its entries, with what separates them.

@@ -52,6 +52,7 @@ func TestPatch(t *testing.T) {
 		{"what an anchor names is refused", "a: &x 1 # why\nb: *x\n", "{a: 2, b: 1}", ""},
 		{"what is merged is refused", "a: &x {p: 1} # why\nb:\n  <<: *x\n", "{a: {p: 1}, b: {p: 2}}", ""},
 		{"a comment in braces is refused", "a: {b: 1, # one\n c: 2}\n", "{a: {c: 2}}", ""},
+		{"what looks like a comment in braces", "a: {b: [x, 'y # z'], c: 3} # why\n", "{a: {b: [5]}}", "a: {b: [5]} # why\n"},
 		{"a comment deeper in braces is refused", "a: {b: [1, # one\n  2], c: 3}\n", "{a: {b: [5, 2]}}", ""},
 		{"a comment deeper in brackets is refused", "a: [{b: 1, # one\n  c: 2}, 3]\n", "{a: [{b: 1, c: 5}]}", ""},
 		{"what an anchor names above a last comment is refused", "a: &x 1\nb: *x\n\n  # tail\n", "{a: 2, b: 1}", ""},
@@ -96,6 +97,18 @@ func TestPatch(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// However many items come before those that stay, these keep their comments.
+func TestManyItemsCome(t *testing.T) {
+	t.Parallel()
+	const head = "apiVersion: v1\nkind: Node\nmetadata: {name: x}\nspec:\n"
+	old, comes := "- a # one\n- b # two\n", strings.Repeat("- c\n", 3000)
+	p, to := Parse("f", []byte(head+old)), Parse("-", []byte(head+comes+old))
+	out, err := rewrite(p, map[int]*Object{0: &to.Objects[0].Object})
+	if err != nil || string(out) != head+comes+old {
+		t.Errorf("%v, %.200q", err, out)
 	}
 }
 
