@@ -259,8 +259,8 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve answers on l until the context ends; calls under way then have a moment to finish. Who has not let go
-// by then is cut off, which is no error: a client must not make a stop look like a failure.
+// serve answers on l until the context ends; calls under way then have a moment to finish. Connections that are still open
+// after it are closed, which is no error: a client must not make a stop look like a failure.
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
 		BaseContext: func(net.Listener) context.Context { return ctx }}

@@ -24,7 +24,7 @@ func (e *directoryError) Error() string {
 func (g *global) editable(ctx context.Context, keys []model.Key) (manifest.Others, error) {
 	said, err := g.client().Directory(ctx, keys)
 	if ours := err == nil && sameDir(said.Dir, g.dir); !ours {
-		return nil, nil // no agent goes by it
+		return nil, nil // no agent that answers goes by it
 	}
 	if said.Fault != nil {
 		return nil, &directoryError{*said.Fault}

@@ -9,7 +9,7 @@
 //
 // It splits files into documents (split.go, list.go), decodes them (decode.go, parse.go, object.go), finds lines
 // (locate.go), reads files and directories (read.go, files.go, document.go), and edits them (edit.go, rewrite.go, commit.go)
-// in their own text (patch.go, span.go, flow.go, align.go). It keeps nothing between two calls, watches nothing, and judges no field by its kind: that is the Validator's. It knows
-// three things of kinds: their names and apiVersions, that a Node declares its addresses in status, and that a pool with
-// another cidr is another pool.
+// in their own text (patch.go, span.go, flow.go, align.go). It keeps nothing between two calls, watches nothing, and judges
+// no field by its kind: that is the Validator's. It knows two things of kinds: that a Node declares its addresses in status,
+// and that a pool with another cidr is another pool.
 package manifest

@@ -36,3 +36,18 @@ func TestTagsOnOneLine(t *testing.T) {
 		}
 	}
 }
+
+// An edit asks for each key of a document by itself.
+func TestTagsAreLookedForOnce(t *testing.T) {
+	t.Parallel()
+	d, err := Parse([]byte("! 1: a\n! yes: b\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []int{0, 2} {
+		if name, ok := d.Key(d.Root.Content[key]); !ok || name != []string{"1", "", "yes"}[key] {
+			t.Errorf("%q, %t", name, ok)
+		}
+		d.text = nil
+	}
+}

@@ -37,7 +37,6 @@ func (d *Document) reader() *reader { return &reader{document: d, repeated: maxR
 // reader turns nodes into values.
 type reader struct {
 	document *Document
-	marked   map[*Node]bool // scalars behind the tag "!"; nil: not looked for so far
 	open     map[*Node]bool // nodes that an alias stands for, while they are read
 	repeated int            // bytes that are left for what aliases repeat
 }
@@ -205,7 +204,7 @@ func (r *reader) scalar(n *Node) (any, error) {
 	switch {
 	case n.Style&TaggedStyle != 0:
 		tag = n.Tag
-	case n.Style != 0 || r.untyped(n):
+	case n.Style != 0 || r.document.untyped(n):
 		return n.Value, nil // in quotes, or a block
 	}
 	v, err := resolve(tag, n.Value)
@@ -216,23 +215,23 @@ func (r *reader) scalar(n *Node) (any, error) {
 }
 
 // untyped says whether the tag "!" stands before a scalar, which makes it text; the library forgets it.
-func (r *reader) untyped(n *Node) bool {
-	if r.marked == nil {
-		r.marked = map[*Node]bool{}
-		if text := r.document.text; bytes.IndexByte(text, '!') >= 0 {
-			r.mark(PlacesOf(text), r.document.Root)
+func (d *Document) untyped(n *Node) bool {
+	if d.marked == nil {
+		d.marked = map[*Node]bool{}
+		if bytes.IndexByte(d.text, '!') >= 0 {
+			d.mark(PlacesOf(d.text), d.Root)
 		}
 	}
-	return r.marked[n]
+	return d.marked[n]
 }
 
 // mark looks for the tag "!" before each scalar of a tree, in their order.
-func (r *reader) mark(p *Places, n *Node) {
+func (d *Document) mark(p *Places, n *Node) {
 	if n.Kind == ScalarNode && n.Style == 0 && p.untyped(n) {
-		r.marked[n] = true
+		d.marked[n] = true
 	}
 	for _, child := range n.Content {
-		r.mark(p, child)
+		d.mark(p, child)
 	}
 }
 

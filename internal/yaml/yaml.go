@@ -52,11 +52,13 @@ func faultf(line int, format string, args ...any) error {
 	return &Error{line, fmt.Sprintf(format, args...)}
 }
 
-// Document is one document, parsed.
+// Document is one document, parsed. It is not safe for concurrent use.
 type Document struct {
 	Root *Node // nil: it is empty
 	node *Node // of the document itself, which has the comments before and behind the root
 	text []byte
+
+	marked map[*Node]bool // scalars behind the tag "!"; nil: not looked for so far
 }
 
 // Commented says whether there are comments.
