@@ -56,6 +56,11 @@ func TestPatch(t *testing.T) {
 		{"a comment deeper in braces is refused", "a: {b: [1, # one\n  2], c: 3}\n", "{a: {b: [5, 2]}}", ""},
 		{"a comment deeper in brackets is refused", "a: [{b: 1, # one\n  c: 2}, 3]\n", "{a: [{b: 1, c: 5}]}", ""},
 		{"what an anchor names above a last comment is refused", "a: &x 1\nb: *x\n\n  # tail\n", "{a: 2, b: 1}", ""},
+		{"a hash in quotes in brackets is no comment", "a: [x, ['# no']] # why\n", "{a: [[]]}", "a: [[]] # why\n"},
+		{"a comment behind a brace is refused", "a: { # 1st\n b: 1}\n", "{a: {b: 1, c: 2}}", ""},
+		{"a comment behind a bracket is refused", "a: [# 1st\n b]\n", "{a: [b, c]}", ""},
+		{"a comment with a digit on the head of a text", "a: &x2 |- # of 2024\n  x\nb: 1\n", "{a: x, b: 2}", "a: &x2 |- # of 2024\n  x\nb: 2\n"},
+		{"a text that says how far it is indented is refused", "a: |-1 # why\n  x\nb: 1\n", "{a: ' x', b: 2}", ""},
 		{"an explicit key is refused", "? a # why\n: 1\n", "{a: 2}", ""},
 	} {
 		for _, crlf := range []bool{false, true} {

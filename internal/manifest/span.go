@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/yaml"
@@ -123,6 +124,9 @@ func isDash(line []byte) bool {
 	return len(line) > 0 && line[0] == '-' && (len(line) == 1 || line[1] == ' ' || line[1] == '\t')
 }
 
+// indentation is the head of a block of text that says how far its lines are indented.
+var indentation = regexp.MustCompile(`^(?:[&!]\S*\s+)*[|>][-+]?[1-9]`)
+
 // contentEnd is where the last line of an entry ends that is neither empty nor a comment of its own.
 func (p *patcher) contentEnd(e entry) (int, error) {
 	last := e.value
@@ -133,7 +137,7 @@ func (p *patcher) contentEnd(e entry) (int, error) {
 	depth := -1
 	if last.Kind == yaml.ScalarNode && last.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 		head := p.offset(last)
-		if bytes.ContainsAny(p.text[head:p.lineEnd(head)], "123456789") {
+		if indentation.Match(p.text[head:p.lineEnd(head)]) {
 			return 0, errForm // the indentation is not that of its first line
 		}
 		at, end, depth = p.nextLine(head), p.nextLine(head), 0

@@ -61,8 +61,19 @@ type Document struct {
 	marked map[*Node]bool // scalars behind the tag "!"; nil: not looked for so far
 }
 
-// Commented says whether there are comments.
-func (d *Document) Commented() bool { return commented(d.node) }
+// Commented says whether there may be comments. The library keeps none behind a brace or bracket, so that a "#" in the
+// text that no scalar has counts as one.
+func (d *Document) Commented() bool {
+	return commented(d.node) || bytes.Count(d.text, []byte("#")) > hashes(d.node)
+}
+
+func hashes(n *Node) int {
+	out := strings.Count(n.Value, "#")
+	for _, child := range n.Content {
+		out += hashes(child)
+	}
+	return out
+}
 
 func commented(n *Node) bool {
 	return n.HeadComment+n.LineComment+n.FootComment != "" || slices.ContainsFunc(n.Content, commented)
