@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,7 +34,8 @@ type thrift struct {
 	before  int           // the GOGC of before
 	least   atomic.Uint64 // what may always gather, in bytes
 	checked atomic.Int64  // objects since the last rest
-	percent atomic.Int64  // the GOGC of now
+	mu      sync.Mutex    // held while GOGC is set
+	percent int           // under mu: the GOGC of now
 	stop    func()        // nil: GOGC is set
 }
 
@@ -41,7 +43,7 @@ func startThrift() *thrift {
 	t := &thrift{}
 	if os.Getenv("GOGC") == "" {
 		t.before = debug.SetGCPercent(garbagePercent)
-		t.percent.Store(garbagePercent)
+		t.percent = garbagePercent
 		t.stop = afterEachCollection(t.adjust)
 	}
 	return t
@@ -49,8 +51,10 @@ func startThrift() *thrift {
 
 // adjust sets GOGC by what lives, where that changes it: to set it stops the world for a moment.
 func (t *thrift) adjust() {
-	percent := percentFor(readMemory().live, t.least.Load())
-	if t.percent.Swap(int64(percent)) != int64(percent) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if percent := percentFor(readMemory().live, t.least.Load()); percent != t.percent {
+		t.percent = percent
 		debug.SetGCPercent(percent)
 	}
 }
@@ -75,6 +79,9 @@ func (c counted) Create(obj map[string]any) []model.Fault {
 func (t *thrift) rested() {
 	first := t.least.Swap(garbageLeast) == 0
 	t.checked.Store(0)
+	if t.stop != nil {
+		t.adjust()
+	}
 	if first || readMemory().spare >= spareLeast {
 		debug.FreeOSMemory()
 	}

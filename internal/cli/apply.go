@@ -41,7 +41,7 @@ that a mount hides the directory. What is immutable, such as a pool's cidr, is r
 			if err != nil {
 				return err
 			}
-			others, err := g.editable(ctx, keysIn(manifests))
+			others, err := g.editable(ctx, cmd.ErrOrStderr(), keysIn(manifests))
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,7 @@ Without its pool, an address is no longer translated, nor exempt as a destinatio
 			if err != nil {
 				return err
 			}
-			results, err := g.remove(ctx, v, keys)
+			results, err := g.remove(ctx, cmd.ErrOrStderr(), v, keys)
 			for _, r := range results {
 				say(human(cmd), "%s %s\n", fullName(r.Kind, r.Name), r.Action)
 			}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 
+	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/manifest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/text"
@@ -20,11 +22,17 @@ func (e *directoryError) Error() string {
 
 // editable makes sure that an edit reaches the directory that the agent of this machine goes by, where one answers that
 // watches it: its path may lead to what a mount has put there, or left open. It returns the files that the agent has read,
-// and that declare none of the objects.
-func (g *global) editable(ctx context.Context, keys []model.Key) (manifest.Others, error) {
+// and that declare none of the objects. Where an agent may be there and does not answer, it warns.
+func (g *global) editable(ctx context.Context, warn io.Writer, keys []model.Key) (manifest.Others, error) {
 	said, err := g.client().Directory(ctx, keys)
-	if ours := err == nil && sameDir(said.Dir, g.dir); !ours {
-		return nil, nil // no agent that answers goes by it
+	switch {
+	case errors.Is(err, agent.ErrNoAgent):
+		return nil, nil
+	case err != nil:
+		say(warn, "warning: not checked whether the agent reads %s: %s\n", g.dir, err)
+		return nil, nil
+	case !sameDir(said.Dir, g.dir):
+		return nil, nil // it reads another one
 	}
 	if said.Fault != nil {
 		return nil, &directoryError{*said.Fault}
@@ -46,8 +54,8 @@ func sameDir(a, b string) bool {
 
 // remove deletes objects from the directory of manifests. Where it is not the one from which the resources in force were
 // read, those that it lacks are deleted from these.
-func (g *global) remove(ctx context.Context, v manifest.Validator, keys []model.Key) ([]manifest.Result, error) {
-	others, err := g.editable(ctx, keys)
+func (g *global) remove(ctx context.Context, warn io.Writer, v manifest.Validator, keys []model.Key) ([]manifest.Result, error) {
+	others, err := g.editable(ctx, warn, keys)
 	var other *directoryError
 	switch {
 	case err == nil:

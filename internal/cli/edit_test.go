@@ -19,6 +19,19 @@ import (
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
+// TestEditWithoutAnAnswer edits while an agent that may be there does not say which directory it reads.
+func TestEditWithoutAnAnswer(t *testing.T) {
+	t.Parallel()
+	dir := manifests(t, pools)
+	socket := listening(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "not now", http.StatusServiceUnavailable) })
+	for _, args := range []string{"apply -f -", "delete pool private"} {
+		_, errs, code := sallyport(t, dir, strings.Replace(pools, "disabled: true", "disabled: false", 1), append(strings.Fields(args), "--socket", socket)...)
+		if code != 0 || !strings.Contains(errs, "warning: not checked whether the agent reads "+dir) || !strings.Contains(errs, "not now") {
+			t.Errorf("%s: exit code %d, %q", args, code, errs)
+		}
+	}
+}
+
 // TestNoEditOfADirectoryThatTheAgentDoesNotGoBy has agents say in every way how their directory stands.
 func TestNoEditOfADirectoryThatTheAgentDoesNotGoBy(t *testing.T) {
 	t.Parallel()

@@ -227,7 +227,7 @@ func explainFaulty(g *global, here bool, running *agent.ExplainResponse, agentEr
 		return explanation{}, errors.New("there are faulty manifests, and only that node's agent knows which good state is in force there: fix them first")
 	case running == nil:
 		return explanation{}, fmt.Errorf("there are faulty manifests, and no agent said which good state is in force (%w): fix them first", agentErr)
-	case !sameFile(running.Dir, g.dir):
+	case !sameDir(running.Dir, g.dir):
 		return explanation{}, fmt.Errorf("there are faulty manifests, and the agent that answers watches another directory (%s), not %s: fix them first, or give the agent's --dir", text.Line(running.Dir), g.dir)
 	}
 	return saidBy(running), nil

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"io"
+	"reflect"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,12 +33,11 @@ func say(w io.Writer, format string, args ...any) {
 
 // saying is what say prints.
 func saying(format string, args ...any) string {
+	shown := slices.Clone(args)
 	for i, a := range args {
-		switch a.(type) {
-		case bool, int, int32, int64, uint8, uint16, uint32, uint64:
-		default:
-			args[i] = text.Line(fmt.Sprint(a))
+		if k := reflect.ValueOf(a).Kind(); k < reflect.Bool || k > reflect.Float64 { // no number
+			shown[i] = text.Line(fmt.Sprint(a))
 		}
 	}
-	return fmt.Sprintf(format, args...)
+	return fmt.Sprintf(format, shown...)
 }

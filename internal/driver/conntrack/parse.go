@@ -46,10 +46,10 @@ func (f *Flow) parse(m nfnetlink.Message) error {
 	*f = Flow{family: m.Family()}
 	for b := m.Payload(); len(b) > 0; {
 		kind, data, rest, ok := nfnetlink.Next(b)
-		if b = rest; ok {
-			ok = f.attribute(kind, data)
-		}
 		if !ok {
+			return fmt.Errorf("%w: %d bytes of a flow that are no attribute", nfnetlink.ErrMalformed, len(b))
+		}
+		if b = rest; !f.attribute(kind, data) {
 			return fmt.Errorf("%w: attribute %d of a flow, with %d bytes", nfnetlink.ErrMalformed, kind, len(data))
 		}
 	}
