@@ -31,6 +31,9 @@ func (p *File) large(i int, take func(v any, doc, item int)) {
 	}
 	line, counted := d.line, 0
 	for j, item := range items {
+		if p.over() != "" {
+			return
+		}
 		line += bytes.Count(text[counted:item.start], []byte("\n"))
 		counted = item.start
 		part := document{start: d.body + item.start, end: d.body + item.end, body: d.body + item.start, bodyEnd: d.body + item.end,

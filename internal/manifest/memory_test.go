@@ -57,9 +57,9 @@ func TestMemoryOfManyFaults(t *testing.T) {
 		each uint64 // bytes that an object may leave, beside its JSON
 	}{
 		{"large documents", many(12, "", "---\n", dense), 12, 1 << 20}, // its tree has 8 MB
-		{"small documents", many(2000, "", "---\n", small), 2000, 1500},
-		{"the items of a List", many(2000, "kind: List\nitems:\n", "", list), 2000, 1500},
-		{"the items of a large List", many(2000, "kind: List\nmetadata: {annotations: {x: "+strings.Repeat("y", 1<<20)+"}}\nitems:\n", "", func(i int) string { return strings.TrimSuffix(list(i), "\n") + " # " + strings.Repeat("z", 500) + "\n" }), 2000, 1500},
+		{"small documents", many(maxFaults, "", "---\n", small), maxFaults, 1500},
+		{"the items of a List", many(maxFaults, "kind: List\nitems:\n", "", list), maxFaults, 1500},
+		{"the items of a large List", many(maxFaults, "kind: List\nmetadata: {annotations: {x: "+strings.Repeat("y", 1<<20)+"}}\nitems:\n", "", func(i int) string { return strings.TrimSuffix(list(i), "\n") + " # " + strings.Repeat("z", 500) + "\n" }), maxFaults, 1500},
 	} {
 		w := &watched{at: map[int]uint64{c.n / 4: 0, c.n: 0}}
 		before := live()

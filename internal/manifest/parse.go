@@ -32,7 +32,9 @@ type File struct {
 	known Known
 	parts []document // the items of Lists that were read one by one; the first has the number len(docs)
 	at    *located
-	judge func(d *Declared, tree map[string]any) []model.Fault // nil: nothing is judged
+
+	taken, decoded int                                                  // documents and items, and the bytes of their JSON, so far
+	judge          func(d *Declared, tree map[string]any) []model.Fault // nil: nothing is judged
 }
 
 // Known are objects by the SHA-256 of the document that declares each, alone and without a fault.
@@ -88,6 +90,9 @@ func (p *File) each(take func(v any, doc, item int)) {
 		return
 	}
 	for i := range p.docs {
+		if p.over() != "" {
+			break
+		}
 		if len(p.known) > 0 {
 			if o, ok := p.known[p.sum(i)]; ok {
 				o.File, o.Line = p.path, p.docs[i].line
@@ -97,7 +102,31 @@ func (p *File) each(take func(v any, doc, item int)) {
 		}
 		p.document(i, take)
 	}
+	if why := p.over(); why != "" {
+		// What is not read must not count as removed: nothing of the file is taken, as if it could not be read.
+		p.Objects, p.Faults = nil, append(p.Faults[:min(len(p.Faults), shownFaults)], model.Fault{File: p.path, Message: why})
+	}
 	*p.at = located{}
+}
+
+// What a file may hold, which bounds the time that it takes: a fault is looked for in the text, and aliases repeat values.
+const (
+	maxFaults   = 1000
+	shownFaults = 100
+	maxDecoded  = 4 * MaxFileSize // bytes of all objects as JSON
+)
+
+// over says why a file holds too much to be read, or "".
+func (p *File) over() string {
+	switch {
+	case len(p.Faults) > maxFaults:
+		return fmt.Sprintf("has more than %d faults, of which the first are shown: nothing in it is taken until they are fixed", maxFaults)
+	case p.taken > maxDocuments:
+		return errTooManyDocuments.Error()
+	case p.decoded > maxDecoded:
+		return fmt.Sprintf("stands for more than %d bytes, since aliases repeat long values: write them out, in several files", maxDecoded)
+	}
+	return ""
 }
 
 // document hands what the i-th document holds to take.
@@ -127,6 +156,9 @@ func (p *File) document(i int, take func(v any, doc, item int)) {
 		p.fault(Declared{doc: i, item: -1}, model.Fault{Kind: kind, Field: "items", Message: "must be a list of objects"})
 	}
 	for j, item := range items {
+		if p.over() != "" {
+			return
+		}
 		take(item, i, j)
 	}
 }
@@ -161,6 +193,7 @@ func (p *File) doc(i int) *document {
 
 // object adds one object, or the fault that makes it none.
 func (p *File) object(v any, doc, item int) {
+	p.taken++
 	m := Declared{doc: doc, item: item, Object: Object{File: p.path, Line: p.doc(doc).line}}
 	if item >= 0 && doc < len(p.docs) {
 		m.Line = p.line(&m, "")
@@ -181,6 +214,7 @@ func (p *File) object(v any, doc, item int) {
 		return
 	}
 	m.Key, m.JSON = key, raw
+	p.decoded += len(raw)
 	p.add(m, tree)
 }
 

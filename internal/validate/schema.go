@@ -118,6 +118,9 @@ func (d *definition) validate(ctx context.Context, obj, old map[string]any) []mo
 	return faults
 }
 
+// mostUnknown bounds the fields of one object that are named since they do not exist: to find what was meant takes time.
+const mostUnknown = 100
+
 // judge returns the faults that the schema and its rules find in an object, which it may change: those that an API
 // server finds.
 func (d *definition) judge(ctx context.Context, obj, old map[string]any) []model.Fault {
@@ -126,6 +129,10 @@ func (d *definition) judge(ctx context.Context, obj, old map[string]any) []model
 	errs := validation.ValidateCustomResource(nil, obj, d.schema)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, d.structural, obj)...)
 	errs = oneErrorEach(errs)
+	if more := len(unknown) - mostUnknown; more > 0 {
+		unknown = unknown[:mostUnknown]
+		faults = append(faults, model.Fault{Message: fmt.Sprintf("has %d more fields that do not exist", more)})
+	}
 
 	for _, path := range unknown {
 		if slices.ContainsFunc(errs, func(err *field.Error) bool { return within(path, err.Field) }) {

@@ -2,6 +2,7 @@ package validate
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"sync"
@@ -67,5 +68,18 @@ func run(t *testing.T, document string, validate func(map[string]any) []model.Fa
 	check(t, document, validate(obj), field, message)
 	if !reflect.DeepEqual(obj, before) {
 		t.Errorf("%s\nwas changed to %v", document, obj)
+	}
+}
+
+// TestManyUnknownFields names some of them, and counts the rest.
+func TestManyUnknownFields(t *testing.T) {
+	t.Parallel()
+	spec := map[string]any{"cidr": "10.0.0.0/16"}
+	for i := range 3 * mostUnknown {
+		spec[fmt.Sprintf("field%d", i)] = true
+	}
+	faults := newValidator(t).Create(map[string]any{"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": map[string]any{"name": "a"}, "spec": spec})
+	if n := len(faults); n != mostUnknown+1 || !strings.Contains(faults[0].Message, fmt.Sprintf("has %d more fields", 2*mostUnknown)) {
+		t.Errorf("%d faults, the first is %v", n, faults[0])
 	}
 }
