@@ -28,7 +28,7 @@ func BenchmarkWalk(b *testing.B) {
 			b.ReportAllocs()
 			_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
 			for b.Loop() {
-				if w, err := d.walk(b.Context(), change); err != nil || w.tracked != n {
+				if w, err := d.walk(b.Context(), change, n); err != nil || w.tracked != n {
 					b.Fatal(w, err)
 				}
 			}

@@ -123,12 +123,13 @@ func (d *Driver) Apply(ctx context.Context, plan *compile.Plan) error {
 
 // judge judges all flows by a change. Once says that one walk meets every flow that was opened before it.
 func (d *Driver) judge(ctx context.Context, c compile.Change, once bool) (w walked, err error) {
-	if n, err := d.table.Count(ctx); err == nil && n == 0 {
+	tracked, err := d.table.Count(ctx)
+	if err == nil && tracked == 0 {
 		return walked{}, nil
 	}
 	ended := 0
 	for range passes {
-		w, err = d.walk(ctx, c)
+		w, err = d.walk(ctx, c, tracked)
 		ended += w.ended
 		if err != nil || !w.more && (once || w.ended == 0) {
 			break
@@ -186,8 +187,9 @@ type walked struct {
 }
 
 // walk judges every flow once. Entries that keep places go with the flows that need these; after all flows, those
-// without use make room for the flows whose places they keep.
-func (d *Driver) walk(ctx context.Context, c compile.Change) (w walked, err error) {
+// without use make room for the flows whose places they keep. About so many flows may be found to live under an older
+// decision as most says.
+func (d *Driver) walk(ctx context.Context, c compile.Change, most int) (w walked, err error) {
 	same := len(c.Stood) == 1 && c.Stood[0].NAT.SameForFlows(&c.Now.NAT)
 	done, err := d.table.Walk(ctx, func() Visit {
 		w = walked{}
@@ -206,6 +208,9 @@ func (d *Driver) walk(ctx context.Context, c compile.Change) (w walked, err erro
 				fate = c.Judge(&t)
 			}
 			if fate == compile.Outlives && !f.over() {
+				if w.older == nil {
+					w.older = make([]uint32, 0, min(max(most, 0), 1<<18))
+				}
 				w.older = append(w.older, f.ID)
 			}
 			return action(c, &t, fate)
@@ -247,7 +252,7 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	if idle {
 		return 0, nil
 	}
-	w, err := d.walk(ctx, c)
+	w, err := d.walk(ctx, c, len(d.older))
 	if err != nil {
 		return 0, err
 	}
