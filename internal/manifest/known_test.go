@@ -46,13 +46,6 @@ func TestKnownDocumentsChangeNothing(t *testing.T) {
 	})
 }
 
-// parseKnown is Check without judging.
-func parseKnown(path string, data []byte, known Known) *File {
-	p := &File{path: path, data: data, known: known, at: &located{}}
-	p.each(p.object)
-	return p
-}
-
 // One document changed among many costs a part of what all cost. Not parallel: it counts what the process allocates.
 func TestOneDocumentOfMany(t *testing.T) {
 	text := func(more string) []byte {
@@ -65,10 +58,18 @@ func TestOneDocumentOfMany(t *testing.T) {
 	var old *File
 	all := allocated(func() { old = Parse("f", text("")) })
 	known := old.Known()
-	next := text("---\n" + pool("q", "10.99.0.0/24"))
-	one := allocated(func() { old = parseKnown("f", next, known) })
-	if len(old.Objects) != 2001 || old.Objects[2000].Key != (Key{Kind: model.KindIPPool, Name: "q"}) {
-		t.Fatalf("%d objects", len(old.Objects))
+	more := "---\n" + pool("q", "10.99.0.0/24")
+	next := text(more)
+	inForce := map[Key]*Object{}
+	for i := range old.Objects {
+		inForce[old.Objects[i].Key] = &old.Objects[i].Object
+	}
+	find := func(k Key) *Object { return inForce[k] }
+	Check("f", []byte(more), nil, validator(), find) // the rules are compiled
+	var p *File
+	one := allocated(func() { p = Check("f", next, known, validator(), find) })
+	if len(p.Objects) != 2001 || p.Objects[2000].Key != (Key{Kind: model.KindIPPool, Name: "q"}) || len(p.Faults) > 0 {
+		t.Fatalf("%d objects, %v", len(p.Objects), p.Faults)
 	}
 	if one > all/10 {
 		t.Errorf("one changed document took %d bytes of memory, all took %d", one, all)

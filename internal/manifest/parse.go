@@ -57,6 +57,9 @@ func Check(path string, data []byte, known Known, v Validator, inForce func(Key)
 		if old != nil && bytes.Equal(old.JSON, d.JSON) {
 			return nil
 		}
+		if tree == nil { // it is known: it was made of a tree
+			tree, _ = d.Map()
+		}
 		return check(v, tree, old)
 	}
 	p.each(p.object)
@@ -218,12 +221,9 @@ func (p *File) object(v any, doc, item int) {
 	p.add(m, tree)
 }
 
-// add adds an object, and what is wrong with it. The tree may be nil: it is made of the JSON then.
+// add adds an object, and what is wrong with it. The tree may be nil: the JSON says the same.
 func (p *File) add(m Declared, tree map[string]any) {
 	if p.judge != nil {
-		if tree == nil {
-			tree, _ = m.Map() // it was made of a tree
-		}
 		for _, f := range p.judge(&m, tree) {
 			m.Faulty = true
 			f.Kind, f.Name = m.Kind, m.Name
