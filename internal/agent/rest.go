@@ -24,7 +24,7 @@ const (
 	garbagePercent = 25
 	garbageLeast   = 4 << 20  // bytes
 	garbageMany    = 16 << 20 // bytes
-	manyObjects    = 100
+	manyObjects    = 30
 	spareLeast     = 2 << 20 // bytes
 	restAfter      = 5 * time.Second
 )
