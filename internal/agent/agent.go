@@ -90,6 +90,10 @@ type Agent struct {
 func Run(ctx context.Context, cfg Config) error {
 	thrift := startThrift()
 	defer thrift.end()
+	validator := validate.New()
+	if cfg.Datastore != Kubernetes && !dir.Saved(cfg.StateDir) {
+		go validator.Prepare() // while the rest starts
+	}
 	held, err := lock(ctx, cfg.Log)
 	if err != nil {
 		return err
@@ -113,7 +117,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	store, err := open(&cfg, thrift.validator(validate.New()), boot, func() (bool, error) { return driver.Translates(ctx) })
+	store, err := open(&cfg, thrift.validator(validator), boot, func() (bool, error) { return driver.Translates(ctx) })
 	if err != nil {
 		return err
 	}

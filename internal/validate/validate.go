@@ -54,6 +54,11 @@ func New() *Validator {
 	return v
 }
 
+// Prepare compiles the rules of pools, for those who know that some will come.
+func (v *Validator) Prepare() {
+	v.Create(map[string]any{"kind": v.kinds[0].name, "apiVersion": v.kinds[0].apiVersions[0]})
+}
+
 // definedBy validates by an embedded CustomResourceDefinition. Where that cannot be used, no object is right.
 func definedBy(file string) validationFunc {
 	compiled := sync.OnceValues(func() (*definition, error) { return compile(crds.Files(), file) })

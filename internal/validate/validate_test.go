@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/validate/validatetest"
 	"github.com/sallyport/sallyport/internal/yaml"
 )
 
@@ -81,5 +83,21 @@ func TestManyUnknownFields(t *testing.T) {
 	faults := newValidator(t).Create(map[string]any{"apiVersion": "projectcalico.org/v3", "kind": "IPPool", "metadata": map[string]any{"name": "a"}, "spec": spec})
 	if n := len(faults); n != mostUnknown+1 || !strings.Contains(faults[0].Message, fmt.Sprintf("has %d more fields", 2*mostUnknown)) {
 		t.Errorf("%d faults, the first is %v", n, faults[0])
+	}
+}
+
+// TestPrepare compiles the rules of pools before the first one comes. Not parallel: it counts what the process allocates.
+func TestPrepare(t *testing.T) {
+	first := func(v *Validator) uint64 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		v.Create(decode(t, validatetest.Pool("{cidr: 10.244.0.0/16}")))
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	cold, prepared := New(), New()
+	prepared.Prepare()
+	if c, p := first(cold), first(prepared); p > c/10 {
+		t.Errorf("the first pool takes %d bytes after Prepare, %d without", p, c)
 	}
 }

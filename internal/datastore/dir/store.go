@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -83,6 +84,12 @@ type Store struct {
 	reported   map[model.Fault]bool
 	warned     []model.Fault
 	pending    []string
+}
+
+// Saved says whether a state directory holds what an earlier Store has saved, whether or not that can be read.
+func Saved(stateDir string) bool {
+	_, err := os.Stat(filepath.Join(stateDir, dbName))
+	return err == nil
 }
 
 // Open loads the last good state. It reads no manifest yet. It fails as lastgood.Open does; that nothing can be
