@@ -21,7 +21,7 @@ type directory interface {
 	Edited(ctx context.Context, keys []datastore.Key) (*model.Fault, manifest.Others, error)
 }
 
-// DirectoryRequest asks for the directory of manifests, by one who is about to edit these objects.
+// DirectoryRequest asks for the directory of manifests before a command edits these objects.
 type DirectoryRequest struct {
 	Objects []ObjectDigest `json:"objects,omitempty"` // without a digest
 }

@@ -24,7 +24,8 @@ func applyCommand(g *global) *cobra.Command {
 		Long: `Write resources into the directory of manifests, which the agent watches. An object that is declared there
 is changed where it stands: the lines that say something else change, and all others stay as they are, with
 their comments, byte for byte. A field that is removed takes the comments on its lines, and right above it,
-along. Another object gets a file of its own, KIND_NAME.yaml.
+along. A changed value on several lines loses the comments inside it, and so does a changed item of a list that
+gets longer or shorter. Another object gets a file of its own, KIND_NAME.yaml.
 
 Where the command cannot change YAML and keep its comments, such as an anchor that an alias repeats, it refuses
 and names the object. It writes a file of JSON again as a whole.

@@ -130,7 +130,7 @@ func TestBootOrder(t *testing.T) {
 		"the agent is sooner": {{"a", "a", false, false}, {"a", "b", false, false}, {"a", "b", false, false}, {"b", "b", false, false}, {"c", "b", false, true}},
 		// The Node had become unknown to the API for a while, and comes back as it was.
 		"the Node is away":              {{"a", "a", false, false}, {"", "a", false, false}, {"b", "a", false, true}},
-		"both while nobody looked":      {{"a", "a", false, false}, {"c", "b", false, true}, {"c", "c", false, false}},
+		"both between two looks":        {{"a", "a", false, false}, {"c", "b", false, true}, {"c", "c", false, false}},
 		"a controller begins, rebooted": {{"b", "a", false, true}, {"b", "a", true, true}, {"b", "b", false, false}},
 		// It cannot know which came first, until the agent answers that it lives.
 		"a controller begins, the agent was sooner": {{"a", "b", false, true}, {"a", "b", true, true}, {"a", "b", false, false}, {"a", "b", false, false}, {"b", "b", false, false}},

@@ -40,7 +40,7 @@ func TestNewLeader(t *testing.T) {
 		n1, n2 report
 		reason string
 	}{
-		"both have seen what is there":              {report{160, all}, report{100, all}, apiv3.IPPoolReasonProgrammed},
+		"both have seen all objects":                {report{160, all}, report{100, all}, apiv3.IPPoolReasonProgrammed},
 		"one has seen it, the other a later change": {report{160, all}, report{180, "of others"}, apiv3.IPPoolReasonProgrammed},
 		"one has seen it, the other has not":        {report{160, all}, report{99, before}, apiv3.IPPoolReasonPending},
 		"neither has":                               {report{160, before}, report{160, before}, apiv3.IPPoolReasonPending},

@@ -8,8 +8,8 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// freeBlock is a block of a pool that nobody owns and that has an address which is not reserved; one of many, so that
-// nodes which look at the same time seldom meet. It may lie anywhere in a pool that has some million blocks.
+// freeBlock is a block of a pool that no node owns, with an address that is not reserved. It is drawn among all of these, so
+// that nodes that look at the same time seldom choose the same one. A pool may have more blocks than can be listed.
 func freeBlock(p *model.Pool, owned, reserved *netipx.IPSet, rnd Random) (netip.Prefix, bool) {
 	var b netipx.IPSetBuilder
 	b.AddPrefix(p.CIDR)

@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -24,7 +25,7 @@ func TestChoose(t *testing.T) {
 	pools[6].Why = "the pool is disabled: it gives out no new address"
 	pools[7].NodeSelector = "zone =="
 	in := func(w Wish) Wish {
-		w.Node, w.Use = "n", cmpUse(w.Use)
+		w.Node, w.Use = "n", cmp.Or(w.Use, model.UseWorkload)
 		return w
 	}
 	a, x := map[string]string{"zone": "a"}, map[string]string{"team": "x"}
@@ -63,13 +64,6 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: refused are %v, want %q among them", tc.name, refused, tc.why)
 		}
 	}
-}
-
-func cmpUse(u model.Uses) model.Uses {
-	if u == 0 {
-		return model.UseWorkload
-	}
-	return u
 }
 
 // small is a node with the one block of a pool of four addresses, of which one is reserved.

@@ -16,7 +16,7 @@ import (
 // CoolDown is how long an address stays unused after it was given back, where others are free.
 const CoolDown = time.Minute
 
-// Random gives numbers that others cannot guess, so that nodes which look for the same seldom meet.
+// Random gives random numbers, of its own for each node.
 type Random func() uint64
 
 // Space is the addresses of one node. It is for one goroutine at a time.
@@ -130,7 +130,7 @@ func (b *block) warm(now time.Time) {
 	b.cooling = slices.DeleteFunc(b.cooling, func(c cooled) bool { return now.Sub(c.at) >= CoolDown })
 }
 
-// Request asks for an address of each family in Families, or for those very Addresses, of which all are given or none.
+// Request asks for an address of each family that it names, or for those very Addresses: all are given or none.
 type Request struct {
 	Workload string // the name of what gets the addresses; each has one
 	Pod      string // whose it is: an address of its own need not cool down
@@ -150,7 +150,7 @@ type Cluster struct {
 // Answer is addresses, or a block that must be claimed first.
 type Answer struct {
 	Addresses []netip.Addr // the families in the order v4, v6
-	// Claim is a block that nobody owns, and without which the request cannot be served. Once the node owns it, the same
+	// Claim is a block that no node owns, and without which the request cannot be served. Once the node owns it, the same
 	// request finds an address in it. Its CIDR is not valid where Addresses are given.
 	Claim Block
 }
@@ -199,7 +199,7 @@ type pick struct {
 	claim Block
 }
 
-// find looks for any address of a family: a free one first, then a block that nobody owns, then what has cooled down for
+// find looks for any address of a family: a free one first, then a block that no node owns, then what has cooled down for
 // longest.
 func (s *Space) find(v6 bool, r *Request, c *Cluster) (pick, error) {
 	pools, refused := Choose(c.Pools, v6, &r.Wish)

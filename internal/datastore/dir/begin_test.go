@@ -162,7 +162,7 @@ func TestFilesArePutBackWithoutAnEvent(t *testing.T) {
 	note, err := newNotifier()
 	must(t, err)
 	t.Cleanup(func() { _ = note.close() })
-	s.watcher.note = note // whose events nobody takes
+	s.watcher.note = note // the test takes none of its events
 	s.after(0)
 	s.has("not long enough", true, "a=10.1.0.0/24")
 	s.after(removeSettle)

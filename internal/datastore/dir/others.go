@@ -7,7 +7,7 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// Edited looks the directory over for one who is about to edit it: what is wrong with the directory itself, also where that is
+// Edited looks the directory over before a command edits it: what is wrong with the directory itself, also where that is
 // not published yet; and which files declare none of the objects to be edited, as far as they were read without a fault and
 // would be seen to change: neither those that were read too soon after a change, nor links. What is published when it has
 // returned says whether another file has a fault.

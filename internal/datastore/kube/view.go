@@ -131,7 +131,7 @@ func (v *view) heard(name string) *entry {
 	return v.force[name]
 }
 
-// digest is that of the generation of an entry, which may be nil. Of Nodes nobody asks, and what is kept on disk has no version.
+// digest is that of the generation of an entry, which may be nil. The digest of Nodes is not used, and an entry that comes from the state file has no version.
 func (v *view) digest(e *entry) uint64 {
 	if e == nil || e.ResourceVersion == "" || v.kind == datastore.KindNode {
 		return 0

@@ -64,7 +64,7 @@ func (f family) find(t *nftables.Table, name string) *nftables.Set {
 	return s
 }
 
-// Translates says whether the table in the kernel, whoever has made it, translates anything. It changes nothing.
+// Translates says whether the table in the kernel translates anything, also where an earlier agent has made it. It changes nothing.
 func (d *Driver) Translates(ctx context.Context) (bool, error) {
 	p, err := d.Preview(ctx, compile.NAT{Allocation: model.PortsFullyRandom})
 	if err != nil {
