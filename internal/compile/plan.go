@@ -13,6 +13,9 @@ import (
 // changed once made.
 type Plan struct {
 	NAT NAT
+	// Workloads and Routes are for the pod network alone.
+	Workloads Workloads
+	Routes    Routes
 	// Settings say for each field of a NATConfiguration what is in force, and which configuration decided that, in the
 	// order of the fields.
 	Settings []Setting

@@ -159,6 +159,10 @@ type Node struct {
 	Name      string
 	Labels    map[string]string
 	Addresses []netip.Addr // sorted
+	// NetworkAddresses and Tunnels are what the node's agent says of itself, where it is the pod network: the addresses by which
+	// other nodes reach it, and those of its VXLAN devices. At most one of each family, sorted.
+	NetworkAddresses []netip.Addr
+	Tunnels          []netip.Addr
 }
 
 // Local is what the node on which a plan is to stand knows of itself.
@@ -166,6 +170,17 @@ type Local struct {
 	Name string
 	// Interfaces are the addresses on the node's interfaces with their subnets, unmasked and sorted.
 	Interfaces []netip.Prefix
+	// Links are the interfaces that have these addresses, sorted by name. They are known only where the agent is the pod network.
+	Links []Link
+	// Tunnels are the addresses that were assigned to the VXLAN devices of this node: at most one of each family, sorted.
+	Tunnels []netip.Addr
+}
+
+// Link is a network interface of the node.
+type Link struct {
+	Name      string
+	MTU       int            // in bytes
+	Addresses []netip.Prefix // with their subnets, unmasked and sorted
 }
 
 // Snapshot is every declared resource at one moment. It is never changed once made.
@@ -173,6 +188,11 @@ type Snapshot struct {
 	Pools             []*Pool            // sorted by name; one that has not changed is the same in the next Snapshot
 	NATConfigurations []NATConfiguration // sorted by name
 	Nodes             []Node             // sorted by name
+
+	// What follows is for the pod network alone.
+	Blocks                    []Block                    // sorted by CIDR
+	Reservations              []Reservation              // sorted by name
+	NodeNetworkConfigurations []NodeNetworkConfiguration // sorted by name
 }
 
 // Fault is something wrong with one declared object or with the file that holds it.
