@@ -24,8 +24,9 @@ type Wish struct {
 	NodeLabels      map[string]string
 	Namespace       string // empty: none, as for a tunnel, and for workloads without Kubernetes
 	NamespaceLabels map[string]string
-	// Pools names pools, by name or CIDR, in the order in which they are tried. Nil: all pools that do not ask to be named.
-	Pools []string
+	// Pools4 and Pools6 name pools of a family, by name or CIDR, in the order in which they are tried. Nil: all pools that do
+	// not ask to be named.
+	Pools4, Pools6 []string
 	// Named says that very addresses are wanted, which satisfies pools that ask to be named.
 	Named bool
 }
@@ -59,7 +60,7 @@ func Choose(pools []Pool, v6 bool, w *Wish) (serve []*model.Pool, refused []Refu
 		}
 		return strings.Compare(a.Name, b.Name)
 	})
-	for _, name := range w.Pools {
+	for _, name := range w.named(v6) {
 		if text := canonical(name); !known[text] && isOf(text, v6) {
 			refused = append(refused, Refusal{name, "no pool of this name or CIDR exists"})
 		}
@@ -81,16 +82,24 @@ func canonical(name string) string {
 	return name
 }
 
+// named is the pools that are named for a family.
+func (w *Wish) named(v6 bool) []string {
+	if v6 {
+		return w.Pools6
+	}
+	return w.Pools4
+}
+
 // rank is the place of a pool among those that are named.
 func (w *Wish) rank(p *model.Pool) int {
-	return slices.IndexFunc(w.Pools, func(name string) bool { return name == p.Name || canonical(name) == p.CIDR.String() })
+	return slices.IndexFunc(w.named(p.CIDR.Addr().Is6()), func(name string) bool { return name == p.Name || canonical(name) == p.CIDR.String() })
 }
 
 // refuses says why a pool does not serve, or "".
 func (w *Wish) refuses(p Pool) string {
 	named := w.rank(p.Pool) >= 0
 	switch {
-	case w.Pools != nil && !named:
+	case w.named(p.CIDR.Addr().Is6()) != nil && !named:
 		return "is not among the pools that are named"
 	case p.Why != "":
 		return p.Why

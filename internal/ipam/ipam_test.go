@@ -43,14 +43,14 @@ func TestChoose(t *testing.T) {
 		{"no namespace", in(Wish{}), false, "plain", "pool team: its namespaceSelector does not select a workload that has no namespace"},
 		{"disabled", in(Wish{}), false, "plain", "pool off: the pool is disabled"},
 		{"tunnel", in(Wish{Use: model.UseTunnel}), false, "tunnel", "pool plain: its allowedUses has no Tunnel"},
-		{"a named manual one", in(Wish{Pools: []string{"manual"}}), false, "manual", "pool plain: is not among the pools that are named"},
-		{"in the order of the names", in(Wish{Pools: []string{"manual", "10.0.0.0/24"}}), false, "manual plain", ""},
-		{"never widened", in(Wish{Pools: []string{"zone", "tunnel"}}), false, "", "pool zone: its nodeSelector does not select node n"},
-		{"none of that name", in(Wish{Pools: []string{"gone"}}), false, "", "pool gone: no pool of this name or CIDR exists"},
-		{"one of the other family", in(Wish{Pools: []string{"fd00::/112"}}), false, "", "is not among"},
-		{"another form of the CIDR", in(Wish{Pools: []string{"FD00:0::/112"}}), true, "six", ""},
+		{"a named manual one", in(Wish{Pools4: []string{"manual"}}), false, "manual", "pool plain: is not among the pools that are named"},
+		{"in the order of the names", in(Wish{Pools4: []string{"manual", "10.0.0.0/24"}}), false, "manual plain", ""},
+		{"never widened", in(Wish{Pools4: []string{"zone", "tunnel"}}), false, "", "pool zone: its nodeSelector does not select node n"},
+		{"none of that name", in(Wish{Pools4: []string{"gone"}}), false, "", "pool gone: no pool of this name or CIDR exists"},
+		{"one of the other family", in(Wish{Pools4: []string{"fd00::/112"}}), false, "", "is not among"},
+		{"another form of the CIDR", in(Wish{Pools6: []string{"FD00:0::/112"}}), true, "six", ""},
 		{"a selector that is none", in(Wish{}), false, "plain", "pool broken: nodeSelector is not a selector"},
-		{"no pool is named", in(Wish{Pools: []string{}}), false, "", "is not among"},
+		{"no pool is named", in(Wish{Pools4: []string{}}), false, "", "is not among"},
 	} {
 		serve, refused := Choose(pools, tc.v6, &tc.wish)
 		var names []string
