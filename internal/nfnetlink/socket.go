@@ -47,8 +47,11 @@ type KernelSocket struct {
 }
 
 // Dial opens a socket to netfilter in a network namespace; 0 is that of the calling thread.
-func Dial(netns int) (*KernelSocket, error) {
-	conn, raw, err := dial(netns)
+func Dial(netns int) (*KernelSocket, error) { return DialProtocol(unix.NETLINK_NETFILTER, netns) }
+
+// DialProtocol is Dial for a socket of any netlink protocol (unix.NETLINK_…).
+func DialProtocol(protocol, netns int) (*KernelSocket, error) {
+	conn, raw, err := dial(protocol, netns)
 	if err != nil {
 		return nil, err
 	}
@@ -59,13 +62,43 @@ func Dial(netns int) (*KernelSocket, error) {
 		return nil, fmt.Errorf("duplicating the netlink socket: %w", err)
 	}
 	if s.raw, err = s.file.SyscallConn(); err == nil {
-		err = s.control(func(fd int) (err error) { s.port, err = portID(fd); return err })
+		err = s.Control(func(fd int) (err error) { s.port, err = portID(fd); return err })
 	}
 	if err == nil {
 		err = s.growSendBuffer(sendBuffer)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Adopt makes a KernelSocket of a netlink socket that is open already, perhaps in another network namespace. It takes over
+// the file: Close closes it, and so does an error.
+func Adopt(file *os.File) (_ *KernelSocket, err error) {
+	s := &KernelSocket{file: file}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, file.Close())
+		}
+	}()
+	if s.raw, err = file.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("reaching the netlink socket: %w", err)
+	}
+	err = s.Control(func(fd int) error {
+		for _, o := range []int{unix.NETLINK_CAP_ACK, unix.NETLINK_EXT_ACK} {
+			if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, o, 1); err != nil {
+				return fmt.Errorf("setting netlink option %d: %w", o, err)
+			}
+		}
+		if s.sendLen, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF); err != nil {
+			return fmt.Errorf("asking for the size of the send buffer: %w", err)
+		}
+		s.port, err = portID(fd)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return s, nil
 }
@@ -82,8 +115,8 @@ func unwatched(fd uintptr) (*os.File, error) {
 	return os.NewFile(uintptr(other), "netlink"), nil
 }
 
-// control calls do with the descriptor, which stays open until it returns.
-func (s *KernelSocket) control(do func(fd int) error) error {
+// Control calls do with the descriptor, which stays open until it returns.
+func (s *KernelSocket) Control(do func(fd int) error) error {
 	var err error
 	if ctl := s.raw.Control(func(fd uintptr) { err = do(int(fd)) }); ctl != nil {
 		return ctl
@@ -92,10 +125,10 @@ func (s *KernelSocket) control(do func(fd int) error) error {
 }
 
 // dial opens a socket that the Go runtime watches.
-func dial(netns int) (_ *netlink.Conn, _ syscall.RawConn, err error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: netns})
+func dial(protocol, netns int) (_ *netlink.Conn, _ syscall.RawConn, err error) {
+	conn, err := netlink.Dial(protocol, &netlink.Config{NetNS: netns})
 	if err != nil {
-		return nil, nil, Unsupported("netfilter's netlink socket", err, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT)
+		return nil, nil, Unsupported(fmt.Sprintf("netlink socket of protocol %d", protocol), err, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT)
 	}
 	defer func() {
 		if err != nil {
@@ -149,7 +182,7 @@ func (s *KernelSocket) growSendBuffer(n int) error {
 	if n <= s.sendLen {
 		return nil
 	}
-	err := s.control(func(fd int) error { return setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, n) })
+	err := s.Control(func(fd int) error { return setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, n) })
 	if err != nil {
 		return fmt.Errorf("setting the send buffer to %d bytes: %w", n, err)
 	}
@@ -162,7 +195,7 @@ func (s *KernelSocket) Send(b []byte) error {
 	if err := s.growSendBuffer(len(b) + 4096); err != nil {
 		return err
 	}
-	err := s.control(func(fd int) error {
+	err := s.Control(func(fd int) error {
 		return retryInterrupted(func() error {
 			return unix.Sendto(fd, b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		})
@@ -177,7 +210,7 @@ func (s *KernelSocket) Send(b []byte) error {
 // Receive reads one datagram. One that does not fit is an error, never a shorter datagram.
 func (s *KernelSocket) Receive(b []byte) (n int, err error) {
 	for {
-		err = s.control(func(fd int) error {
+		err = s.Control(func(fd int) error {
 			if n, err = receive(fd, b); errors.Is(err, unix.EAGAIN) {
 				return s.wait(fd)
 			}

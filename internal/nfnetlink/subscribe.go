@@ -13,13 +13,20 @@ import (
 // until the context ends, which is no error, or the socket fails. It calls lost when the kernel had more to
 // tell than the socket holds, and once at the beginning: what came before is not known.
 func Subscribe(ctx context.Context, netns int, group uint32, lost func(), handle func(Message)) error {
-	conn, raw, err := dial(netns)
+	return SubscribeProtocol(ctx, unix.NETLINK_NETFILTER, netns, []uint32{group}, lost, handle)
+}
+
+// SubscribeProtocol is Subscribe for groups of any netlink protocol (unix.NETLINK_…).
+func SubscribeProtocol(ctx context.Context, protocol, netns int, groups []uint32, lost func(), handle func(Message)) error {
+	conn, raw, err := dial(protocol, netns)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.JoinGroup(group); err != nil {
-		return fmt.Errorf("joining the netlink group %d: %w", group, err)
+	for _, group := range groups {
+		if err := conn.JoinGroup(group); err != nil {
+			return fmt.Errorf("joining the netlink group %d: %w", group, err)
+		}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()

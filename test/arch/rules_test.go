@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"api", "internal/model", "internal/selector", "internal/text", "internal/waiting"},
 	{"internal/yaml"},
 	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
-	{"internal/diagnose", "internal/convert", "internal/nftables"},
+	{"internal/diagnose", "internal/convert", "internal/nftables", "internal/rtnetlink"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nat", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
@@ -147,9 +147,9 @@ var rules = []rule{
 		forbids: func(_, to string) bool { return isOurs(to) && !own(to, "internal/nftables", "internal/nfnetlink") },
 	},
 	{
-		says: "only drivers, nftables, nfnetlink, workload and lab touch netlink",
+		says: "only drivers, nftables, nfnetlink, rtnetlink, workload and lab touch netlink",
 		binds: func(path string) bool {
-			return isOurs(path) && !own(path, "internal/driver", "internal/nftables", "internal/nfnetlink", "internal/workload", "internal/lab", "test")
+			return isOurs(path) && !own(path, "internal/driver", "internal/nftables", "internal/nfnetlink", "internal/rtnetlink", "internal/workload", "internal/lab", "test")
 		},
 		forbids: func(_, to string) bool { return within(to, netlink...) },
 		direct:  true,
@@ -269,7 +269,7 @@ func TestImportRules(t *testing.T) {
 		{"internal/cli imports k8s.io/apiextensions-apiserver/pkg/apis", "only validate"},
 		{"internal/driver/nat imports internal/validate imports k8s.io/apimachinery", "drivers know nothing"},
 		{"cmd/sallyport-cni imports internal/cniserver imports k8s.io/apimachinery", "the CNI plugin"},
-		{"internal/agent imports github.com/vishvananda/netlink", "only drivers, nftables, nfnetlink, workload and lab"},
+		{"internal/agent imports github.com/vishvananda/netlink", "only drivers, nftables, nfnetlink, rtnetlink, workload and lab"},
 		{"internal/agent imports internal/driver/nat imports github.com/google/nftables", ""},
 		{"internal/driver/nat imports internal/nftables imports internal/nfnetlink imports github.com/mdlayher/netlink", ""},
 		{"internal/nftables imports internal/compile", "the nftables engine knows no plan"},
