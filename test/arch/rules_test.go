@@ -22,7 +22,7 @@ type rule struct {
 // layers lists the packages of this module from the lowest to the highest. A package imports only
 // packages of lower layers, and its own subpackages.
 var layers = [][]string{
-	{"api", "internal/model", "internal/selector", "internal/text", "internal/waiting"},
+	{"api", "internal/cni", "internal/model", "internal/selector", "internal/text", "internal/waiting"},
 	{"internal/yaml"},
 	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
 	{"internal/diagnose", "internal/convert", "internal/nftables", "internal/rtnetlink"},
@@ -137,9 +137,9 @@ var rules = []rule{
 		forbids: func(_, to string) bool { return within(to, kubernetes...) },
 	},
 	{
-		says:    "the CNI plugin is small: no Kubernetes package, not even through another",
-		binds:   func(path string) bool { return own(path, "cmd/sallyport-cni") },
-		forbids: func(_, to string) bool { return within(to, kubernetes...) },
+		says:    "the CNI plugin is small: no Kubernetes and no HTTP, not even through another package",
+		binds:   func(path string) bool { return own(path, "cmd/sallyport-cni", "internal/cni") },
+		forbids: func(_, to string) bool { return within(to, kubernetes...) || to == "net/http" },
 	},
 	{
 		says:    "the nftables engine knows no plan: of ours it imports nfnetlink alone",
@@ -270,6 +270,7 @@ func TestImportRules(t *testing.T) {
 		{"internal/driver/nat imports internal/validate imports k8s.io/apimachinery", "drivers know nothing"},
 		{"cmd/sallyport-cni imports internal/cniserver imports k8s.io/apimachinery", "the CNI plugin"},
 		{"internal/agent imports github.com/vishvananda/netlink", "only drivers, nftables, nfnetlink, rtnetlink, workload and lab"},
+		{"cmd/sallyport-cni imports internal/cni imports net/http", "the CNI plugin"},
 		{"internal/agent imports internal/driver/nat imports github.com/google/nftables", ""},
 		{"internal/driver/nat imports internal/nftables imports internal/nfnetlink imports github.com/mdlayher/netlink", ""},
 		{"internal/nftables imports internal/compile", "the nftables engine knows no plan"},
