@@ -37,6 +37,12 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 	if cfg.exclusions == model.ExcludeIPPoolsAndHostIPs {
 		p.hosts = collectHosts(s.Nodes, local)
 	}
+	vxlanPort := uint16(model.VXLANPort)
+	if local.Network {
+		p.between = newBetween(s, &p.local, p.own)
+		p.Workloads, p.Routes, p.Network = p.between.compile()
+		vxlanPort = p.Workloads.VXLANPort
+	}
 	ordered := byCIDR(s.Pools)
 	p.NAT = NAT{
 		Sources:       sources(ordered),
@@ -45,7 +51,7 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 		To4:           cfg.to4,
 		To6:           cfg.to6,
 		Ports:         cfg.ports,
-		UDPPorts:      udpPorts(cfg.ports, usesVXLAN(s.Pools)),
+		UDPPorts:      udpPorts(cfg.ports, usesVXLAN(s.Pools), vxlanPort),
 		Allocation:    cfg.allocation,
 		LeakGuard:     cfg.leakGuard != model.LeakGuardDisabled,
 		ExistingFlows: cfg.existingFlows,
@@ -208,19 +214,19 @@ func usesVXLAN(pools []*model.Pool) bool {
 // udpPorts is the range for UDP. While VXLAN is in use, no translated connection may have its port as
 // the source: the kernel would hand the node's own tunnel packets to that connection. What is left is
 // the larger part of the range beside that port.
-func udpPorts(r model.PortRange, vxlan bool) model.PortRange {
+func udpPorts(r model.PortRange, vxlan bool, port uint16) model.PortRange {
 	if !vxlan {
 		return r
 	}
 	if r.IsZero() {
 		r = model.PortRange{First: 1024, Last: 65535}
 	}
-	if r.First > model.VXLANPort || r.Last < model.VXLANPort {
+	if r.First > port || r.Last < port {
 		return r
 	}
-	below := model.PortRange{First: r.First, Last: model.VXLANPort - 1}
-	above := model.PortRange{First: model.VXLANPort + 1, Last: r.Last}
-	if model.VXLANPort-r.First > r.Last-model.VXLANPort {
+	below := model.PortRange{First: r.First, Last: port - 1}
+	above := model.PortRange{First: port + 1, Last: r.Last}
+	if port-r.First > r.Last-port {
 		return below
 	}
 	return above

@@ -72,9 +72,12 @@ func TestUDPPortsLeaveTheVXLANPort(t *testing.T) {
 		{model.PortRange{First: 4790, Last: 4800}, true, "4790-4800"},
 		{model.PortRange{First: 1, Last: 4788}, true, "1-4788"},
 	} {
-		if got := udpPorts(tc.set, tc.vxlan).String(); got != tc.want {
+		if got := udpPorts(tc.set, tc.vxlan, model.VXLANPort).String(); got != tc.want {
 			t.Errorf("set %q, VXLAN in use %v: got %q, want %q", tc.set, tc.vxlan, got, tc.want)
 		}
+	}
+	if got := udpPorts(model.PortRange{First: 4000, Last: 5000}, true, 4900).String(); got != "4000-4899" {
+		t.Errorf("with VXLAN on another port: got %q", got)
 	}
 }
 

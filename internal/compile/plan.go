@@ -16,6 +16,7 @@ type Plan struct {
 	// Workloads and Routes are for the pod network alone.
 	Workloads Workloads
 	Routes    Routes
+	Network   Network
 	// Settings say for each field of a NATConfiguration what is in force, and which configuration decided that, in the
 	// order of the fields.
 	Settings []Setting
@@ -24,6 +25,8 @@ type Plan struct {
 	own   map[netip.Addr]struct{} // the node's addresses, of which there may be thousands
 	pools []*model.Pool           // every pool of the snapshot
 	hosts hostAddresses
+
+	between *between // nil where the agent is not the pod network
 
 	keepLinkLocal bool // destinations in 169.254.0.0/16 are exempt
 }

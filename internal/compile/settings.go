@@ -95,19 +95,27 @@ type merger struct {
 
 // first is the value of the first configuration that sets the field, or the default. It notes where that is from.
 func first[T any](m *merger, s Setting, def T, field func(*model.NATConfiguration) *T, text func(T) string) T {
-	value, found := def, false
-	for _, c := range m.chosen {
+	value, by, overridden := decide(m.chosen, def, func(c *model.NATConfiguration) string { return c.Name }, field)
+	s.Value, s.NATConfiguration, s.Overridden = text(value), by, overridden
+	m.origins = append(m.origins, s)
+	return value
+}
+
+// decide is the value of the first configuration that sets a field, or the default, the configuration's name, and those of the
+// others that set it.
+func decide[C, T any](chosen []*C, def T, name func(*C) string, field func(*C) *T) (value T, by string, overridden []string) {
+	value = def
+	found := false
+	for _, c := range chosen {
 		switch v := field(c); {
 		case v == nil:
 		case found:
-			s.Overridden = append(s.Overridden, c.Name)
+			overridden = append(overridden, name(c))
 		default:
-			value, found, s.NATConfiguration = *v, true, c.Name
+			value, found, by = *v, true, name(c)
 		}
 	}
-	s.Value = text(value)
-	m.origins = append(m.origins, s)
-	return value
+	return value, by, overridden
 }
 
 // address is the field of an address of one family. A configuration that lists addresses of the other family alone

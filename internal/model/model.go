@@ -168,6 +168,8 @@ type Node struct {
 // Local is what the node on which a plan is to stand knows of itself.
 type Local struct {
 	Name string
+	// Network says that the agent is the pod network.
+	Network bool
 	// Interfaces are the addresses on the node's interfaces with their subnets, unmasked and sorted.
 	Interfaces []netip.Prefix
 	// Links are the interfaces that have these addresses, sorted by name. They are known only where the agent is the pod network.
@@ -181,6 +183,8 @@ type Link struct {
 	Name      string
 	MTU       int            // in bytes
 	Addresses []netip.Prefix // with their subnets, unmasked and sorted
+	// Default4 and Default6 say that it has a default route of that family.
+	Default4, Default6 bool
 }
 
 // Snapshot is every declared resource at one moment. It is never changed once made.

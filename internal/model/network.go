@@ -34,6 +34,6 @@ type NodeNetworkConfiguration struct {
 	VXLANVNI  *uint32
 }
 
-// The defaults of a NodeNetworkConfiguration. The VNI is another one than Calico's 4096 and flannel's 1, so that their
-// devices and ours can stand side by side; the port is VXLANPort.
+// DefaultVXLANVNI is the VNI where no NodeNetworkConfiguration sets one: another one than Calico's 4096 and flannel's 1, so that
+// their devices and ours can stand side by side. The default port is VXLANPort.
 const DefaultVXLANVNI = 4097
