@@ -45,11 +45,12 @@ help: ## List the targets
 GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false \
 	-gcflags 'k8s.io/api/...=-l' -gcflags 'k8s.io/client-go/...=-l' -gcflags 'k8s.io/apiextensions-apiserver/pkg/apis/...=-l' \
 	-gcflags 'k8s.io/apimachinery/pkg/apis/...=-l' \
-	-ldflags "-s -w -X github.com/sallyport/sallyport/internal/cli.version=$(VERSION)"
+	-ldflags "-s -w -X github.com/sallyport/sallyport/internal/cli.version=$(VERSION) -X main.release=$(VERSION)"
 
 .PHONY: build
-build: ## Build bin/sallyport, a static binary
+build: ## Build bin/sallyport and the CNI plugin bin/sallyport-cni, static binaries
 	$(GO_BUILD) -o $(BIN)/sallyport ./cmd/sallyport
+	$(GO_BUILD) -o $(BIN)/sallyport-cni ./cmd/sallyport-cni
 
 # Of the commit that is built. Where there is no git, say them, or at least the time.
 REVISION          ?= $(shell git rev-parse HEAD 2>/dev/null)

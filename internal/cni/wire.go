@@ -32,15 +32,12 @@ func Ask(ctx context.Context, socket string, r *Request, files ...*os.File) (*An
 	}
 	ctx, cancel := context.WithTimeout(ctx, Patience(r.Verb)+grace)
 	defer cancel()
-	c, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+	// Not a net.Dialer, which brings the resolver of names into the plugin: a connection here is made at once, or not at all.
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
-	defer c.Close()
-	conn, ok := c.(*net.UnixConn)
-	if !ok {
-		return nil, fmt.Errorf("%s is not a unix socket", socket)
-	}
+	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if err := send(conn, doc, files); err != nil {
