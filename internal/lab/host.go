@@ -52,8 +52,24 @@ func Here(name string) (*Host, error) {
 	return h, nil
 }
 
-// adopt takes the calling thread's namespace and makes it ready. The thread must be locked.
-func (h *Host) adopt() error {
+// Open is a network namespace that others have made, such as a container's, as a host. It is taken as it is. The file, in
+// /proc/PID/ns or mounted, is the caller's to close.
+func Open(name string, ns *os.File) (*Host, error) {
+	h := &Host{name: name}
+	err := onThread(func() error {
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return h.hold()
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening host %s: %w", name, err), h.Close())
+	}
+	return h, nil
+}
+
+// hold takes the calling thread's namespace. The thread must be locked.
+func (h *Host) hold() error {
 	ns, err := os.Open(threadNS)
 	if err != nil {
 		return fmt.Errorf("opening network namespace: %w", err)
@@ -61,6 +77,14 @@ func (h *Host) adopt() error {
 	h.ns = ns
 	if h.route, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("opening rtnetlink: %w", err)
+	}
+	return nil
+}
+
+// adopt takes the calling thread's namespace and makes it ready. The thread must be locked.
+func (h *Host) adopt() error {
+	if err := h.hold(); err != nil {
+		return err
 	}
 	lo, err := h.route.LinkByName("lo")
 	if err != nil {

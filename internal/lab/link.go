@@ -74,12 +74,8 @@ func (h *Host) Bridge(name string, addresses []netip.Prefix, members ...string) 
 		return h.failed("adding bridge", name, err)
 	}
 	for _, member := range members {
-		link, err := h.link(member)
-		if err != nil {
+		if err := h.AddToBridge(name, member); err != nil {
 			return err
-		}
-		if err := h.route.LinkSetMaster(link, bridge); err != nil {
-			return h.failed("adding to bridge", member, err)
 		}
 	}
 	if err := h.SetUp(name); err != nil {
@@ -91,6 +87,15 @@ func (h *Host) Bridge(name string, addresses []netip.Prefix, members ...string) 
 		}
 	}
 	return nil
+}
+
+// AddToBridge makes an interface that the host has a port of a bridge.
+func (h *Host) AddToBridge(bridge, member string) error {
+	master, err := h.link(bridge)
+	if err != nil {
+		return err
+	}
+	return h.onLink("adding to bridge "+bridge, member, func(l netlink.Link) error { return h.route.LinkSetMaster(l, master) })
 }
 
 // SetUp brings an interface up.
