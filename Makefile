@@ -20,8 +20,8 @@ FUZZTIME ?= 5s
 # What `make test` tests, and further flags for it: make test PKG=./internal/compile TESTFLAGS=-run=Decide
 PKG       ?= ./...
 TESTFLAGS ?=
-# The tests below test/kube run a Kubernetes control plane, whose programs are built once, which takes minutes.
-KUBE_BINARIES := $(if $(filter ./... ./test/... ./test/kube%,$(PKG)),hack/kube-binaries,true)
+# The tests below test/kube run a Kubernetes control plane and nodes, whose programs are built once, which takes minutes.
+KUBE_BINARIES := $(if $(filter ./... ./test/... ./test/kube%,$(PKG)),hack/kube-binaries --nodes,true)
 # Further flags for `make bench`, such as -quick.
 BENCHFLAGS ?=
 
@@ -78,7 +78,7 @@ demo: build ## Show a node translating real connections, in network namespaces
 
 .PHONY: test
 test: $(HELM) ## Run every test under the race detector; list what was skipped
-	@hack/install-deps gcc nft iptables ipset systemd-analyze host-local
+	@hack/install-deps gcc nft iptables ipset systemd-analyze host-local containerd runc
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@# None is skipped for having passed before (-count=1): they look at the kernel, of which Go's cache does not know.
 	@# Those with control planes come last, by themselves: others look at packets, and suffer from so many processes.
