@@ -44,7 +44,7 @@ func (c *Cluster) config(keys pair) *rest.Config {
 		Host: apiServerURL,
 		Dial: c.host.Dial,
 		TLSClientConfig: rest.TLSClientConfig{
-			CAData: encodeCert(c.authority.cert.Raw), CertData: keys.cert, KeyData: keys.key,
+			CAData: c.CA(), CertData: keys.cert, KeyData: keys.key,
 		},
 		QPS: -1,
 	}
@@ -52,6 +52,9 @@ func (c *Cluster) config(keys pair) *rest.Config {
 
 // Config lets the test's own code talk to the API server, as one who may do everything.
 func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.admin) }
+
+// CA is the certificate, in PEM, by which programs know the API server and the users whose certificates it takes.
+func (c *Cluster) CA() []byte { return encodeCert(c.authority.cert.Raw) }
 
 // ConfigOf is Config for a user who has the rights that the cluster's roles give.
 func (c *Cluster) ConfigOf(t labtest.TB, user string, groups ...string) *rest.Config {
@@ -74,7 +77,7 @@ func (c *Cluster) writeKubeconfig(t labtest.TB, user *clientcmdapi.AuthInfo) str
 	t.Helper()
 	config := clientcmdapi.NewConfig()
 	config.Clusters["test"] = &clientcmdapi.Cluster{
-		Server: "https://" + address.String() + ":" + apiServerPort, CertificateAuthorityData: encodeCert(c.authority.cert.Raw),
+		Server: "https://" + address.String() + ":" + apiServerPort, CertificateAuthorityData: c.CA(),
 	}
 	config.AuthInfos["user"] = user
 	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "user"}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/dynamic"
@@ -21,6 +22,7 @@ const (
 	apiServerURL         = "https://127.0.0.1:6443"
 	apiServerPort        = "6443"
 	controllerManagerURL = "https://127.0.0.1:10257"
+	schedulerURL         = "https://127.0.0.1:10259"
 	serviceRange         = "10.96.0.0/16"
 )
 
@@ -39,12 +41,15 @@ type Options struct {
 	// ControllerManager runs kube-controller-manager, with all its controllers. Without it nothing is collected that
 	// lost its owner, no namespace ends, and no service account comes with a namespace or is asked for by a Pod.
 	ControllerManager bool
+	// Scheduler runs kube-scheduler: without it no Pod gets a node.
+	Scheduler bool
 	// CRDs does what InstallCRDs does, before the controller manager starts: that notices kinds that come later after up
 	// to half a minute.
 	CRDs bool
 	// Audit lets the API server note all requests but its own, for Cluster.Audit.
 	Audit bool
-	// APIServerArgs are further arguments of kube-apiserver, and ControllerManagerArgs those of kube-controller-manager.
+	// APIServerArgs are further arguments of kube-apiserver, and ControllerManagerArgs those of kube-controller-manager. One
+	// that is given already counts as it is here.
 	APIServerArgs, ControllerManagerArgs []string
 }
 
@@ -59,7 +64,8 @@ type Cluster struct {
 	objects   dynamic.Interface // of the admin
 	adminFile string            // the admin's kubeconfig, for kubectl
 
-	etcd, api, manager *server // manager is nil where there is none
+	etcd, api          *server
+	manager, scheduler *server // nil where there is none
 	audit              bool
 	links              map[*lab.Host]link // to the hosts that were connected
 }
@@ -89,24 +95,26 @@ func New(t labtest.TB, o Options) *Cluster {
 			return serves(ctx, c.client, controllerManagerURL+"/healthz")
 		}, append(c.controllerManagerArgs(kubeconfig), o.ControllerManagerArgs...)...)
 	}
+	if o.Scheduler {
+		c.scheduler = newServer(c.host, c.dir, schedulerProgram, func(ctx context.Context) error {
+			return serves(ctx, c.client, schedulerURL+"/healthz")
+		}, c.schedulerArgs(c.Kubeconfig(t, "system:kube-scheduler"))...)
+	}
 	t.Cleanup(func() { c.end(t) })
 	labtest.Must(t, c.etcd.start())
 	labtest.Must(t, c.api.start())
 	if o.CRDs {
 		c.InstallCRDs(t)
 	}
-	if c.manager != nil {
-		labtest.Must(t, c.manager.start())
+	for _, s := range c.servers()[2:] {
+		labtest.Must(t, s.start())
 	}
 	return c
 }
 
 // servers are those of the cluster, in the order in which they start.
 func (c *Cluster) servers() []*server {
-	if c.manager == nil {
-		return []*server{c.etcd, c.api}
-	}
-	return []*server{c.etcd, c.api, c.manager}
+	return slices.DeleteFunc([]*server{c.etcd, c.api, c.manager, c.scheduler}, func(s *server) bool { return s == nil })
 }
 
 // end kills the servers: nobody needs their data any more.
@@ -145,6 +153,8 @@ func (c *Cluster) apiServerArgs(serviceAccounts bool) []string {
 		"--endpoint-reconciler-type=none", "--service-cluster-ip-range=" + serviceRange,
 		"--tls-cert-file=" + c.file(serverCertFile), "--tls-private-key-file=" + c.file(serverKeyFile),
 		"--client-ca-file=" + c.file(caCertFile),
+		"--kubelet-client-certificate=" + c.file(kubeletCertFile), "--kubelet-client-key=" + c.file(kubeletKeyFile),
+		"--kubelet-preferred-address-types=InternalIP",
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + c.file(tokenPubFile), "--service-account-signing-key-file=" + c.file(tokenKeyFile),
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged",
@@ -167,6 +177,15 @@ func (c *Cluster) controllerManagerArgs(kubeconfig string) []string {
 		"--leader-elect=false", "--use-service-account-credentials", "--profiling=false",
 		"--service-account-private-key-file=" + c.file(tokenKeyFile), "--root-ca-file=" + c.file(caCertFile),
 		"--cluster-signing-cert-file=" + c.file(caCertFile), "--cluster-signing-key-file=" + c.file(caKeyFile),
+	}
+}
+
+// schedulerArgs are the arguments of kube-scheduler.
+func (c *Cluster) schedulerArgs(kubeconfig string) []string {
+	return []string{
+		"--kubeconfig=" + kubeconfig, "--bind-address=127.0.0.1", "--authentication-skip-lookup",
+		"--tls-cert-file=" + c.file(serverCertFile), "--tls-private-key-file=" + c.file(serverKeyFile),
+		"--leader-elect=false", "--profiling=false",
 	}
 }
 

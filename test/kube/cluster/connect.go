@@ -42,6 +42,13 @@ func (c *Cluster) Connect(t labtest.TB, host *lab.Host) netip.Addr {
 	return own
 }
 
+// Route leads what the control plane sends to a prefix over a connected host, such as a router that nodes are behind.
+func (c *Cluster) Route(t labtest.TB, over *lab.Host, to netip.Prefix) {
+	t.Helper()
+	l := c.links[over]
+	labtest.Must(t, c.host.AddRoute(lab.Route{To: to, Via: l.to.Addr(), Dev: l.name}))
+}
+
 // Disconnect cuts a connected host off: what it sends is lost without a word, as where a cable is pulled.
 func (c *Cluster) Disconnect(t labtest.TB, host *lab.Host) {
 	t.Helper()

@@ -19,13 +19,20 @@ import (
 // binariesEnv names the directory of the programs; it is the variable that controller-runtime's envtest reads.
 const binariesEnv = "KUBEBUILDER_ASSETS"
 
-// The programs of a control plane, as hack/kube-binaries names them.
+// The programs of a control plane, as hack/kube-binaries names them. It builds the scheduler for nodes alone: without
+// them there is nothing to schedule.
 const (
 	etcdProgram              = "etcd"
 	apiServerProgram         = "kube-apiserver"
 	controllerManagerProgram = "kube-controller-manager"
+	schedulerProgram         = "kube-scheduler"
 	kubectlProgram           = "kubectl"
 )
+
+// NodePrograms are what "hack/kube-binaries --nodes" builds beside the control plane.
+func NodePrograms() []string {
+	return []string{schedulerProgram, "kubelet", "kube-proxy", "agnhost", "coredns", "pause"}
+}
 
 // Main is the TestMain of a package whose tests need a control plane: labtest.Main, after a check that its programs
 // are there. Where they are missing the run fails, and says how to build them.
@@ -35,23 +42,24 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // and each has a control plane of some 400 MB.
 const parallel = "4"
 
-// Run is Main for a TestMain that has something to do before or after: see labtest.Run.
-func Run(m *testing.M) int {
+// Run is Main for a TestMain that has something to do before or after: see labtest.Run. The tests may need programs
+// beside those of the control plane.
+func Run(m *testing.M, programs ...string) int {
 	if err := flag.Set("test.parallel", parallel); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	listing := slices.ContainsFunc(os.Args[1:], func(a string) bool { return strings.HasPrefix(a, "-test.list=") })
-	if err := FindBinaries(); err != nil && !listing {
+	if err := FindBinaries(programs...); err != nil && !listing {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return labtest.Run(m)
 }
 
-// FindBinaries makes sure that the variable names a directory that holds the programs; where it is not set, that is
-// the cache of hack/kube-binaries.
-func FindBinaries() error {
+// FindBinaries makes sure that the variable names a directory that holds the programs of a control plane and some more;
+// where it is not set, that is the cache of hack/kube-binaries.
+func FindBinaries(more ...string) error {
 	dir := os.Getenv(binariesEnv)
 	if dir == "" {
 		var err error
@@ -62,10 +70,14 @@ func FindBinaries() error {
 			return err
 		}
 	}
-	for _, name := range []string{etcdProgram, apiServerProgram, controllerManagerProgram, kubectlProgram} {
+	script := "hack/kube-binaries"
+	if len(more) > 0 {
+		script += " --nodes"
+	}
+	for _, name := range append([]string{etcdProgram, apiServerProgram, controllerManagerProgram, kubectlProgram}, more...) {
 		if _, err := exec.LookPath(filepath.Join(dir, name)); err != nil {
-			return fmt.Errorf("these tests run a real Kubernetes control plane, and %s has no %s (%w): "+
-				"run hack/kube-binaries, and set %s to the directory that it prints, or to nothing", dir, name, err, binariesEnv)
+			return fmt.Errorf("these tests run a real Kubernetes, and %s has no %s (%w): "+
+				"run %s, and set %s to the directory that it prints, or to nothing", dir, name, err, script, binariesEnv)
 		}
 	}
 	return nil
@@ -94,5 +106,8 @@ func cached() (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// Programs is the directory of the programs.
+func Programs() string { return os.Getenv(binariesEnv) }
+
 // program is the path of one of the programs.
-func program(name string) string { return filepath.Join(os.Getenv(binariesEnv), name) }
+func program(name string) string { return filepath.Join(Programs(), name) }

@@ -108,12 +108,20 @@ const (
 	serverKeyFile  = "server.key"
 	tokenKeyFile   = "token.key" // signs the tokens of service accounts
 	tokenPubFile   = "token.pub"
+
+	// What the API server shows to kubelets.
+	kubeletCertFile = "kubelet-client.crt"
+	kubeletKeyFile  = "kubelet-client.key"
 )
 
 // writeKeys makes what the servers need of keys and certificates, and writes it into a directory.
 func (a *authority) writeKeys(dir string) error {
 	server, err := a.server([]string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
 		[]net.IP{net.IPv4(127, 0, 0, 1), address.AsSlice(), serviceAddress.AsSlice()})
+	if err != nil {
+		return err
+	}
+	kubelet, err := a.client("kube-apiserver-kubelet-client", []string{adminGroup})
 	if err != nil {
 		return err
 	}
@@ -137,6 +145,7 @@ func (a *authority) writeKeys(dir string) error {
 	for name, data := range map[string][]byte{
 		caCertFile: encodeCert(a.cert.Raw), caKeyFile: caKey,
 		serverCertFile: server.cert, serverKeyFile: server.key,
+		kubeletCertFile: kubelet.cert, kubeletKeyFile: kubelet.key,
 		tokenKeyFile: tokenKey,
 		tokenPubFile: pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: tokenPub}),
 	} {
