@@ -19,7 +19,8 @@ func GroupVersion() schema.GroupVersion {
 
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &NATConfiguration{}, &NATConfigurationList{}, &SallyportNode{}, &SallyportNodeList{})
+	s.AddKnownTypes(GroupVersion(), &NATConfiguration{}, &NATConfigurationList{}, &SallyportNode{}, &SallyportNodeList{},
+		&NodeNetworkConfiguration{}, &NodeNetworkConfigurationList{}, &IPBlock{}, &IPBlockList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

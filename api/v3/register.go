@@ -19,7 +19,7 @@ func GroupVersion() schema.GroupVersion {
 
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &IPPool{}, &IPPoolList{})
+	s.AddKnownTypes(GroupVersion(), &IPPool{}, &IPPoolList{}, &IPReservation{}, &IPReservationList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

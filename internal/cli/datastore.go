@@ -47,8 +47,8 @@ func (g *global) source() string {
 	return g.dir
 }
 
-// load reads what is declared now.
-func (g *global) load(ctx context.Context) (*datastore.Loaded, error) {
+// load reads what is declared now; of the blocks of nodes, which may be many, only with blocks.
+func (g *global) load(ctx context.Context, blocks bool) (*datastore.Loaded, error) {
 	if err := g.checkDatastore(); err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (g *global) load(ctx context.Context) (*datastore.Loaded, error) {
 		if err != nil {
 			return nil, err
 		}
-		return kube.Load(ctx, cfg, buildVersion())
+		return kube.Load(ctx, cfg, buildVersion(), blocks)
 	}
 	return loadDir(g.dir)
 }

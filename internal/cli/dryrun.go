@@ -67,7 +67,7 @@ func (g *global) foresee(ctx context.Context, cfg agent.Config) (*model.Snapshot
 			return nil, []model.Fault{*said.Fault}, nil
 		}
 	}
-	loaded, err := g.load(ctx)
+	loaded, err := g.load(ctx, false)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -165,7 +165,7 @@ func explain(ctx context.Context, g *global, f compile.Flow, node string, warn i
 	if err != nil {
 		return explanation{}, err
 	}
-	loaded, err := g.load(ctx)
+	loaded, err := g.load(ctx, false)
 	if err != nil {
 		return explanation{}, err
 	}

@@ -14,10 +14,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/dir"
+	"github.com/sallyport/sallyport/internal/ipam"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/text"
 	"github.com/sallyport/sallyport/internal/yaml"
@@ -37,6 +39,9 @@ func resources() []resource {
 		{datastore.KindIPPool, "ippool.projectcalico.org", []string{"ippools", "ippool", "ipp", "pools", "pool"}, tablePools},
 		{datastore.KindNATConfiguration, "natconfiguration.sallyport.dev", []string{"natconfigurations", "natconfiguration", "natconfig", "nat"}, tableNAT},
 		{datastore.KindNode, "node", []string{"nodes", "node", "no"}, tableNodes},
+		{datastore.KindIPReservation, "ipreservation.projectcalico.org", []string{"ipreservations", "ipreservation"}, tableReservations},
+		{datastore.KindNodeNetworkConfiguration, "nodenetworkconfiguration.sallyport.dev", []string{"nodenetworkconfigurations", "nodenetworkconfiguration", "nodenet"}, tableNodeNetwork},
+		{datastore.KindIPBlock, "ipblock.sallyport.dev", []string{"ipblocks", "ipblock", "ipb"}, tableBlocks},
 	}
 }
 
@@ -80,7 +85,8 @@ pools give out addresses. The agent answers, if it watches the same manifests an
 reads them. In a cluster, PROGRAMMED is what its controller says of the nodes: "-" where it says nothing
 yet. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
 
-KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat) or nodes.`,
+KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat), nodes, ipreservations, nodenetworkconfigurations (nodenet)
+or ipblocks (ipb), which only a cluster has.`,
 		Example:           "  sallyport get pools\n  sallyport get ippool private -o yaml",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeObjects(g),
@@ -127,7 +133,7 @@ func (g *global) declared(ctx context.Context, kind string, names []string) (*da
 		return nil, err
 	}
 	if g.datastore == string(agent.Kubernetes) {
-		return g.load(ctx)
+		return g.load(ctx, kind == datastore.KindIPBlock)
 	}
 	said, err := g.client().Objects(ctx, kind, names)
 	ours := err == nil && sameDir(said.Dir, g.dir)
@@ -314,6 +320,58 @@ func tableNodes(w io.Writer, l *datastore.Loaded, named map[string]bool, wide bo
 		}
 		fmt.Fprintln(w)
 	}
+}
+
+func tableReservations(w io.Writer, l *datastore.Loaded, named map[string]bool, _ bool) {
+	fmt.Fprintln(w, "NAME\tCIDRS")
+	for i := range l.Snapshot.Reservations {
+		if r := &l.Snapshot.Reservations[i]; named[r.Name] {
+			say(w, "%s\t%s\n", r.Name, list(r.CIDRs))
+		}
+	}
+}
+
+func tableNodeNetwork(w io.Writer, l *datastore.Loaded, named map[string]bool, _ bool) {
+	fmt.Fprintln(w, "NAME\tPRIORITY\tNODES\tINTERFACE\tCIDRS\tMTU\tVXLANPORT\tVXLANVNI")
+	for i := range l.Snapshot.NodeNetworkConfigurations {
+		if c := &l.Snapshot.NodeNetworkConfigurations[i]; named[c.Name] {
+			say(w, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, c.Priority, cell(c.NodeSelector), orDash(c.Interface), list(c.CIDRs),
+				number(c.MTU), number(c.VXLANPort), number(c.VXLANVNI))
+		}
+	}
+}
+
+// tableBlocks prints blocks in the order of addresses.
+func tableBlocks(w io.Writer, l *datastore.Loaded, named map[string]bool, _ bool) {
+	fmt.Fprintln(w, "NAME\tCIDR\tNODE\tPOOL\tALLOCATED\tCOOLING")
+	used := usedOf(l.Objects)
+	for i := range l.Snapshot.Blocks {
+		b := &l.Snapshot.Blocks[i]
+		if name := ipam.Name(b.CIDR); named[name] {
+			u := used[name]
+			say(w, "%s\t%s\t%s\t%s\t%d\t%d\n", name, b.CIDR, b.Node, b.Pool, u.Allocated, u.Cooling)
+		}
+	}
+}
+
+// usedOf is how much of each block is in use, by the block's name.
+func usedOf(objects []datastore.Object) map[string]v1alpha1.IPBlockStatus {
+	out := map[string]v1alpha1.IPBlockStatus{}
+	for i := range objects {
+		var block v1alpha1.IPBlock
+		if o := &objects[i]; o.Kind == datastore.KindIPBlock && json.Unmarshal(o.JSON, &block) == nil { // its conversion succeeded
+			out[o.Name] = block.Status
+		}
+	}
+	return out
+}
+
+// number is a field's value, or "-" where it is not set.
+func number[T int | uint16 | uint32](v *T) string {
+	if v == nil {
+		return "-"
+	}
+	return fmt.Sprint(*v)
 }
 
 // cell is the beginning of a selector: a whole one would make every row as wide.

@@ -29,8 +29,8 @@ const (
 // everything is the selector that chooses everything.
 const everything = "all()"
 
-// Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a *model.Pool,
-// model.NATConfiguration or model.Node.
+// Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a *model.Pool, or a
+// model.NATConfiguration, Node, Reservation, NodeNetworkConfiguration or Block.
 func Value(kind string, data []byte) (any, error) {
 	switch kind {
 	case KindIPPool:
@@ -43,6 +43,12 @@ func Value(kind string, data []byte) (any, error) {
 			return nil, err
 		}
 		return n, nil
+	case KindIPReservation:
+		return decoded(data, Reservation)
+	case KindNodeNetworkConfiguration:
+		return decoded(data, NodeNetworkConfiguration)
+	case KindIPBlock:
+		return decoded(data, Block)
 	}
 	return nil, fmt.Errorf("the kind %s is not known", kind)
 }

@@ -12,8 +12,12 @@ func FuzzValue(f *testing.F) {
 	for kind, texts := range map[string][]string{
 		KindIPPool: {`{"metadata":{"name":"p","creationTimestamp":"2026-01-02T03:04:05Z"},"spec":{"cidr":"10.0.0.0/16","allowedUses":["Workload"]},"status":{"conditions":[{"type":"Allocatable","status":"True"}]}}`,
 			`{"metadata":null,"spec":[],"status":{"conditions":{}}}`},
-		KindNATConfiguration: {`{"metadata":{"name":"c"},"spec":{"addresses":["192.0.2.1"],"portRange":"1-2","nodeSelector":"all()"}}`},
-		KindNode:             {`{"metadata":{"name":"n","labels":{"a":"b"}},"status":{"addresses":[{"type":"InternalIP","address":"192.0.2.1"}]}}`},
+		KindNATConfiguration:         {`{"metadata":{"name":"c"},"spec":{"addresses":["192.0.2.1"],"portRange":"1-2","nodeSelector":"all()"}}`},
+		KindIPReservation:            {`{"metadata":{"name":"r"},"spec":{"reservedCIDRs":["10.0.0.1/28","fd00::/120"]}}`},
+		KindNodeNetworkConfiguration: {`{"metadata":{"name":"c"},"spec":{"priority":1,"nodeAddress":{"interface":"eth*","cidrs":["10.0.0.0/8"]},"mtu":1500,"vxlan":{"port":4790,"vni":5}}}`},
+		KindIPBlock:                  {`{"metadata":{"name":"4-10-0-0-0-26","deletionTimestamp":"2026-01-02T03:04:05Z"},"spec":{"cidr":"10.0.0.0/26","node":"n","pool":"p","poolUID":"u"}}`},
+		KindNode: {`{"metadata":{"name":"n","annotations":{"sallyport.dev/network-addresses":"192.0.2.1,2001:db8::1","sallyport.dev/tunnel-addresses":"x"}}}`,
+			`{"metadata":{"name":"n","labels":{"a":"b"}},"status":{"addresses":[{"type":"InternalIP","address":"192.0.2.1"}]}}`},
 	} {
 		for _, text := range texts {
 			f.Add(kind, []byte(text))
@@ -26,6 +30,12 @@ func FuzzValue(f *testing.F) {
 		}
 		if p, ok := v.(*model.Pool); ok && (!p.CIDR.IsValid() || p.CIDR != p.CIDR.Masked() || p.CIDR.Addr().Is4In6()) {
 			t.Fatalf("the range of %+v", p)
+		}
+		if b, ok := v.(model.Block); ok && (!b.CIDR.IsValid() || b.CIDR != b.CIDR.Masked() || b.CIDR.Addr().Is4In6()) {
+			t.Fatalf("the range of %+v", b)
+		}
+		if n, ok := v.(model.Node); ok && (len(n.NetworkAddresses) > 2 || len(n.Tunnels) > 2) {
+			t.Fatalf("the addresses of %+v", n)
 		}
 		if again, _ := Value(kind, text); !reflect.DeepEqual(v, again) {
 			t.Fatalf("%+v, and then %+v", v, again)

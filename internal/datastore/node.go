@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -14,6 +15,11 @@ type nodeObject struct {
 	Metadata struct {
 		Name   string            `json:"name"`
 		Labels map[string]string `json:"labels"`
+
+		Annotations struct {
+			Addresses string `json:"sallyport.dev/network-addresses"`
+			Tunnels   string `json:"sallyport.dev/tunnel-addresses"`
+		} `json:"annotations"`
 	} `json:"metadata"`
 	Status struct {
 		Addresses []struct {
@@ -24,7 +30,7 @@ type nodeObject struct {
 }
 
 // Node converts the JSON of a Node. Its addresses are those of the types InternalIP and ExternalIP, each once;
-// host names are left out.
+// host names are left out. What its agent says of it is in annotations.
 func Node(data []byte) (model.Node, error) {
 	var in nodeObject
 	if err := json.Unmarshal(data, &in); err != nil {
@@ -43,5 +49,8 @@ func Node(data []byte) (model.Node, error) {
 	}
 	slices.SortFunc(out.Addresses, netip.Addr.Compare)
 	out.Addresses = slices.Compact(out.Addresses)
-	return out, nil
+	said, err := Announced(AnnotationNetworkAddresses, in.Metadata.Annotations.Addresses)
+	tunnels, err2 := Announced(AnnotationTunnelAddresses, in.Metadata.Annotations.Tunnels)
+	out.NetworkAddresses, out.Tunnels = said, tunnels
+	return out, errors.Join(err, err2)
 }

@@ -11,6 +11,10 @@ const (
 	KindIPPool           = model.KindIPPool
 	KindNATConfiguration = model.KindNATConfiguration
 	KindNode             = model.KindNode
+
+	KindIPReservation            = model.KindIPReservation
+	KindNodeNetworkConfiguration = model.KindNodeNetworkConfiguration
+	KindIPBlock                  = model.KindIPBlock
 )
 
 // What the layers below have, by the names that every store uses.

@@ -3,6 +3,7 @@ package manifest
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -34,5 +35,14 @@ func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestBlocksAreNotDeclared: agents alone make IPBlocks, in the API of a cluster.
+func TestBlocksAreNotDeclared(t *testing.T) {
+	t.Parallel()
+	p := Check("f", []byte("apiVersion: sallyport.dev/v1alpha1\nkind: IPBlock\nmetadata: {name: 4-10-0-0-0-26}\nspec: {cidr: 10.0.0.0/26, node: n, pool: p, poolUID: u}\n"), nil, validator(), func(Key) *Object { return nil })
+	if len(p.Objects) != 0 || len(p.Faults) != 1 || p.Faults[0].Field != "kind" || !strings.Contains(p.Faults[0].Message, "an IPBlock is declared in no manifest") {
+		t.Errorf("%+v, %+v", p.Objects, p.Faults)
 	}
 }

@@ -56,11 +56,13 @@ func canonicalVersion(apiVersion, kind string) string {
 	return ""
 }
 
-// known lists all kinds, each in the words that say makes of it.
+// known lists the kinds that a manifest may declare, each in the words that say makes of it.
 func known(say func(r model.Resource) string) string {
 	var words []string
 	for _, r := range model.Resources() {
-		words = append(words, say(r))
+		if !r.Claimed {
+			words = append(words, say(r))
+		}
 	}
 	last := len(words) - 1
 	return strings.Join(words[:last], ", ") + " or " + words[last]
@@ -89,7 +91,10 @@ func normalise(tree map[string]any) (Key, *model.Fault) {
 		return fault("apiVersion", "is required and must be a string, such as projectcalico.org/v3 for an IPPool")
 	}
 	for _, r := range model.Resources() {
-		if kind != r.Kind && (strings.EqualFold(kind, r.Kind) || strings.EqualFold(kind, r.Kind+"s")) {
+		switch {
+		case kind == r.Kind && r.Claimed:
+			return fault("kind", fmt.Sprintf("an %s is declared in no manifest, since agents create and delete them in the API of a cluster; remove the document", kind))
+		case kind != r.Kind && !r.Claimed && (strings.EqualFold(kind, r.Kind) || strings.EqualFold(kind, r.Kind+"s")):
 			return fault("kind", fmt.Sprintf("%s is not known here: did you mean %s?", kind, r.Kind))
 		}
 	}

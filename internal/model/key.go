@@ -10,20 +10,29 @@ const (
 	KindIPPool           = "IPPool"
 	KindNATConfiguration = "NATConfiguration"
 	KindNode             = "Node"
+
+	KindIPReservation            = "IPReservation"
+	KindNodeNetworkConfiguration = "NodeNetworkConfiguration"
+	KindIPBlock                  = "IPBlock"
 )
 
 // Resource is a kind of objects, and under which apiVersions one may be declared: it is kept under the first.
 type Resource struct {
 	Kind        string
 	APIVersions []string
+	// Claimed says that agents alone make such objects, in the API of a cluster: no manifest declares one.
+	Claimed bool
 }
 
 // Resources are all kinds that a snapshot is made of.
 func Resources() []Resource {
 	return []Resource{
-		{KindIPPool, []string{"projectcalico.org/v3", "crd.projectcalico.org/v1"}}, // the second is Calico's own store
-		{KindNATConfiguration, []string{"sallyport.dev/v1alpha1"}},
-		{KindNode, []string{"v1"}},
+		{Kind: KindIPPool, APIVersions: []string{"projectcalico.org/v3", "crd.projectcalico.org/v1"}}, // the second is Calico's own store
+		{Kind: KindNATConfiguration, APIVersions: []string{"sallyport.dev/v1alpha1"}},
+		{Kind: KindNode, APIVersions: []string{"v1"}},
+		{Kind: KindIPReservation, APIVersions: []string{"projectcalico.org/v3"}},
+		{Kind: KindNodeNetworkConfiguration, APIVersions: []string{"sallyport.dev/v1alpha1"}},
+		{Kind: KindIPBlock, APIVersions: []string{"sallyport.dev/v1alpha1"}, Claimed: true},
 	}
 }
 

@@ -64,7 +64,8 @@ func TestServersAcceptDefinitions(t *testing.T) {
 // its estimated cost far below the limit, so that a rule may grow without a surprise in somebody's cluster.
 func TestRuleCosts(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"projectcalico.org_ippools.yaml", "sallyport.dev_natconfigurations.yaml"} {
+	for _, name := range []string{"projectcalico.org_ippools.yaml", "projectcalico.org_ipreservations.yaml", "sallyport.dev_natconfigurations.yaml",
+		"sallyport.dev_nodenetworkconfigurations.yaml", "sallyport.dev_ipblocks.yaml"} {
 		crd := readCRD(t, name)
 		props := crd.Spec.Validation
 		if props == nil {
@@ -72,16 +73,21 @@ func TestRuleCosts(t *testing.T) {
 		}
 		root := props.OpenAPIV3Schema
 		context := apiextensionsvalidation.RootCELContext(root)
-		spec := root.Properties["spec"]
-		specContext := context.ChildPropertyContext(&spec, "spec")
-		checkCosts(t, name+": spec", specContext, &spec)
-		for field, property := range spec.Properties {
-			fieldContext := specContext.ChildPropertyContext(&property, field)
-			checkCosts(t, name+": spec."+field, fieldContext, &property)
-			if property.Items != nil {
-				checkCosts(t, name+": spec."+field+"[]", fieldContext.ChildItemsContext(property.Items.Schema), property.Items.Schema)
-			}
+		checkAllCosts(t, name+": ", context, root)
+	}
+}
+
+// checkAllCosts does so for a schema and all in it.
+func checkAllCosts(t *testing.T, where string, context *apiextensionsvalidation.CELSchemaContext, props *apiextensions.JSONSchemaProps) {
+	t.Helper()
+	checkCosts(t, where, context, props)
+	for field, property := range props.Properties {
+		if field != "status" {
+			checkAllCosts(t, where+"."+field, context.ChildPropertyContext(&property, field), &property)
 		}
+	}
+	if props.Items != nil {
+		checkAllCosts(t, where+"[]", context.ChildItemsContext(props.Items.Schema), props.Items.Schema)
 	}
 }
 
@@ -121,6 +127,9 @@ func TestRuleThatDoesNotCompile(t *testing.T) {
 	for name, rules := range map[string][]string{
 		"projectcalico.org_ippools.yaml":       {"rule: isCIDR(self)", "rule: '!(''LoadBalancer'' in self)"},
 		"sallyport.dev_natconfigurations.yaml": {"rule: isIP(self)", "rule: self != '4789-4789'"},
+
+		"sallyport.dev_ipblocks.yaml":                  {"rule: isCIDR(self)"},
+		"sallyport.dev_nodenetworkconfigurations.yaml": {"rule: isCIDR(self)"},
 	} {
 		data, err := crds.Files().ReadFile(name)
 		if err != nil {

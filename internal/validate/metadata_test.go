@@ -66,3 +66,19 @@ func TestNodes(t *testing.T) {
 		run(t, "{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDR: 10.0.0.0/24, taints: []}, status: "+test.spec+"}", v.Create, test.field, test.message)
 	}
 }
+
+func TestAnnouncedAddresses(t *testing.T) {
+	t.Parallel()
+	v := newValidator(t)
+	for _, test := range []specCase{
+		{"sallyport.dev/network-addresses: '192.0.2.1,2001:db8::1', sallyport.dev/tunnel-addresses: 10.0.0.1", "", ""},
+		{"sallyport.dev/network-addresses: ''", "", ""},
+		{"sallyport.dev/network-addresses: '192.0.2.1,192.0.2.2'", "metadata.annotations", "at most one address of each family"},
+		{"sallyport.dev/network-addresses: '192.0.2.1 '", "metadata.annotations", "at most one address"},
+		{"sallyport.dev/tunnel-addresses: n1", "metadata.annotations", "the value of sallyport.dev/tunnel-addresses must be"},
+		{"sallyport.dev/tunnel-addresses: 'fe80::1%eth0'", "metadata.annotations", "at most one address"},
+		{"sallyport.dev/tunnel-addresses: 127.0.0.1", "metadata.annotations", "at most one address"},
+	} {
+		run(t, "{apiVersion: v1, kind: Node, metadata: {name: n1, annotations: {"+test.spec+"}}}", v.Create, test.field, test.message)
+	}
+}

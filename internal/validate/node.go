@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/text"
@@ -12,7 +13,7 @@ import (
 // validateNode checks what is read of a Node (core/v1): its metadata, and the addresses of type InternalIP
 // and ExternalIP in its status. All else that kubectl prints of a node is ignored.
 func validateNode(_ context.Context, obj, _ map[string]any) []model.Fault {
-	faults := validateMetadata(obj, "Node")
+	faults := append(validateMetadata(obj, "Node"), validateAnnounced(obj)...)
 	status, ok := obj["status"]
 	if !ok {
 		return faults
@@ -32,6 +33,25 @@ func validateNode(_ context.Context, obj, _ map[string]any) []model.Fault {
 	for i, address := range addresses {
 		if fault := validateNodeAddress(fmt.Sprintf("status.addresses[%d]", i), address); fault != nil {
 			faults = append(faults, *fault)
+		}
+	}
+	return faults
+}
+
+// validateAnnounced checks the addresses that the agent of a node says in annotations.
+func validateAnnounced(obj map[string]any) (faults []model.Fault) {
+	meta, _ := obj["metadata"].(map[string]any)
+	notes, _ := meta["annotations"].(map[string]any)
+	for _, key := range []string{"sallyport.dev/network-addresses", "sallyport.dev/tunnel-addresses"} {
+		written, _ := notes[key].(string)
+		families := map[bool]bool{}
+		for part := range strings.SplitSeq(written, ",") {
+			a, err := netip.ParseAddr(part)
+			if written != "" && (err != nil || a.Zone() != "" || a.Is4In6() || !a.IsGlobalUnicast() || families[a.Is4()]) {
+				faults = append(faults, model.Fault{Field: "metadata.annotations", Message: fmt.Sprintf("the value of %s must be at most one address of each family, such as 192.0.2.1,2001:db8::1, not %q", key, text.Clip(written, quoted))})
+				break
+			}
+			families[a.Is4()] = true
 		}
 	}
 	return faults

@@ -186,8 +186,11 @@ func (d *definition) unknownField(path string) (fault model.Fault, nearest strin
 
 // propertiesAt returns the fields of the object at a path that ends in ".", or of the whole resource.
 func (d *definition) propertiesAt(parent string) map[string]structuralschema.Structural {
-	if parent == "spec." {
-		return d.structural.Properties["spec"].Properties
+	at := d.structural.Properties
+	for name := range strings.SplitSeq(strings.TrimSuffix(parent, "."), ".") {
+		if name != "" {
+			at = at[name].Properties
+		}
 	}
-	return d.structural.Properties
+	return at
 }

@@ -46,6 +46,10 @@ func New() *Validator {
 		model.KindIPPool:           definedBy("projectcalico.org_ippools.yaml"),
 		model.KindNATConfiguration: definedBy("sallyport.dev_natconfigurations.yaml"),
 		model.KindNode:             validateNode,
+
+		model.KindIPReservation:            definedBy("projectcalico.org_ipreservations.yaml"),
+		model.KindNodeNetworkConfiguration: definedBy("sallyport.dev_nodenetworkconfigurations.yaml"),
+		model.KindIPBlock:                  definedBy("sallyport.dev_ipblocks.yaml"),
 	}
 	v := &Validator{}
 	for _, r := range model.Resources() {

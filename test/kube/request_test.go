@@ -22,6 +22,10 @@ import (
 const (
 	poolsPath          = "/apis/projectcalico.org/v3/ippools"
 	configurationsPath = "/apis/sallyport.dev/v1alpha1/natconfigurations"
+
+	reservationsPath          = "/apis/projectcalico.org/v3/ipreservations"
+	networkConfigurationsPath = "/apis/sallyport.dev/v1alpha1/nodenetworkconfigurations"
+	blocksPath                = "/apis/sallyport.dev/v1alpha1/ipblocks"
 	definitionsPath    = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 )
 

@@ -34,7 +34,7 @@ func TestStore(t *testing.T) {
 	kubectl(pools(true), "apply", "-f", "-")
 	kubectl("apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n", "apply", "-f", "-")
 	const far = "the CustomResourceDefinition of IPPool is of version 0.2.0, and this is sallyport 0.9.0"
-	if _, err := kube.Load(t.Context(), c.Config(), "0.9.0"); err == nil || !strings.Contains(err.Error(), far) {
+	if _, err := kube.Load(t.Context(), c.Config(), "0.9.0", true); err == nil || !strings.Contains(err.Error(), far) {
 		t.Errorf("loading says %v", err)
 	}
 	api, err := kube.Connect(c.Config(), "test")

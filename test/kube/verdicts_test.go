@@ -28,6 +28,10 @@ func TestVerdicts(t *testing.T) {
 	s := newServer(t, c)
 	creations(t, s, poolsPath, validatetest.Pools(), validatetest.Pool)
 	creations(t, s, configurationsPath, validatetest.Configurations(), validatetest.Configuration)
+	creations(t, s, reservationsPath, validatetest.Reservations(), validatetest.Reservation)
+	creations(t, s, networkConfigurationsPath, validatetest.NetworkConfigurations(), validatetest.NetworkConfiguration)
+	creations(t, s, blocksPath, validatetest.Blocks(), validatetest.Block)
+	blockUpdates(t, s)
 	creations(t, s, poolsPath, validatetest.Metadata(), func(metadata string) string {
 		return "{apiVersion: projectcalico.org/v3, kind: IPPool, spec: {cidr: 10.0.0.0/16}, metadata: " + metadata + "}"
 	})
@@ -126,6 +130,25 @@ func updates(t *testing.T, s *server) {
 	for i, test := range cases {
 		fields, message := s.judge(http.MethodPut, fmt.Sprintf("%s/p%d", poolsPath, i), named(i, test.New, versions[i]))
 		expect(t, test.Old+" replaced by\n"+test.New, fields, message, wanted(test.Field, test.Server))
+	}
+}
+
+// blockUpdates replaces blocks.
+func blockUpdates(t *testing.T, s *server) {
+	t.Helper()
+	for _, test := range validatetest.BlockUpdates() {
+		name, _, _ := strings.Cut(test.Old, " ")
+		path := blocksPath + "/" + name
+		code, stored := s.send(http.MethodPost, blocksPath, validatetest.Block(test.Old))
+		if code != http.StatusCreated {
+			t.Fatalf("storing %s: %v", test.Old, stored)
+		}
+		version := stored["metadata"].(map[string]any)["resourceVersion"].(string)
+		fields, message := s.judge(http.MethodPut, path, strings.Replace(validatetest.Block(test.New), "{name: ", "{resourceVersion: '"+version+"', name: ", 1))
+		expect(t, test.Old+" replaced by\n"+test.New, fields, message, test.Field)
+		if code, answer := s.send(http.MethodDelete, path, ""); code != http.StatusOK {
+			t.Fatalf("deleting %s: %v", name, answer)
+		}
 	}
 }
 

@@ -6,8 +6,7 @@ import (
 	"github.com/sallyport/sallyport/internal/datastore"
 )
 
-// object is an Object with what the rest of the system sees of it: a *model.Pool,
-// model.NATConfiguration or model.Node.
+// object is an Object with what the rest of the system sees of it: see datastore.Value.
 type object struct {
 	Object
 	value any

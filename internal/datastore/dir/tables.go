@@ -82,6 +82,10 @@ func (t tables) with(changes []change) (tables, []change) {
 			Pools:             merge(old.Pools, changes, datastore.KindIPPool, func(p **model.Pool) string { return (*p).Name }, poolOf),
 			NATConfigurations: merge(old.NATConfigurations, changes, datastore.KindNATConfiguration, func(c *model.NATConfiguration) string { return c.Name }, valueOf[model.NATConfiguration]),
 			Nodes:             merge(old.Nodes, changes, datastore.KindNode, func(n *model.Node) string { return n.Name }, valueOf[model.Node]),
+
+			Reservations: merge(old.Reservations, changes, datastore.KindIPReservation, func(r *model.Reservation) string { return r.Name }, valueOf[model.Reservation]),
+			NodeNetworkConfigurations: merge(old.NodeNetworkConfigurations, changes, datastore.KindNodeNetworkConfiguration,
+				func(c *model.NodeNetworkConfiguration) string { return c.Name }, valueOf[model.NodeNetworkConfiguration]),
 		},
 	}
 	if t.conditions == nil || slices.ContainsFunc(changes, t.movesConditions) {

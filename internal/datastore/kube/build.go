@@ -36,27 +36,45 @@ func (s *Store) apply(c changes) {
 // build puts the views in force.
 func (s *Store) build(c changes) {
 	first := s.snapshot == nil
-	nodes := first || slices.ContainsFunc(c.keys, func(k datastore.Key) bool { return k.Kind == datastore.KindNode })
+	kinds := map[string]bool{}
+	for _, k := range c.keys {
+		kinds[k.Kind] = true
+	}
+	changed := func(kind string) bool { return first || kinds[kind] }
 	next := snapshotOf(func(kind string) []*entry {
-		if k := s.kindOf(kind); k != nil {
+		switch k := s.kindOf(kind); {
+		case !changed(kind):
+			return nil
+		case k != nil:
 			return k.entries()
-		}
-		if nodes {
+		case kind == datastore.KindNode:
 			return s.nodes()
 		}
 		return nil
 	})
-	if !nodes {
-		next.Nodes = s.snapshot.Nodes // there may be thousands
-	}
+	keep(next, s.snapshot, changed)
 	s.snapshot = next
 	if c.moves || first {
 		s.conditions = compile.Allocatable(s.snapshot.Pools)
+		s.heedController()
 	}
 	s.number++
 	s.stale = true
 	s.log.Info("resources changed", "version", s.number, "changed", len(c.keys), "pools", len(s.snapshot.Pools),
-		"nat-configurations", len(s.snapshot.NATConfigurations), "nodes", len(s.snapshot.Nodes))
+		"nat-configurations", len(s.snapshot.NATConfigurations), "nodes", len(s.snapshot.Nodes), "blocks", len(s.snapshot.Blocks))
+}
+
+// heedController makes those pools not allocatable that the controller refuses, or has not judged as they are. It alone knows
+// of blocks that pools of others still have.
+func (s *Store) heedController() {
+	if !s.network {
+		return
+	}
+	for _, e := range s.kindOf(datastore.KindIPPool).entries() {
+		if c := s.conditions[e.Name]; c.Allocatable {
+			s.conditions[e.Name] = e.judged.heed(c, e.Generation)
+		}
+	}
 }
 
 // nodes are this node and those others that matter, by name.
@@ -66,7 +84,7 @@ func (s *Store) nodes() []*entry {
 		return s.others.entries()
 	}
 	out := slices.Clone(s.others.entries())
-	at, _ := slices.BinarySearchFunc(out, self, byName)
+	at, _ := slices.BinarySearchFunc(out, self, order)
 	return slices.Insert(out, at, self)
 }
 

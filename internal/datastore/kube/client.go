@@ -70,6 +70,7 @@ type API struct {
 	dynamic dynamic.Interface
 	scheme  func() (*runtime.Scheme, error)
 	contact *contact
+	network bool // what the pod network needs of an object is kept too; never changed once used
 }
 
 // dialPatience is how long a server may take to accept a connection: it is tried again soon.

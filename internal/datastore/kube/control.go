@@ -25,6 +25,10 @@ var (
 	NATConfigurations = v1alpha1.GroupVersion().WithResource("natconfigurations")
 	SallyportNodes    = v1alpha1.GroupVersion().WithResource("sallyportnodes")
 	Nodes             = resourceNodes
+
+	IPReservations            = apiv3.GroupVersion().WithResource("ipreservations")
+	NodeNetworkConfigurations = v1alpha1.GroupVersion().WithResource("nodenetworkconfigurations")
+	IPBlocks                  = v1alpha1.GroupVersion().WithResource("ipblocks")
 )
 
 // ApplyStatus applies the status of an object of a resource, of which owner then owns what applied has; applied is the

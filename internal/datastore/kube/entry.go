@@ -1,16 +1,18 @@
 package kube
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
-	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/selector"
@@ -28,10 +30,22 @@ type entry struct {
 	Generation                  int64
 	created                     int64 // in seconds since 1970
 
-	value  any    // a *model.Pool, model.NATConfiguration or model.Node; nil where it cannot be used
-	fault  error  // why it cannot be used
+	value  any    // as datastore.Value makes it; nil where it cannot be used
+	fault  error  // why it cannot be used, or what of it cannot
 	json   []byte // as it is kept
 	taints []int  // of a node: where the start-up taint stands among its taints, highest first
+
+	judged *judgement // of a pool, where Sallyport is the pod network; nil: the controller has said nothing
+}
+
+// order is that of entries of one kind in a snapshot.
+func order(a, b *entry) int {
+	x, ok1 := a.value.(model.Block)
+	y, ok2 := b.value.(model.Block)
+	if ok1 && ok2 && x.CIDR != y.CIDR {
+		return x.CIDR.Compare(y.CIDR)
+	}
+	return strings.Compare(a.Name, b.Name)
 }
 
 // GetName tells a mirror which object it is of.
@@ -60,26 +74,40 @@ type keptMeta struct {
 	Created    metav1.Time       `json:"creationTimestamp,omitzero"`
 	Deleted    *metav1.Time      `json:"deletionTimestamp,omitempty"`
 	Labels     map[string]string `json:"labels,omitempty"`
+
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// slim makes an entry of an object of the API. What cannot be used is no error: the entry says so. The labels of Nodes
-// are kept with labelled.
-func slim(kind string, o metav1.Object, labelled bool) *entry {
+// keeping says what is kept of objects beside what always is.
+type keeping struct {
+	labels  bool // of Nodes
+	network bool // what the pod network needs
+}
+
+// slim makes an entry of an object of the API. What cannot be used is no error: the entry says so.
+func slim(kind string, o metav1.Object, what keeping) *entry {
 	e := &entry{Kind: kind, Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(), Generation: o.GetGeneration(), created: seconds(o.GetCreationTimestamp())}
-	k := kept{Kind: kind, Metadata: keptMeta{e.Name, e.UID, e.Generation, o.GetCreationTimestamp(), o.GetDeletionTimestamp(), nil}}
+	k := kept{Kind: kind, Metadata: keptMeta{e.Name, e.UID, e.Generation, o.GetCreationTimestamp(), o.GetDeletionTimestamp(), nil, nil}}
+	var doubt error
 	switch o := o.(type) {
 	case *corev1.Node:
 		e.taints = startupTaints(o)
 		k.APIVersion, k.Metadata.Generation = "v1", 0
-		if labelled {
+		if what.labels {
 			k.Metadata.Labels = o.Labels
+		}
+		if what.network {
+			k.Metadata.Annotations, doubt = announced(o.Annotations)
 		}
 		k.Status = map[string]any{"addresses": o.Status.Addresses}
 	case *unstructured.Unstructured:
 		k.APIVersion, k.Spec = sourceOf(kind).at.GroupVersion().String(), o.Object["spec"]
 		if kind == datastore.KindIPPool {
-			k.Status = keptStatus(o)
+			k.Status = keptStatus(o, what.network)
+			e.judged = judgementOf(k.Status)
 		}
+	case *v1alpha1.IPBlock:
+		k.APIVersion, k.Spec = v1alpha1.GroupVersion().String(), o.Spec
 	default:
 		e.fault = fmt.Errorf("%T is no object that is known here", o)
 		return e
@@ -87,15 +115,8 @@ func slim(kind string, o metav1.Object, labelled bool) *entry {
 	if e.json, e.fault = json.Marshal(k); e.fault == nil {
 		e.value, e.fault = valueOf(kind, e.json)
 	}
+	e.fault = cmp.Or(e.fault, doubt)
 	return e
-}
-
-// keptStatus keeps whether a pool is allocatable.
-func keptStatus(o *unstructured.Unstructured) map[string]any {
-	if conditionOf(o, apiv3.IPPoolConditionAllocatable)["status"] != "True" {
-		return nil
-	}
-	return map[string]any{"conditions": []any{map[string]any{"type": apiv3.IPPoolConditionAllocatable, "status": "True"}}}
 }
 
 // conditionOf is a pool's condition of a type, or nil.
@@ -132,6 +153,7 @@ func decode(k datastore.Key, b []byte) (*entry, error) {
 	if k.Kind == kindDefinition {
 		return e, nil
 	}
+	e.judged = judgementOf(in.Status)
 	e.value, e.fault = valueOf(k.Kind, e.json)
 	return e, nil
 }
@@ -139,13 +161,20 @@ func decode(k datastore.Key, b []byte) (*entry, error) {
 // valueOf makes the value of an object.
 func valueOf(kind string, b []byte) (any, error) {
 	v, err := datastore.Value(kind, b)
-	if c, ok := v.(model.NATConfiguration); ok {
-		// A pool whose selector cannot be read is translated all the same; of these settings nobody knows whose they are.
-		if _, err := selector.Parse(c.NodeSelector); err != nil {
-			return nil, fmt.Errorf("spec.nodeSelector: is not a selector: %w", err)
-		}
+	var chooses string
+	switch c := v.(type) {
+	case model.NATConfiguration:
+		chooses = c.NodeSelector
+	case model.NodeNetworkConfiguration:
+		chooses = c.NodeSelector
+	default:
+		return v, err
 	}
-	return v, err
+	// A pool whose selector cannot be read is translated all the same; of these settings nobody knows whose they are.
+	if _, err := selector.Parse(chooses); err != nil {
+		return nil, fmt.Errorf("spec.nodeSelector: is not a selector: %w", err)
+	}
+	return v, nil
 }
 
 // same says whether two values mean the same to a node.

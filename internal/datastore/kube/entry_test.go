@@ -39,7 +39,7 @@ func TestSlim(t *testing.T) {
 		{"settings for nobody knows whom", datastore.KindNATConfiguration, `{"metadata":{"name":"c"},"spec":{"nodeSelector":"zone = a"}}`, "spec.nodeSelector: is not a selector: at character 6"},
 		{"a range of ports that is none", datastore.KindNATConfiguration, `{"metadata":{"name":"c"},"spec":{"portRange":"9"}}`, "spec.portRange"},
 	} {
-		e := slim(test.kind, object(t, test.text), true)
+		e := slim(test.kind, object(t, test.text), keeping{labels: true})
 		switch {
 		case test.fault == "" && (e.fault != nil || e.value == nil):
 			t.Errorf("%s: %v", test.name, e.fault)
@@ -52,9 +52,9 @@ func TestSlim(t *testing.T) {
 func TestKeptEntries(t *testing.T) {
 	t.Parallel()
 	pool := slim(datastore.KindIPPool, object(t, `{"metadata":{"name":"p","uid":"u","resourceVersion":"7","generation":2,"creationTimestamp":"2026-01-02T03:04:05Z","deletionTimestamp":"2026-01-02T03:04:06Z","annotations":{"a":"b"}},
-		"spec":{"cidr":"10.0.0.0/16"},"status":{"conditions":[{"type":"Other","status":"True"},{"type":"Allocatable","status":"True"}]}}`), true)
+		"spec":{"cidr":"10.0.0.0/16"},"status":{"conditions":[{"type":"Other","status":"True"},{"type":"Allocatable","status":"True"}]}}`), keeping{labels: true})
 	node := slim(datastore.KindNode, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "v", Labels: map[string]string{"zone": "a"}},
-		Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: StartupTaint}, {Key: "other"}, {Key: StartupTaint}}}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}, {Type: corev1.NodeHostName, Address: "n"}}}}, true)
+		Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: StartupTaint}, {Key: "other"}, {Key: StartupTaint}}}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}, {Type: corev1.NodeHostName, Address: "n"}}}}, keeping{labels: true})
 	if p := pool.value.(*model.Pool); !p.WasAllocatable || !p.Terminating || p.Rank != 1767323045 {
 		t.Errorf("%+v", p)
 	}

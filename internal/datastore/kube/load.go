@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -8,9 +9,9 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
 	apiv3 "github.com/sallyport/sallyport/api/v3"
@@ -24,7 +25,8 @@ const loadPatience = 30 * time.Second
 
 // Load reads what an API server has now, without an agent. An object that cannot be used is a fault; that one cannot
 // be listed is an error.
-func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loaded, error) {
+// IPBlocks, which may be many, are read only where they are asked for.
+func Load(ctx context.Context, cfg *rest.Config, version string, blocks bool) (*datastore.Loaded, error) {
 	ctx, cancel := context.WithTimeout(ctx, loadPatience)
 	defer cancel()
 	a, err := Connect(cfg, "sallyport/"+version)
@@ -36,11 +38,15 @@ func Load(ctx context.Context, cfg *rest.Config, version string) (*datastore.Loa
 		return nil, err
 	}
 	l := &loader{api: a, views: map[string]*view{}, programmed: map[string]string{}}
-	for _, from := range append(sources(), source{kind: datastore.KindNode, at: resourceNodes}) {
+	for _, from := range append(sources(true), source{kind: datastore.KindNode, at: resourceNodes}) {
 		if from.kind == datastore.KindIPPool {
 			from.at = pools.version.WithResource(from.at.Resource)
 		}
-		if err := l.list(ctx, from.kind, from.at); err != nil {
+		if from.kind == datastore.KindIPBlock && !blocks {
+			l.views[from.kind] = newView(from.kind)
+			continue
+		}
+		if err := l.list(ctx, from); err != nil {
 			return nil, err
 		}
 	}
@@ -57,25 +63,33 @@ type loader struct {
 }
 
 // list reads all objects of a kind.
-func (l *loader) list(ctx context.Context, kind string, resource schema.GroupVersionResource) error {
-	list, err := l.api.dynamic.Resource(resource).List(ctx, metav1.ListOptions{})
-	if err != nil {
+func (l *loader) list(ctx context.Context, from source) error {
+	kind := from.kind
+	list, err := l.api.dynamic.Resource(from.at).List(ctx, metav1.ListOptions{})
+	switch {
+	case from.network && apierrors.IsNotFound(err): // Sallyport is not the pod network
+		list = &unstructured.UnstructuredList{}
+	case err != nil:
 		return fmt.Errorf("listing %ss: %w", kind, err)
 	}
 	news := map[string]*entry{}
 	for i := range list.Items {
 		o := &list.Items[i]
-		e := slim(kind, o, true)
+		e := slim(kind, o, keeping{labels: true, network: true})
 		if kind == datastore.KindNode {
 			e = &entry{Kind: e.Kind, Name: e.Name, UID: e.UID, ResourceVersion: e.ResourceVersion, Generation: e.Generation}
-			b, err := o.MarshalJSON()
+			said, doubt := announced(o.GetAnnotations())
+			node := o.DeepCopy()
+			node.SetAnnotations(said)
+			b, err := node.MarshalJSON()
 			if err != nil {
 				return fmt.Errorf("reading node %q: %w", o.GetName(), err)
 			}
 			e.value, e.fault = valueOf(kind, b)
+			e.fault = cmp.Or(e.fault, doubt)
 		}
 		news[e.Name] = e
-		if e.fault != nil {
+		if e.value == nil {
 			continue
 		}
 		o.SetManagedFields(nil)

@@ -21,7 +21,7 @@ func TestMirror(t *testing.T) {
 	var heard []string
 	news := 0
 	m := &Mirror[*entry]{live: map[string]*entry{}, news: func() { news++ },
-		turn: func(o any) (any, error) { return slimmed(datastore.KindIPPool, o, false) },
+		turn: func(o any) (any, error) { return slimmed(datastore.KindIPPool, o, keeping{}) },
 		heard: func(e *entry, gone bool) {
 			said := e.Name + e.ResourceVersion
 			if gone {

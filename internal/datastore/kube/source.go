@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -12,19 +14,24 @@ type source struct {
 	kind     string
 	at       schema.GroupVersionResource
 	optional bool // the view is whole also without a definition
+	network  bool // it is read only where Sallyport is the pod network
 }
 
 // sources are all kinds that are read beside Nodes.
-func sources() []source {
-	return []source{
+func sources(network bool) []source {
+	all := []source{
 		{kind: datastore.KindIPPool, at: IPPools},
 		{kind: datastore.KindNATConfiguration, at: NATConfigurations, optional: true},
+		{kind: datastore.KindIPReservation, at: IPReservations, optional: true, network: true},
+		{kind: datastore.KindNodeNetworkConfiguration, at: NodeNetworkConfigurations, optional: true, network: true},
+		{kind: datastore.KindIPBlock, at: IPBlocks, network: true},
 	}
+	return slices.DeleteFunc(all, func(s source) bool { return s.network && !network })
 }
 
 // sourceOf is the source of a kind; the zero value where it is none.
 func sourceOf(kind string) source {
-	for _, s := range sources() {
+	for _, s := range sources(true) {
 		if s.kind == kind {
 			return s
 		}
@@ -38,6 +45,32 @@ func snapshotOf(of func(kind string) []*entry) *model.Snapshot {
 		Pools:             values[*model.Pool](of(datastore.KindIPPool)),
 		NATConfigurations: values[model.NATConfiguration](of(datastore.KindNATConfiguration)),
 		Nodes:             values[model.Node](of(datastore.KindNode)),
+
+		Reservations:              values[model.Reservation](of(datastore.KindIPReservation)),
+		NodeNetworkConfigurations: values[model.NodeNetworkConfiguration](of(datastore.KindNodeNetworkConfiguration)),
+		Blocks:                    values[model.Block](of(datastore.KindIPBlock)),
+	}
+}
+
+// keep puts into a snapshot what an older one has of the kinds of which nothing changed: there may be thousands.
+func keep(next, was *model.Snapshot, changed func(kind string) bool) {
+	if !changed(datastore.KindIPPool) {
+		next.Pools = was.Pools
+	}
+	if !changed(datastore.KindNATConfiguration) {
+		next.NATConfigurations = was.NATConfigurations
+	}
+	if !changed(datastore.KindNode) {
+		next.Nodes = was.Nodes
+	}
+	if !changed(datastore.KindIPReservation) {
+		next.Reservations = was.Reservations
+	}
+	if !changed(datastore.KindNodeNetworkConfiguration) {
+		next.NodeNetworkConfigurations = was.NodeNetworkConfigurations
+	}
+	if !changed(datastore.KindIPBlock) {
+		next.Blocks = was.Blocks
 	}
 }
 

@@ -25,7 +25,7 @@ const dbName = "kubernetes.db"
 // kindDefinition is that of the entries that remember by which definition a kind was read.
 const kindDefinition = "CustomResourceDefinition"
 
-// Options say what a Store reads and where it keeps its last good view. All are required.
+// Options say what a Store reads and where it keeps its last good view. All but Network are required.
 type Options struct {
 	Config *rest.Config
 	Node   string // the name of this node
@@ -34,6 +34,8 @@ type Options struct {
 	StateDir       string // made where it is missing
 	Version        string // of this program
 	Log            *slog.Logger
+	// Network says that Sallyport is the pod network, so that what that needs is read too. It need not be set.
+	Network bool
 }
 
 // Store watches the resources of an API server. Its fields belong to the goroutine of Run.
@@ -41,6 +43,7 @@ type Store struct {
 	api     *API
 	node    string
 	version string
+	network bool
 
 	namespace string // of the Lease
 	reported  reported
@@ -76,7 +79,8 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{api: a, node: o.Node, namespace: o.LeaseNamespace, version: o.Version, log: o.Log, saver: saver, wake: make(chan struct{}, 1), looks: make(chan chan struct{}), located: make(chan located),
 		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
-	for _, from := range sources() {
+	a.network, s.network = o.Network, o.Network
+	for _, from := range sources(o.Network) {
 		s.kinds = append(s.kinds, newKind(from))
 	}
 	a.contact.patient, a.contact.changed = true, s.signal
@@ -255,7 +259,7 @@ func (s *Store) watchOthers(ctx context.Context) (err error) {
 	if s.snapshot == nil {
 		return nil
 	}
-	needs := compile.NeedsNodes(s.snapshot, s.node)
+	needs := s.network || compile.NeedsNodes(s.snapshot, s.node)
 	switch {
 	case needs && s.othersWatch == nil:
 		s.othersWatch, err = s.api.start(ctx, datastore.KindNode, resourceNodes, "", s.signal)

@@ -33,7 +33,7 @@ type view struct {
 	replaced time.Time
 
 	went     uint64   // how often something has gone: what comes back and goes again has another number
-	sorted   []*entry // force by name; nil: to be made
+	sorted   []*entry // force in order; nil: to be made
 	followed datastore.Followed
 	fresh    bool // the API was read once
 }
@@ -50,6 +50,9 @@ type changes struct {
 	followed bool // only how far the API was followed has changed
 }
 
+// mostPlaced is how many objects that come at once are put into their places one by one.
+const mostPlaced = 100
+
 // absorb takes what was heard of the API. The first news of a watch are all that there is.
 func (v *view) absorb(news map[string]*entry, all bool) changes {
 	var c changes
@@ -64,6 +67,9 @@ func (v *view) absorb(news map[string]*entry, all bool) changes {
 				news[name] = nil
 			}
 		}
+	}
+	if len(news) > mostPlaced {
+		v.sorted = nil // to sort once is less
 	}
 	before := v.followed
 	for name, e := range news {
@@ -101,21 +107,24 @@ func (v *view) one(c *changes, name string, e *entry) {
 	v.followed.Unclear = v.followed.Unclear || !numbered
 	v.followed.Seen = max(v.followed.Seen, version)
 	if e.fault != nil {
+		v.bad[name] = e
+	}
+	if e.value == nil {
 		if old := was; old == nil || old.Generation != e.Generation || old.UID != e.UID {
 			v.followed.Changed = max(v.followed.Changed, version)
 			c.followed = true
 		}
-		v.bad[name] = e
 		return
 	}
-	c.differ = c.differ || was == nil || !same(was.value, e.value)
+	judged := was != nil && (!sameJudgement(was, e) || e.judged != nil && was.Generation != e.Generation)
+	c.differ = c.differ || was == nil || judged || !same(was.value, e.value)
 	if was == nil || was.UID != e.UID || was.Generation != e.Generation || !same(was.value, e.value) {
 		v.followed.Changed = max(v.followed.Changed, version)
 	}
 	if was == nil || !slices.Equal(was.json, e.json) {
 		c.keys = append(c.keys, e.key())
 	}
-	c.moves = c.moves || was == nil || movesConditions(was.value, e.value)
+	c.moves = c.moves || was == nil || judged || movesConditions(was.value, e.value)
 	v.force[name] = e
 	v.place(was, e)
 }
@@ -139,19 +148,35 @@ func (v *view) digest(e *entry) uint64 {
 	return datastore.GenerationDigest(string(e.UID), e.Generation)
 }
 
-// place keeps the order by name where an object only takes the place of its older self: of ten thousand pools one has
-// changed.
+// place keeps the order where an object is new, or takes the place of its older self: of ten thousand pools one has changed.
 func (v *view) place(was, e *entry) {
-	if was == nil || v.sorted == nil {
+	if v.sorted == nil {
+		return
+	}
+	if was != nil && order(was, e) != 0 {
 		v.sorted = nil
 		return
 	}
-	if at, ok := slices.BinarySearchFunc(v.sorted, e, byName); ok {
+	at, there := slices.BinarySearchFunc(v.sorted, e, order)
+	if there {
 		v.sorted[at] = e
+	} else {
+		v.sorted = slices.Insert(v.sorted, at, e)
 	}
 }
 
-func byName(a, b *entry) int { return strings.Compare(a.Name, b.Name) }
+// leave takes an entry that goes out of the order.
+func (v *view) leave(e *entry) {
+	if v.sorted == nil {
+		return
+	}
+	at, there := slices.BinarySearchFunc(v.sorted, e, order)
+	if !there || v.sorted[at].Name != e.Name {
+		v.sorted = nil
+		return
+	}
+	v.sorted = slices.Delete(v.sorted, at, at+1)
+}
 
 // movesConditions says whether a change of a pool can alter which ones are allocatable.
 func movesConditions(a, b any) bool {
@@ -248,16 +273,16 @@ func (v *view) expire(now time.Time) changes {
 func (v *view) drop(c *changes, name string) {
 	c.keys = append(c.keys, v.force[name].key())
 	c.differ, c.moves = true, true
+	v.leave(v.force[name])
 	delete(v.force, name)
 	delete(v.gone, name)
 	delete(v.lost, name)
-	v.sorted = nil
 }
 
-// entries are what is in force, by name, until the next change.
+// entries are what is in force, in order, until the next change.
 func (v *view) entries() []*entry {
 	if v.sorted == nil {
-		v.sorted = slices.SortedFunc(maps.Values(v.force), byName)
+		v.sorted = slices.SortedFunc(maps.Values(v.force), order)
 	}
 	return v.sorted
 }
@@ -271,7 +296,10 @@ func (v *view) exceptions() (out []datastore.Exception, warnings []model.Fault) 
 			field, message = "", e.fault.Error()
 		}
 		held := "it is left out"
-		if v.force[name] != nil {
+		switch {
+		case e.value != nil:
+			held = "it is ignored"
+		case v.force[name] != nil:
 			held = "what it said before stays in force"
 		}
 		out = append(out, datastore.Exception{Key: e.key(), Generation: e.Generation, Reason: e.fault.Error() + ": " + held})

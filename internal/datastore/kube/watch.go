@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/datastore"
 )
 
@@ -29,8 +30,11 @@ func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersi
 	// A typed object that this version does not understand would keep all others from being read. Nodes are big and many, and
 	// decoded with less effort into their type.
 	client, like := a.untyped, runtime.Object(&unstructured.Unstructured{})
-	if kind == datastore.KindNode {
+	switch kind {
+	case datastore.KindNode:
 		client, like = a.typed, &corev1.Node{}
+	case datastore.KindIPBlock: // agents alone make them, so that they are as their type
+		client, like = a.typed, &v1alpha1.IPBlock{}
 	}
 	c, err := client(resource.GroupVersion())
 	if err != nil {
@@ -39,7 +43,8 @@ func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersi
 	ctx, stop := context.WithCancel(ctx)
 	w := &watch{stop: stop, done: make(chan struct{}), dirty: map[string]struct{}{}}
 	w.news, w.heard = wake, func(e *entry, _ bool) { w.dirty[e.Name] = struct{}{} }
-	w.turn = func(o any) (any, error) { return slimmed(kind, o, only != "") }
+	what := keeping{labels: only != "", network: a.network} // only of this node's own Node are the labels of interest
+	w.turn = func(o any) (any, error) { return slimmed(kind, o, what) }
 	w.reflect(c, resource, only, like)
 	go func() {
 		defer close(w.done)
@@ -49,13 +54,12 @@ func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersi
 }
 
 // slimmed makes entries of what was decoded; what is one already stays.
-// Only of this node's own Node are the labels of interest.
-func slimmed(kind string, o any, own bool) (any, error) {
+func slimmed(kind string, o any, what keeping) (any, error) {
 	if _, ok := o.(*entry); ok {
 		return o, nil
 	}
 	if m, ok := o.(metav1.Object); ok {
-		return slim(kind, m, own), nil
+		return slim(kind, m, what), nil
 	}
 	return o, nil
 }
