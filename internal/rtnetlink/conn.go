@@ -65,6 +65,9 @@ func strict(s *nfnetlink.KernelSocket) error {
 // New makes a connection of a socket; tests put failures in between.
 func New(s nfnetlink.Socket) *Conn { return &Conn{nfnetlink.NewConn(s)} }
 
+// Wrap puts something between the connection and the kernel. It is for tests that make calls fail.
+func (c *Conn) Wrap(wrap func(nfnetlink.Socket) nfnetlink.Socket) { c.conn.Socket = wrap(c.conn.Socket) }
+
 // Close closes the socket.
 func (c *Conn) Close() error { return c.conn.Close() }
 

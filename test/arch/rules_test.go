@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
 	{"internal/diagnose", "internal/convert", "internal/nftables", "internal/rtnetlink"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
-		"internal/driver/nat", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
+		"internal/driver/nat", "internal/driver/workload", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
 	{"internal/agent", "internal/controller"},
 	{"internal/cli"},
