@@ -105,11 +105,27 @@ func (s *Space) User(a netip.Addr) string {
 	return s.outside[a]
 }
 
+// UsedIn says whether an address of a block is in use, be it this node's or not.
+func (s *Space) UsedIn(cidr netip.Prefix) bool {
+	if b := s.blocks[cidr]; b != nil {
+		return len(b.used) > 0
+	}
+	for a := range s.outside {
+		if cidr.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // Usage is how many addresses of a block are in use, and cool down.
 type Usage struct {
 	Block
 	Used, Cooling int
 }
+
+// Size is how many addresses the block has in all; at most 2^20.
+func (u Usage) Size() uint64 { return size(u.CIDR) }
 
 // Usage is that of every block, sorted.
 func (s *Space) Usage(now time.Time) []Usage {

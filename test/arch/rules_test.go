@@ -24,11 +24,12 @@ type rule struct {
 var layers = [][]string{
 	{"api", "internal/cni", "internal/model", "internal/selector", "internal/text", "internal/waiting"},
 	{"internal/yaml"},
-	{"internal/compile", "internal/ipam", "internal/workload", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
+	{"internal/compile", "internal/ipam", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
 	{"internal/diagnose", "internal/convert", "internal/nftables", "internal/rtnetlink"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver",
 		"internal/driver/nat", "internal/driver/workload", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
+	{"internal/workload"},
 	{"internal/agent", "internal/controller"},
 	{"internal/cli"},
 	{"cmd/sallyport", "cmd/sallyport-cni"},

@@ -12,10 +12,10 @@ import (
 // Protocol is that of all routes of ours: the kernel and other daemons leave such alone (rtm_protocol).
 const Protocol = 115
 
-// The addresses by which a workload reaches its node, which no device has: a permanent neighbour stands for each. Both are
+// Gateway4 and Gateway6 are the addresses by which a workload reaches its node, which no device has: a permanent neighbour stands for each. Both are
 // link-local, so that they are nobody else's.
-func gateway4() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 1, 1}) }
-func gateway6() netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 1}) }
+func Gateway4() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 1, 1}) }
+func Gateway6() netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 1}) }
 
 // hostMAC is that of the node's side of every link: locally administered, as Calico's, and the same everywhere, so that
 // what a workload keeps of its gateway stays true.
@@ -161,9 +161,9 @@ func (r *request) remove(index int, doing string) {
 // gatewayOf is the gateway of a workload that has an address.
 func gatewayOf(a netip.Addr) netip.Addr {
 	if a.Is4() {
-		return gateway4()
+		return Gateway4()
 	}
-	return gateway6()
+	return Gateway6()
 }
 
 // anyOf is the prefix of all addresses of the family of one.

@@ -1,0 +1,100 @@
+package workload
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/ipam"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// tend gives back the blocks that are not needed, and reports how much of the others is in use.
+func (m *Manager) tend(ctx context.Context) {
+	now := time.Now()
+	m.mu.Lock()
+	if m.declared == nil || !m.began {
+		m.mu.Unlock()
+		return
+	}
+	m.own(now)
+	d := m.declared
+	for _, b := range m.space.Spare(now, d.serves) { // no request gets an address of it from here on
+		m.space.Disown(b.CIDR)
+		if !m.standalone() {
+			m.pending[b.CIDR] = pending{givenBack, now}
+		}
+	}
+	back := m.empty()
+	usage := m.usage(now)
+	m.tell()
+	m.mu.Unlock()
+	if m.standalone() {
+		return
+	}
+	for _, cidr := range back {
+		if err := m.opts.Claims.GiveBack(ctx, cidr); err != nil {
+			m.opts.Log.Error("giving back a block failed; it is tried again", "block", cidr, "error", err, "retry_in", lookEvery)
+			continue
+		}
+		m.opts.Log.Info("gave back a block", "block", cidr)
+	}
+	if err := m.opts.Claims.Usage(ctx, usage); err != nil && ctx.Err() == nil {
+		m.opts.Log.Warn("reporting how much of this node's blocks is in use failed; it is tried again", "error", err, "retry_in", lookEvery)
+	}
+}
+
+// serves says whether a pool gives out addresses.
+func (d *declared) serves(pool string) bool {
+	return slices.ContainsFunc(d.pools, func(p ipam.Pool) bool { return p.Name == pool && p.Why == "" })
+}
+
+// empty is this node's blocks that are to go back, or that are being deleted, and in which no address is in use. mu is held.
+func (m *Manager) empty() (out []netip.Prefix) {
+	for cidr, p := range m.pending {
+		if p.fate == givenBack {
+			out = append(out, cidr)
+		}
+	}
+	for cidr, b := range m.declared.blocks {
+		if _, counted := m.pending[cidr]; b.Node == m.opts.Node && b.Terminating && !counted && !m.space.UsedIn(cidr) {
+			out = append(out, cidr)
+		}
+	}
+	return out
+}
+
+// usage is that of each block of this node. mu is held.
+func (m *Manager) usage(now time.Time) (out []datastore.BlockUsage) {
+	for _, u := range m.space.Usage(now) {
+		out = append(out, datastore.BlockUsage{CIDR: u.CIDR, Allocated: u.Used, Cooling: u.Cooling})
+	}
+	return out
+}
+
+// tell says which blocks a node without a cluster owns, where that has changed. mu is held.
+func (m *Manager) tell() {
+	if !m.standalone() {
+		return
+	}
+	var now []model.Block
+	for _, u := range m.space.Usage(time.Now()) {
+		now = append(now, model.Block{CIDR: u.CIDR, Pool: u.Pool, Node: m.opts.Node})
+	}
+	if !slices.Equal(now, m.told) {
+		m.told = now
+		m.opts.Owns(now)
+	}
+}
+
+// holding is the block that has an address.
+func (d *declared) holding(a netip.Addr) (model.Block, bool) {
+	for cidr, b := range d.blocks {
+		if cidr.Contains(a) {
+			return b, true
+		}
+	}
+	return model.Block{}, false
+}

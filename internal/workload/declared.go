@@ -1,0 +1,197 @@
+package workload
+
+import (
+	"maps"
+	"net/netip"
+	"time"
+
+	"go4.org/netipx"
+
+	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/ipam"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// declared is what the datastore says, as far as addresses depend on it. It is never changed once made.
+type declared struct {
+	version  uint64
+	fresh    bool // all was heard of the API since the agent started, or there is none
+	pools    []ipam.Pool
+	labels   map[string]string // of this node
+	reserved *netipx.IPSet
+	blocks   map[netip.Prefix]model.Block // of all nodes
+	owners   map[netip.Prefix]string      // of these
+}
+
+// pending is what became of a block, as long as the API may not have told so yet.
+type pending struct {
+	fate  fate
+	since time.Time
+}
+
+type fate int
+
+const (
+	claimed   fate = iota // by this node
+	givenBack             // by this node, or it tries to: until the API shows so, the block must not be used
+	taken                 // another node has it
+)
+
+// refusal is why no block could be claimed from a pool.
+type refusal struct {
+	why   string
+	since time.Time
+}
+
+// forgetAfter is how long a claim, or a refusal of one, is believed where the API does not show it.
+const forgetAfter = time.Minute
+
+// SetState takes what the datastore says now. It does not wait.
+func (m *Manager) SetState(s datastore.State) {
+	if s.Snapshot == nil {
+		return
+	}
+	d := &declared{version: s.Version, fresh: s.Fresh || m.standalone(),
+		blocks: make(map[netip.Prefix]model.Block, len(s.Snapshot.Blocks)), owners: make(map[netip.Prefix]string, len(s.Snapshot.Blocks))}
+	for _, p := range s.Snapshot.Pools {
+		why := ""
+		if c := s.Conditions[p.Name]; !c.Allocatable {
+			why = c.Message
+			if why == "" {
+				why = "it is not known yet whether the pool may give out addresses"
+			}
+		}
+		d.pools = append(d.pools, ipam.Pool{Pool: p, Why: why})
+	}
+	for i := range s.Snapshot.Nodes {
+		if n := &s.Snapshot.Nodes[i]; n.Name == m.opts.Node {
+			d.labels = n.Labels
+		}
+	}
+	var reserved netipx.IPSetBuilder
+	for _, r := range s.Snapshot.Reservations {
+		for _, c := range r.CIDRs {
+			reserved.AddPrefix(c)
+		}
+	}
+	d.reserved, _ = reserved.IPSet() // its prefixes are valid
+	for _, b := range s.Snapshot.Blocks {
+		d.blocks[b.CIDR], d.owners[b.CIDR] = b, b.Node
+	}
+	m.mu.Lock()
+	m.declared = d
+	m.own(time.Now())
+	m.restore()
+	m.tell()
+	m.notify()
+	m.mu.Unlock()
+}
+
+// standalone says whether the node has its pools for itself: blocks are kept by no API.
+func (m *Manager) standalone() bool { return m.opts.Claims == nil }
+
+// own makes the blocks of the space those that the node owns. mu is held.
+func (m *Manager) own(now time.Time) {
+	if m.standalone() {
+		return
+	}
+	mine := map[netip.Prefix]bool{}
+	for cidr, p := range m.pending {
+		b, there := m.declared.blocks[cidr]
+		told := there
+		if p.fate == givenBack {
+			told = !there || b.Node != m.opts.Node
+		}
+		if told || p.fate != givenBack && now.Sub(p.since) > forgetAfter {
+			delete(m.pending, cidr)
+		} else if p.fate == claimed {
+			mine[cidr] = true
+		}
+	}
+	for cidr, b := range m.declared.blocks {
+		if _, undone := m.pending[cidr]; b.Node == m.opts.Node && !b.Terminating && !undone {
+			mine[cidr] = true
+			m.space.Own(ipam.Block{CIDR: cidr, Pool: b.Pool})
+		}
+	}
+	for _, u := range m.space.Usage(now) {
+		if mine[u.CIDR] {
+			continue
+		}
+		m.space.Disown(u.CIDR)
+		if b, there := m.declared.blocks[u.CIDR]; u.Used > 0 && (!there || b.Node != m.opts.Node) {
+			m.opts.Log.Error("a block with workloads of this node is not this node's any more: no further address of it is given out",
+				"block", u.CIDR, "owner", b.Node, "workloads", u.Used)
+		}
+	}
+}
+
+// restore makes a node that is alone own the blocks of the addresses that are in use, and disown those whose pool is gone. mu
+// is held.
+func (m *Manager) restore() {
+	if !m.standalone() || !m.began || m.declared == nil {
+		return
+	}
+	for _, h := range m.held {
+		for _, a := range h.Addresses {
+			if b, ok := m.declared.blockOf(a); ok {
+				m.space.Own(b)
+			}
+		}
+	}
+	for _, u := range m.space.Usage(time.Now()) {
+		if b, ok := m.declared.blockOf(u.CIDR.Addr()); !ok || b != u.Block {
+			m.space.Disown(u.CIDR)
+		}
+	}
+}
+
+// blockOf is the block in which an address is, of the pool that may give it out.
+func (d *declared) blockOf(a netip.Addr) (ipam.Block, bool) {
+	var of *model.Pool
+	for _, p := range d.pools {
+		if p.CIDR.Contains(a) && p.AllowedUses&(model.UseWorkload|model.UseTunnel) != 0 && (of == nil || p.Why == "") {
+			of = p.Pool
+		}
+	}
+	if of == nil {
+		return ipam.Block{}, false
+	}
+	return ipam.Block{CIDR: netip.PrefixFrom(a, of.BlockSize).Masked(), Pool: of.Name}, true
+}
+
+// cluster is what addresses are chosen from now. mu is held.
+func (m *Manager) cluster(now time.Time) *ipam.Cluster {
+	d := m.declared
+	c := &ipam.Cluster{Pools: d.pools, Reserved: d.reserved, Owners: d.owners}
+	if len(m.pending) > 0 || m.standalone() {
+		c.Owners = maps.Clone(d.owners)
+	}
+	for cidr, p := range m.pending {
+		if _, there := c.Owners[cidr]; !there && p.fate == taken {
+			c.Owners[cidr] = "" // whose it is, the API has not told yet
+		} else if p.fate == claimed {
+			c.Owners[cidr] = m.opts.Node
+		}
+	}
+	if m.standalone() {
+		for _, u := range m.space.Usage(now) {
+			c.Owners[u.CIDR] = m.opts.Node
+		}
+	}
+	if len(m.refused) == 0 {
+		return c
+	}
+	c.Pools = nil
+	for _, p := range d.pools {
+		if r, ok := m.refused[p.Name]; ok && p.Why == "" {
+			if now.Sub(r.since) < forgetAfter {
+				p.Why = r.why
+			} else {
+				delete(m.refused, p.Name)
+			}
+		}
+		c.Pools = append(c.Pools, p)
+	}
+	return c
+}

@@ -1,0 +1,259 @@
+package workload
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/cni"
+	"github.com/sallyport/sallyport/internal/datastore"
+	links "github.com/sallyport/sallyport/internal/driver/workload"
+	"github.com/sallyport/sallyport/internal/ipam"
+	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/waiting"
+)
+
+// Links makes, removes and lists the links of workloads: the driver.
+type Links interface {
+	Held(ctx context.Context) ([]links.Held, error)
+	Add(ctx context.Context, w links.Workload, ns, sock *os.File, mtu int) (links.Made, error)
+	Leave(ctx context.Context, names []string) error
+	Check(ctx context.Context, w links.Workload, sock *os.File) error
+}
+
+// Options say what a Manager works with. All are required but those that say otherwise.
+type Options struct {
+	Node  string
+	Links Links
+	// Claims keeps blocks in a cluster, and Pods knows its pods; nil: there is no cluster, and the node is alone.
+	Claims datastore.Claims
+	Pods   datastore.Pods
+	// Tunnels are the addresses that this node's VXLAN devices have; nil without a cluster.
+	Tunnels func(ctx context.Context) ([]netip.Addr, error)
+	// Owns is told the blocks of a node without a cluster whenever they change. It does not wait.
+	Owns func([]model.Block)
+	// Stands waits until the kernel holds the rules of a version of the snapshot, or a newer one, and says why not where it
+	// does not in time.
+	Stands func(ctx context.Context, version uint64) error
+	// Forget ends the tracked connections of these addresses.
+	Forget func(ctx context.Context, of func(netip.Addr) bool) error
+	Random func() uint64
+	Log    *slog.Logger
+}
+
+// Manager gives out the addresses of a node. Make one with New.
+type Manager struct {
+	opts    Options
+	wake    chan struct{} // holds a token when Run has something to do
+	leaving leaving
+	names   keyed // one request at a time for each link
+
+	claiming sync.Mutex // one request at a time claims a block
+
+	mu       sync.Mutex
+	space    *ipam.Space
+	held     map[string]links.Held // by the name of the link: the workloads that have addresses
+	declared *declared             // nil before the first snapshot
+	pending  map[netip.Prefix]pending
+	refused  map[string]refusal // pools that the API refused to claim from, by name
+	began    bool               // what the kernel held at the start is known
+	changed  chan struct{}      // closed and replaced when what is declared, or began, changes
+	told     []model.Block      // what Owns was told last
+	tunnels  []netip.Addr       // of this node's VXLAN devices, at most one of each family
+}
+
+// New is a manager that serves nothing before Run.
+func New(o Options) *Manager {
+	return &Manager{opts: o, wake: make(chan struct{}, 1), space: ipam.NewSpace(o.Random), held: map[string]links.Held{},
+		pending: map[netip.Prefix]pending{}, refused: map[string]refusal{}, changed: make(chan struct{}), names: keyed{held: map[string]chan struct{}{}},
+		leaving: leaving{wake: make(chan struct{}, 1)}}
+}
+
+// lookEvery is the time between two looks at which blocks can go back, and at how much of them is in use.
+const lookEvery = 10 * time.Second
+
+// beginAgain is the pause after the links of the kernel could not be listed.
+const beginAgain = time.Second
+
+// Run works until the context ends: it reads what the kernel holds, gives back blocks that are not needed, and finishes what
+// requests have begun.
+func (m *Manager) Run(ctx context.Context) {
+	for !m.begin(ctx) {
+		if !waiting.Sleep(ctx, nil, beginAgain) {
+			return
+		}
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); m.leave(ctx) }()
+	defer func() { <-done }()
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-m.wake:
+		}
+		m.tend(ctx)
+	}
+}
+
+// begin learns which workloads the kernel has.
+func (m *Manager) begin(ctx context.Context) bool {
+	held, err := m.opts.Links.Held(ctx)
+	var tunnels []netip.Addr
+	if err == nil && m.opts.Tunnels != nil {
+		tunnels, err = m.opts.Tunnels(ctx)
+	}
+	if err != nil {
+		m.opts.Log.Error("reading which addresses of this node are in use failed; no pod can start before that; it is tried again", "error", err, "retry_in", beginAgain)
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var left []links.Held
+	for _, h := range held {
+		if h.Leaving {
+			left = append(left, h)
+			continue
+		}
+		m.hold(h)
+	}
+	for _, a := range tunnels {
+		if m.space.Use(a, tunnelName(a.Is6())) == "" {
+			m.tunnels = append(m.tunnels, a)
+		}
+	}
+	m.began = true
+	m.restore()
+	m.notify()
+	for _, h := range left {
+		m.leaving.late(h)
+	}
+	return true
+}
+
+// hold notes the workload of a link. mu is held.
+func (m *Manager) hold(h links.Held) {
+	m.held[h.Link] = h
+	for _, a := range h.Addresses {
+		if other := m.space.Use(a, h.Link); other != "" {
+			m.opts.Log.Error("two workloads of this node have one address: only one of them is reached by it; delete one of both",
+				"address", a, "link", h.Link, "other", other)
+		}
+	}
+}
+
+// notify wakes those who wait for what is declared. mu is held.
+func (m *Manager) notify() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// Gone notes that the kernel has a link no more, whoever removed it.
+func (m *Manager) Gone(h links.Held) {
+	m.mu.Lock()
+	_, known := m.held[h.Link]
+	m.mu.Unlock()
+	if !known {
+		return // a request has removed it
+	}
+	m.opts.Log.Info("the link of a workload is gone without a request to remove it; its addresses are given back", "link", h.Link, "container", h.ContainerID)
+	m.leaving.late(h)
+	waiting.Signal(m.leaving.wake)
+}
+
+// ready waits until addresses can be given out, or the context ends.
+func (m *Manager) ready(ctx context.Context) (*declared, error) {
+	for {
+		m.mu.Lock()
+		d, began, changed := m.declared, m.began, m.changed
+		m.mu.Unlock()
+		var why string
+		switch {
+		case !began:
+			why = "the links of workloads are not known yet"
+		case d == nil:
+			why = "no valid resources were read yet"
+		case !d.fresh:
+			why = "the API server was not heard of since the agent started"
+		default:
+			if m.standalone() {
+				return d, nil
+			}
+			err := m.opts.Claims.Alone()
+			if err == nil {
+				return d, nil
+			}
+			why = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.New(why)
+		case <-changed:
+		case <-time.After(aloneAgain):
+		}
+	}
+}
+
+// aloneAgain is the pause before it is asked again whether the node's name is its own.
+const aloneAgain = 100 * time.Millisecond
+
+// settle is how long a request waits for what is usually there in a moment.
+const settle = 5 * time.Second
+
+// Status says whether a pod can start now.
+func (m *Manager) Status(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	d, err := m.ready(ctx)
+	if err != nil {
+		return limited(err)
+	}
+	if err := m.opts.Stands(ctx, d.version); err != nil {
+		return limited(err)
+	}
+	return nil
+}
+
+// linkName is the name of the link of a workload.
+func linkName(network, container, iface string) string {
+	return cni.LinkName(cni.NetworkHash(network), container, iface)
+}
+
+// keyed lets one at a time work on each name.
+type keyed struct {
+	mu   sync.Mutex
+	held map[string]chan struct{} // closed when it is let go
+}
+
+// take waits for a name. The error is that of the context.
+func (k *keyed) take(ctx context.Context, name string) (free func(), err error) {
+	for {
+		k.mu.Lock()
+		busy, taken := k.held[name]
+		if !taken {
+			mine := make(chan struct{})
+			k.held[name] = mine
+			k.mu.Unlock()
+			return func() {
+				k.mu.Lock()
+				delete(k.held, name)
+				k.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		k.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("another request for link %s is at work: %w", name, ctx.Err())
+		}
+	}
+}
