@@ -39,7 +39,8 @@ import (
 	"github.com/sallyport/sallyport/internal/validate"
 )
 
-// Config says what an agent works on. Every field is required but MetricsAddress and BeatEvery, and what a datastore has no use for.
+// Config says what an agent works on. Every field is required but MetricsAddress and BeatEvery, and what a datastore or the pod
+// network has no use for.
 type Config struct {
 	NodeName   string
 	Datastore  Datastore
@@ -51,6 +52,10 @@ type Config struct {
 	BeatEvery time.Duration
 	StateDir  string // holds the last good state
 	Socket    string // path of the socket for status
+	// Network says that the agent is the pod network: it gives workloads their addresses and links, and makes routes between
+	// nodes. CNISocket is the path of the socket for its CNI plugin.
+	Network   bool
+	CNISocket string
 	// MetricsAddress is where /healthz, /readyz and /metrics are served, as host:port; empty: nowhere.
 	MetricsAddress string
 	Version        string
@@ -76,6 +81,8 @@ type Agent struct {
 	flows     *conntrack.Driver
 	store     datastore.Store
 	loop      *reconcile.Loop
+	local     *local
+	network   *network // nil where another network gives pods their addresses
 	diagnosis diagnosis
 	counting  *counting
 	thrift    *thrift
@@ -87,7 +94,7 @@ type Agent struct {
 // Run runs an agent until the context ends or a client asks it to stop. It returns an error if it could not
 // start, or if a part of it broke that cannot go on. One that cannot start has changed nothing: a *HeldError says
 // that an agent runs already, and those of check that the kernel or a right falls short.
-func Run(ctx context.Context, cfg Config) error {
+func Run(ctx context.Context, cfg Config) (err error) {
 	thrift := startThrift()
 	defer thrift.end()
 	validator := validate.New()
@@ -125,9 +132,22 @@ func Run(ctx context.Context, cfg Config) error {
 	a := &Agent{cfg: cfg, thrift: thrift, log: cfg.Log, nat: driver, table: table, flows: flows, store: store}
 	a.remove = []func(context.Context) error{driver.Cleanup, table.Cleanup}
 	a.counting = newCounting(a.readCounts)
-	a.loop = reconcile.New(reconcile.Options{Drivers: []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}, Log: cfg.Log})
+	drivers := []reconcile.Driver{natDriver{driver, flows}, flowsDriver{flows}}
+	if cfg.Network {
+		if a.network, err = openNetwork(ctx, a); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.network.close()) }()
+		drivers = append(drivers, a.network.drivers()...)
+		a.remove = append(a.network.remove(), a.remove...)
+	}
+	a.loop = reconcile.New(reconcile.Options{Drivers: drivers, Log: cfg.Log})
+	a.local = newLocal(a.loop, cfg.NodeName, cfg.Network)
 	a.Core = &Core{Store: store, Loop: a.loop, Version: cfg.Version, Log: cfg.Log, BootID: boot, BeatEvery: cfg.BeatEvery,
 		Problems: func() []diagnose.Problem { return a.diagnosis.get().report.Problems }}
+	if a.network != nil {
+		a.Heard = a.network.manager.SetState
+	}
 
 	ctx, a.stop = context.WithCancel(ctx)
 	defer a.stop()
@@ -193,11 +213,12 @@ func (a *Agent) run(ctx context.Context, socket net.Listener) error {
 		g.Go(func() error { return serve(ctx, probes, a.healthHandler(metricsHandler(&collector{a}, a.log))) })
 	}
 	g.Go(func() error {
-		hostaddr.Watch(ctx, a.log, func(p []netip.Prefix) {
-			a.loop.SetLocal(model.Local{Name: a.cfg.NodeName, Interfaces: p})
-		})
+		hostaddr.Watch(ctx, a.log, func(p []netip.Prefix) { a.local.set(func(l *model.Local) { l.Interfaces = p }) })
 		return nil
 	})
+	if a.network != nil {
+		g.Go(func() error { return a.network.run(ctx, a) })
+	}
 	g.Go(func() error { a.loop.Run(ctx); return nil })
 	manager := systemd(a.log)
 	if manager.listens {

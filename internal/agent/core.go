@@ -26,6 +26,8 @@ type Core struct {
 	BeatEvery time.Duration
 	// Problems are what is known to be wrong on the node; nil: nobody looks.
 	Problems func() []diagnose.Problem
+	// Heard is told each state of the datastore before the loop is. It does not wait. Nil: only the loop needs it.
+	Heard func(datastore.State)
 
 	resources  resources
 	complaints complaints
@@ -41,6 +43,9 @@ func (c *Core) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return c.Store.Run(ctx, func(s datastore.State) {
 			c.resources.set(s)
+			if c.Heard != nil {
+				c.Heard(s)
+			}
 			c.Loop.SetSnapshot(s.Snapshot, s.Version)
 		})
 	})

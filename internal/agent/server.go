@@ -42,6 +42,7 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("POST /v1/directory", a.serveDirectory)
 	mux.HandleFunc("POST /v1/forget", a.serveForget)
 	mux.HandleFunc("GET /v1/flows", a.serveFlows)
+	mux.HandleFunc("GET /v1/ipam", a.serveIPAM)
 	mux.HandleFunc("POST /v1/cleanup", a.serveCleanup)
 	return mux
 }

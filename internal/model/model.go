@@ -176,6 +176,8 @@ type Local struct {
 	Links []Link
 	// Tunnels are the addresses that were assigned to the VXLAN devices of this node: at most one of each family, sorted.
 	Tunnels []netip.Addr
+	// Blocks are those of this node where no datastore keeps blocks, sorted by CIDR: they count as a snapshot's do.
+	Blocks []Block
 }
 
 // Link is a network interface of the node.

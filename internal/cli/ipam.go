@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sallyport/sallyport/internal/agent"
+)
+
+func ipamCommand(g *global) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ipam",
+		Short: "Show and check the addresses that this node gives to workloads",
+		Long: `Show and check the addresses that the agent of this node, which is the pod network, gives to workloads. The kernel is
+the record of what is in use, so that no address has to be released by hand: it is free once its link is gone. An empty
+block goes back to its pool by itself.`,
+		Args: cobra.NoArgs,
+	}
+	cmd.AddCommand(ipamShowCommand(g), ipamCheckCommand(g))
+	return cmd
+}
+
+func ipamShowCommand(g *global) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:     "show",
+		Short:   "Show the blocks of this node and the workloads that have addresses of them",
+		Example: "  sallyport ipam show\n  sallyport ipam show -o json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output, "", "json"); err != nil {
+				return err
+			}
+			r, err := g.client().IPAM(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd.OutOrStdout(), r)
+			}
+			return printIPAM(human(cmd), r)
+		},
+	}
+	outputFlag(cmd, &output, "json")
+	return cmd
+}
+
+func ipamCheckCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Say where the kernel, the agent and the datastore do not agree about addresses",
+		Long: `Say where the kernel, the agent and the datastore do not agree about the addresses of this node's workloads. A pod that is
+just starting or ending can look like a fault: check again. The exit code is 1 where there is a fault.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := g.client().IPAM(cmd.Context())
+			if err != nil {
+				return err
+			}
+			w := human(cmd)
+			for _, f := range r.Faults {
+				fmt.Fprintln(w, saying("%s", f))
+			}
+			if len(r.Faults) > 0 {
+				return errSilent
+			}
+			fmt.Fprintln(w, saying("The kernel, the agent and the datastore agree about %d blocks and %d workloads of node %s.", len(r.Blocks), len(r.Workloads), r.Node))
+			return nil
+		},
+	}
+}
+
+func printIPAM(w io.Writer, r *agent.IPAMResponse) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "BLOCK\tPOOL\tIN USE\tCOOLING DOWN\tSIZE")
+	for _, b := range r.Blocks {
+		fmt.Fprintln(t, saying("%s\t%s\t%d\t%d\t%d", b.CIDR, b.Pool, b.InUse, b.Cooling, b.Size))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintln(t, "ADDRESSES\tCONTAINER\tINTERFACE\tPOD UID\tLINK")
+	for _, l := range r.Workloads {
+		state := ""
+		if l.Leaving {
+			state = " (leaving)"
+		}
+		uid := l.UID
+		if uid == "" {
+			uid = "-"
+		}
+		fmt.Fprintln(t, saying("%s\t%.13s\t%s\t%s\t%s%s", addressList(l.Addresses), l.Container, l.Interface, uid, l.Link, state))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, f := range r.Faults {
+		fmt.Fprintln(w, saying("FAULT: %s", f))
+	}
+	return nil
+}
+
+func addressList(list []netip.Addr) string {
+	text := make([]string, len(list))
+	for i, a := range list {
+		text[i] = a.String()
+	}
+	return strings.Join(text, ",")
+}
