@@ -52,6 +52,10 @@ type options struct {
 	idle   time.Duration // over which an idle agent's CPU is counted
 
 	connections int // that a node tracks while a change's CPU is counted
+
+	reference  string // directory of the reference CNI plugins
+	pairs      int    // of pods that are added and deleted one after the other
+	podsOfNode int    // of a node that has many
 }
 
 // thorough gives figures, in a few minutes; quick shows in seconds that each variant is valid and each
@@ -59,10 +63,10 @@ type options struct {
 var (
 	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
 		pools: 10_000, prefixes: 100_000, nodes: 5000, changes: 50,
-		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 8 * time.Second, idle: time.Minute, connections: 25_000}
+		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 8 * time.Second, idle: time.Minute, connections: 25_000, pairs: 100, podsOfNode: 250}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
 		pools: 100, prefixes: 1000, nodes: 50, changes: 2,
-		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond, connections: 10}
+		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond, connections: 10, pairs: 2, podsOfNode: 10}
 )
 
 func run() error {
@@ -73,8 +77,9 @@ func run() error {
 	out := flag.String("json", "bin/bench.json", "file for the results; empty for none")
 	fast := flag.Bool("quick", false, "only see that everything can be measured; the figures say little")
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
-	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), cluster (an agent in a large one) or fleet (many agents)")
+	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), pods (of the pod network), cluster (an agent in a large one) or fleet (many agents)")
 	still := flag.Duration("still", thorough.still, "how long the requests of many agents are counted while nothing changes; watches are renewed after 5 to 10 minutes")
+	reference := flag.String("reference", "bin/reference", "directory of the reference CNI plugins ptp and host-local")
 	agents := flag.Int("agents", thorough.agents, "how many agents ask one API server")
 	flag.Parse()
 	o := thorough
@@ -82,10 +87,13 @@ func run() error {
 	if *fast {
 		o = quick
 	}
-	if !slices.Contains([]string{"", partTraffic, partChange, partAgent, partCluster, partFleet}, *only) {
-		return fmt.Errorf("-only %s: is not %s, %s, %s, %s or %s", *only, partTraffic, partChange, partAgent, partCluster, partFleet)
+	if !slices.Contains([]string{"", partTraffic, partChange, partAgent, partPods, partCluster, partFleet}, *only) {
+		return fmt.Errorf("-only %s: is not %s, %s, %s, %s, %s or %s", *only, partTraffic, partChange, partAgent, partPods, partCluster, partFleet)
 	}
 	var err error
+	if o.reference, err = filepath.Abs(*reference); err != nil {
+		return err
+	}
 	if o.program, err = filepath.Abs(*program); err != nil {
 		return err
 	}
@@ -130,6 +138,7 @@ const (
 	partTraffic = "traffic"
 	partChange  = "change"
 	partAgent   = "agent"
+	partPods    = "pods"
 	partCluster = "cluster"
 	partFleet   = "fleet"
 )
@@ -150,6 +159,7 @@ func measureAll(ctx context.Context, o options, tmp, only string) (*report, erro
 		{partAgent, func() error {
 			return withBefore(ctx, o, tmp, &r.Agent, measureFootprint, measureManyPools, measureDriver, measureRepair)
 		}},
+		{partPods, func() error { return each(ctx, o, tmp, &r.Pods, measurePods) }},
 		{partCluster, func() error { return each(ctx, o, tmp, &r.Cluster, measureLarge) }},
 		{partFleet, func() error { return each(ctx, o, tmp, &r.Cluster, measureCrowd) }},
 	} {

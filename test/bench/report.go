@@ -20,6 +20,7 @@ type report struct {
 	Variants []variant  `json:"variants"`
 	Traffic  []compared `json:"traffic"`
 	Agent    []result   `json:"agent"`
+	Pods     []result   `json:"pods"`
 	Cluster  []result   `json:"cluster"`
 }
 
@@ -80,6 +81,7 @@ func (r *report) print(to io.Writer) error {
 			ratio.Median, ratio.Lower, ratio.Upper, ratio.Min, ratio.Max)
 	}
 	printResults(w, "the agent", r.Agent)
+	printResults(w, "the pod network", r.Pods)
 	printResults(w, "the agent in a cluster", r.Cluster)
 	return w.Flush()
 }
