@@ -45,6 +45,8 @@ var valueSets = map[string][]string{
 	"default":       nil,
 	"uninstall":     {"--set", "uninstall=true"},
 	"startup-taint": {"--set", "startupTaint=true"},
+	"network":       {"--set", "network.enabled=true"},
+	"end-network":   {"--set", "network.enabled=true", "--set", "uninstall=true"},
 	"api-server":    {"--set", "apiServer.host=2001:db8::1,apiServer.port=443"},
 	"open-metrics":  {"--set", "metrics.address=0.0.0.0,metrics.agentPort=19470,metrics.controllerPort=19471"},
 	"loopback6":     {"--set", "metrics.address=::1"},
@@ -106,6 +108,9 @@ func difference(t *testing.T, before, after []chart.Object) string {
 		var old string
 		if has(before, o.Kind, o.Metadata.Name) {
 			old = named(t, before, o.Kind, o.Metadata.Name).Text
+		} else if o.Kind == "CustomResourceDefinition" {
+			all.WriteString("=== new: " + o.String() + "\n") // TestDefinitions looks into it
+			continue
 		}
 		if old == o.Text {
 			continue

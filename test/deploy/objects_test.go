@@ -151,6 +151,9 @@ func TestPodsConfined(t *testing.T) {
 			if agent {
 				want = []string{"/var/lib/sallyport", "/run/sallyport"}
 			}
+			if agent && slices.Contains(values, "network.enabled=true") {
+				want = append(want, "/proc/sys/net", "/opt/cni/bin", "/etc/cni/net.d")
+			}
 			if !slices.Equal(paths, want) {
 				t.Errorf("%s: %s has the host's %q, want %q", name, owner, paths, want)
 			}
@@ -173,7 +176,7 @@ func checkContainer(t *testing.T, where string, pod corev1.PodSpec, c corev1.Con
 		t.Errorf("%s: is privileged, may become so, or writes to its image", where)
 	}
 	var add []corev1.Capability
-	if agent {
+	if agent && !strings.HasSuffix(c.Name, "-cni") {
 		add = []corev1.Capability{"NET_ADMIN"}
 	}
 	if !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(s.Capabilities.Add, add) {
@@ -294,7 +297,7 @@ func TestPermissions(t *testing.T) {
 		switch name {
 		case "startup-taint":
 			want["sallyport-agent"] = append(want["sallyport-agent"], "nodes patch")
-		case "uninstall":
+		case "uninstall", "end-network":
 			want = map[string][]string{"sallyport-agent": nil, "sallyport-controller": nil}
 		}
 		for account, lines := range want {

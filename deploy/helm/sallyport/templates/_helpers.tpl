@@ -120,6 +120,33 @@ volumeMounts:
     mountPath: /var/lib/sallyport
   - name: run
     mountPath: /run/sallyport
+  {{- if .Values.network.enabled }}
+  - name: sysctls
+    mountPath: /host/proc/sys/net
+  {{- end }}
+{{- end }}
+
+{{/* What a container may do that installs the CNI plugin, or removes it. Root, since the directories are root's. */}}
+{{- define "sallyport.cniContainer" -}}
+securityContext:
+  runAsUser: 0
+  runAsGroup: 0
+  privileged: false
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+resources:
+  requests:
+    cpu: 1m
+    memory: 16Mi
+  limits:
+    memory: 128Mi
+volumeMounts:
+  - name: cni-plugins
+    mountPath: /opt/cni/bin
+  - name: cni-networks
+    mountPath: /etc/cni/net.d
 {{- end }}
 
 {{/* A variable of an admission policy: the node whose pod the request's token was made for, or "". */}}
