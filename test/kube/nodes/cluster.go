@@ -73,8 +73,10 @@ type Options struct {
 	PodRanges []string
 	// Images are further ones that all nodes have.
 	Images []Image
+	// Before is called once the control plane serves, before there are nodes.
+	Before func(*Cluster)
 	// Network gives a node that is being booted its pod network, before kubelet starts: plugins in /opt/cni/bin, their
-	// configuration in /etc/cni/net.d, and what has to run. It is called for several nodes at once.
+	// configuration in /etc/cni/net.d, and what has to run. It is called for several nodes at once. Nil where pods do that.
 	Network func(*Node) error
 }
 
@@ -91,7 +93,7 @@ type Cluster struct {
 	Client kubernetes.Interface
 
 	t         labtest.TB
-	dir       string // in memory: the nodes' file systems, and the logs
+	dir       string // in memory: the nodes' file systems, what all of them read, and the logs
 	cgroups   *cgroups
 	network   func(*Node) error
 	podRanges []string
@@ -118,6 +120,9 @@ func New(t labtest.TB, o Options) *Cluster {
 	c.Cluster = cluster.New(t, o.Options)
 	labtest.Must(t, <-on)
 	c.connect()
+	if o.Before != nil {
+		o.Before(c)
+	}
 	for _, n := range c.Nodes {
 		labtest.Must(t, n.configure())
 	}
@@ -138,6 +143,9 @@ func (c *Cluster) connect() {
 	c.Route(t, c.Router, far.prefixes[0])
 }
 
+// Shared is the path of a file that all nodes see as /shared/NAME.
+func (c *Cluster) Shared(name string) string { return c.file(filepath.Join("shared", name)) }
+
 func (c *Cluster) file(name string) string { return filepath.Join(c.dir, name) }
 
 // makeFiles makes the directory of the cluster, in memory, and what all nodes read in it.
@@ -153,6 +161,7 @@ func (c *Cluster) makeFiles(images []Image) {
 	})
 	labtest.Must(t,
 		os.Symlink(cluster.Programs(), c.file("programs")),
+		os.Mkdir(c.file("shared"), 0o755),
 		os.WriteFile(c.file("init.sh"), []byte(initScript), 0o600),
 		os.WriteFile(c.file("enter.sh"), []byte(enterScript), 0o600),
 		writeImages(c.file("images.tar"), images),

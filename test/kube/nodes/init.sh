@@ -2,13 +2,13 @@
 # The first process of a node. It is started in new mount, UTS and PID namespaces and in the node's network namespace,
 # makes the rest, and becomes the program pause, which waits until it is killed.
 #
-#   init.sh NAME ROOT PROGRAMS CGROUPS HIERARCHIES BOOT
+#   init.sh NAME ROOT PROGRAMS SHARED CGROUPS HIERARCHIES BOOT
 #
-# ROOT is the directory of the node's file system; PROGRAMS one that it sees in /programs; CGROUPS are the directories of
-# the node's cgroups; HIERARCHIES say how each is mounted, as DIRECTORY:OPTIONS; BOOT
-# is the id of this boot.
+# ROOT is the directory of the node's file system; PROGRAMS and SHARED are those that it sees in /programs and /shared;
+# CGROUPS are the directories of the node's cgroups; HIERARCHIES say how each is mounted, as DIRECTORY:OPTIONS; BOOT is
+# the id of this boot.
 set -eu
-name=$1 root=$2 programs=$3 cgroups=$4 hierarchies=$5 boot=$6
+name=$1 root=$2 programs=$3 shared=$4 cgroups=$5 hierarchies=$6 boot=$7
 
 if [ -z "${IN_CGROUPS:-}" ]; then
 	for dir in $cgroups; do echo 0 >"$dir/cgroup.procs"; done
@@ -20,6 +20,7 @@ mount --bind "$root" "$root"
 cd "$root"
 mount --bind -o ro /usr usr
 mount --bind -o ro "$programs" programs
+mount --bind -o ro "$shared" shared
 mount --rbind /dev dev
 mount -t proc proc proc
 mount -t tmpfs -o mode=0755 tmpfs run

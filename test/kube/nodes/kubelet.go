@@ -97,8 +97,10 @@ func (n *Node) contain() error {
 
 // work starts what makes the machine a node.
 func (n *Node) work() error {
-	if err := n.cluster.network(n); err != nil {
-		return fmt.Errorf("the network of node %s: %w", n.Name, err)
+	if n.cluster.network != nil {
+		if err := n.cluster.network(n); err != nil {
+			return fmt.Errorf("the network of node %s: %w", n.Name, err)
+		}
 	}
 	err := n.Serve("kubelet", nil, "kubelet", "--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/kubelet.conf",
 		"--hostname-override="+n.Name, fmt.Sprintf("--node-ip=%s,%s", n.Addresses[0], n.Addresses[1]))

@@ -71,7 +71,7 @@ func (n *Node) port() string { return fmt.Sprintf("%s.%d", n.Name, n.boots) }
 
 // prepare makes what a node has on its disk before it is booted for the first time.
 func (n *Node) prepare() error {
-	for _, dir := range []string{"dev", "mnt", "proc", "programs", "root", "run", "sys", "tmp", "usr", "var/lib", "var/log/pods",
+	for _, dir := range []string{"dev", "mnt", "proc", "programs", "root", "run", "shared", "sys", "tmp", "usr", "var/lib", "var/log/pods",
 		"etc/alternatives", "etc/cni/net.d", "etc/kubernetes", "opt/cni/bin"} {
 		if err := os.MkdirAll(filepath.Join(n.Root, dir), 0o755); err != nil {
 			return err
@@ -144,7 +144,7 @@ func (n *Node) power() (err error) {
 		return err
 	}
 	defer log.Close() // the program has it
-	cmd := exec.CommandContext(context.Background(), "sh", n.cluster.file("init.sh"), n.Name, n.Root, n.cluster.file("programs"),
+	cmd := exec.CommandContext(context.Background(), "sh", n.cluster.file("init.sh"), n.Name, n.Root, n.cluster.file("programs"), n.cluster.file("shared"),
 		strings.Join(n.cgroups, " "), strings.Join(mounts, " "), n.bootID)
 	cmd.Env = []string{"PATH=" + programPath}
 	cmd.Stdout, cmd.Stderr = log, log

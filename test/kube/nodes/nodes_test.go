@@ -23,20 +23,20 @@ func referenceNetwork(n *Node) error {
   {"type": "ptp", "ipam": {"type": "host-local",
     "ranges": [[{"subnet": "10.244.%[1]s.0/24"}], [{"subnet": "fd00:10:244:%[1]s::/64"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}`, number)
-	if err := n.linkPlugins(); err != nil {
+	if err := n.copyPlugins("loopback", "ptp", "host-local", "portmap"); err != nil {
 		return err
 	}
 	return n.WriteFile("etc/cni/net.d/10-pods.conflist", conflist, 0o644)
 }
 
-// linkPlugins makes the reference plugins those of the node.
-func (n *Node) linkPlugins() error {
-	plugins, err := filepath.Glob(referencePlugins + "/*")
-	if err != nil {
-		return err
-	}
-	for _, plugin := range plugins {
-		if err := os.Symlink(plugin, filepath.Join(n.Root, "opt/cni/bin", filepath.Base(plugin))); err != nil && !os.IsExist(err) {
+// copyPlugins gives a node some of the reference plugins.
+func (n *Node) copyPlugins(names ...string) error {
+	for _, name := range names {
+		plugin, err := os.ReadFile(filepath.Join(referencePlugins, name))
+		if err != nil {
+			return fmt.Errorf("%w: run hack/install-deps host-local", err)
+		}
+		if err := n.WriteFile("opt/cni/bin/"+name, string(plugin), 0o755); err != nil {
 			return err
 		}
 	}
