@@ -72,23 +72,45 @@ func (s *Store) Renew(ctx context.Context, nodeUID string) (unknown bool, err er
 		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{partOf: "sallyport"}, OwnerReferences: owned(s.node, nodeUID)},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &s.node, LeaseDurationSeconds: ptr.To[int32](leaseSeconds), RenewTime: ptr.To(metav1.NowMicro())},
 	}
-	b, err := json.Marshal(l)
-	if err != nil {
-		return false, fmt.Errorf("encoding the Lease %s: %w", name, err)
-	}
 	c, err := s.api.leases()
 	if err != nil {
 		return false, err
 	}
-	var now coordinationv1.Lease
-	err = c.Patch(types.MergePatchType).Namespace(s.namespace).Resource("leases").Name(name).Body(b).Do(ctx).Into(&now)
-	if apierrors.IsNotFound(err) {
-		err = c.Post().Namespace(s.namespace).Resource("leases").SetHeader("Content-Type", "application/json").Body(b).Do(ctx).Into(&now)
+	write := s.put
+	if s.network {
+		l.Annotations = map[string]string{leaseBoot: s.alone.boot}
+		write = s.renew
+	}
+	now, err := write(ctx, c, l)
+	if s.network {
+		s.signal() // whether this agent is alone may be news
 	}
 	if err != nil {
 		return false, fmt.Errorf("renewing the Lease %s/%s: %w%s", s.namespace, name, err, remedy(err.Error()))
 	}
-	return s.reported.hear(heartbeatOf(&now).UnknownSince), nil
+	return s.reported.hear(heartbeatOf(now).UnknownSince), nil
+}
+
+// put writes the Lease of this node, whatever it is.
+func (s *Store) put(ctx context.Context, c rest.Interface, l *coordinationv1.Lease) (*coordinationv1.Lease, error) {
+	b, err := encoded(l)
+	if err != nil {
+		return nil, err
+	}
+	now := &coordinationv1.Lease{}
+	err = c.Patch(types.MergePatchType).Namespace(s.namespace).Resource("leases").Name(l.Name).Body(b).Do(ctx).Into(now)
+	if apierrors.IsNotFound(err) {
+		err = c.Post().Namespace(s.namespace).Resource("leases").SetHeader("Content-Type", "application/json").Body(b).Do(ctx).Into(now)
+	}
+	return now, err
+}
+
+func encoded(l *coordinationv1.Lease) ([]byte, error) {
+	b, err := json.Marshal(l)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the Lease %s: %w", l.Name, err)
+	}
+	return b, nil
 }
 
 // owned are the owner references of what goes with a Node.

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"github.com/sallyport/sallyport/internal/datastore"
 )
 
 // Mirror is what the API has of one kind, as far as it was heard. A reflector writes into it, without the queue and the
@@ -28,8 +31,10 @@ type Mirror[K Named] struct {
 	reflector *cache.Reflector
 
 	mu     sync.Mutex
-	live   map[string]K // by name
-	synced bool         // all that there was at first has been heard
+	live   map[string]K      // by name
+	synced bool              // all that there was at first has been heard
+	upTo   uint64            // the highest resourceVersion that was heard
+	ahead  map[string]uint64 // what was learned and not heard of yet: its resourceVersion, by name
 }
 
 // Named is an object that has a name.
@@ -115,6 +120,32 @@ func (m *Mirror[K]) Objects() (all []K, ok bool) {
 	return slices.AppendSeq(make([]K, 0, len(m.live)), maps.Values(m.live)), m.synced
 }
 
+// Object is the object of a name, if there is one, as far as was heard.
+func (m *Mirror[K]) Object(name string) (object K, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	object, ok = m.live[name]
+	return object, ok
+}
+
+// learn takes an object that was just written, of a resourceVersion, so that it is known before its watch brings it. Where
+// the watch is that far already, it knows better: the object may be gone again.
+func (m *Mirror[K]) learn(k K, resourceVersion string) {
+	version, ok := datastore.VersionNumber(resourceVersion)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !ok || !m.synced || version <= m.upTo {
+		return
+	}
+	if m.ahead == nil {
+		m.ahead = map[string]uint64{}
+	}
+	name := k.GetName()
+	m.live[name], m.ahead[name] = k, version
+	m.heard(k, false)
+	m.news()
+}
+
 // Transformer lets a reflector keep what it lists as it is kept here, and not all of it decoded.
 func (m *Mirror[K]) Transformer() cache.TransformFunc { return m.turn }
 
@@ -134,6 +165,11 @@ func (m *Mirror[K]) put(o any, gone bool) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if a, err := meta.Accessor(o); err == nil {
+		version, _ := datastore.VersionNumber(a.GetResourceVersion())
+		m.upTo = max(m.upTo, version)
+	}
+	delete(m.ahead, k.GetName())
 	if gone {
 		delete(m.live, k.GetName())
 	} else {
@@ -145,7 +181,7 @@ func (m *Mirror[K]) put(o any, gone bool) error {
 }
 
 // Replace takes all that there is now: at first, and where a watch could not go on from where it was.
-func (m *Mirror[K]) Replace(all []any, _ string) error {
+func (m *Mirror[K]) Replace(all []any, resourceVersion string) error {
 	live := make(map[string]K, len(all))
 	for _, o := range all {
 		k, err := m.turned(o)
@@ -156,6 +192,14 @@ func (m *Mirror[K]) Replace(all []any, _ string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.upTo, _ = datastore.VersionNumber(resourceVersion)
+	for name, version := range m.ahead {
+		if _, there := live[name]; !there && version > m.upTo { // it was written after the list was made
+			live[name] = m.live[name]
+			continue
+		}
+		delete(m.ahead, name)
+	}
 	for name, k := range m.live {
 		if _, there := live[name]; !there {
 			m.heard(k, true)

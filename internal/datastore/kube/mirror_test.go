@@ -60,3 +60,66 @@ func TestMirror(t *testing.T) {
 		t.Errorf("there are %v", m.live)
 	}
 }
+
+// TestMirrorLearns: what was just written is known before its watch brings it, and not after it is gone.
+func TestMirrorLearns(t *testing.T) {
+	t.Parallel()
+	object := func(name, version string) *entry { return &entry{Name: name, ResourceVersion: version} }
+	newMirror := func() *Mirror[*entry] {
+		return &Mirror[*entry]{live: map[string]*entry{}, news: func() {}, heard: func(*entry, bool) {}, turn: func(o any) (any, error) { return o, nil }}
+	}
+	for _, test := range []struct {
+		name string
+		run  func(m *Mirror[*entry]) error
+		want string
+	}{
+		{"ahead of the watch", func(m *Mirror[*entry]) error { m.learn(object("b", "7"), "7"); return nil }, "a1 b7"},
+		{"then heard of", func(m *Mirror[*entry]) error {
+			m.learn(object("b", "7"), "7")
+			return m.Add(object("b", "7"))
+		}, "a1 b7"},
+		{"then gone", func(m *Mirror[*entry]) error {
+			m.learn(object("b", "7"), "7")
+			return m.Delete(object("b", "8"))
+		}, "a1"},
+		{"gone before", func(m *Mirror[*entry]) error {
+			err := m.Delete(object("b", "8"))
+			m.learn(object("b", "7"), "7")
+			return err
+		}, "a1"},
+		{"after an older list", func(m *Mirror[*entry]) error {
+			m.learn(object("b", "7"), "7")
+			return m.Replace([]any{object("a", "1")}, "6")
+		}, "a1 b7"},
+		{"after a newer list", func(m *Mirror[*entry]) error {
+			m.learn(object("b", "7"), "7")
+			return m.Replace([]any{object("a", "1")}, "9")
+		}, "a1"},
+		{"after an older and a newer list", func(m *Mirror[*entry]) error {
+			m.learn(object("b", "7"), "7")
+			if err := m.Replace([]any{object("a", "1")}, "6"); err != nil {
+				return err
+			}
+			return m.Replace([]any{object("a", "1")}, "7")
+		}, "a1"},
+	} {
+		m := newMirror()
+		if err := m.Replace([]any{object("a", "1")}, "5"); err != nil {
+			t.Fatal(err)
+		}
+		if err := test.run(m); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, name := range slices.Sorted(maps.Keys(m.live)) {
+			got = append(got, name+m.live[name].ResourceVersion)
+		}
+		if strings.Join(got, " ") != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+	m := newMirror()
+	if m.learn(object("b", "7"), "7"); len(m.live) > 0 {
+		t.Error("before all was heard, something was learned: what is there would count as all")
+	}
+}

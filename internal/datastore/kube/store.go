@@ -2,8 +2,10 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -36,6 +38,9 @@ type Options struct {
 	Log            *slog.Logger
 	// Network says that Sallyport is the pod network, so that what that needs is read too. It need not be set.
 	Network bool
+	// BootID names this boot of the node, by which two agents that answer to one name are told apart. Only the pod network
+	// needs it.
+	BootID string
 }
 
 // Store watches the resources of an API server. Its fields belong to the goroutine of Run.
@@ -59,6 +64,14 @@ type Store struct {
 	selfWatch    *watch
 	othersWatch  *watch // nil while no setting needs other nodes
 
+	// What follows is for the pod network.
+	claims        chan claimed
+	usage         usage
+	announcements announcements
+	workloads     *workloads // nil: Sallyport is not the pod network
+	alone         alone
+	because       error // what Alone said when a State was published last
+
 	snapshot   *model.Snapshot // in force; nil: there is none yet
 	number     uint64          // of snapshot
 	conditions map[string]compile.Condition
@@ -78,8 +91,14 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{api: a, node: o.Node, namespace: o.LeaseNamespace, version: o.Version, log: o.Log, saver: saver, wake: make(chan struct{}, 1), looks: make(chan chan struct{}), located: make(chan located),
+		claims: make(chan claimed), usage: usage{said: map[netip.Prefix]datastore.BlockUsage{}}, announcements: announcements{wake: make(chan struct{}, 1)},
 		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
-	a.network, s.network = o.Network, o.Network
+	if a.network, s.network = o.Network, o.Network; o.Network {
+		s.alone = alone{boot: o.BootID, why: errNotSettled}
+		if s.workloads, err = newWorkloads(a, o.Node); err != nil {
+			return nil, errors.Join(err, saver.Close())
+		}
+	}
 	for _, from := range sources(o.Network) {
 		s.kinds = append(s.kinds, newKind(from))
 	}
@@ -165,6 +184,12 @@ func (s *Store) Run(ctx context.Context, publish func(datastore.State)) error {
 		return err
 	}
 	defer s.end()
+	if s.network {
+		background.Go(func() { s.workloads.pods.Run(ctx) })
+		background.Go(func() { s.workloads.namespaces.Run(ctx) })
+		background.Go(func() { s.keepAnnounced(ctx) })
+		background.Go(func() { s.settle(ctx) })
+	}
 	var looked chan struct{}
 	for {
 		if err := s.step(ctx, time.Now(), &background); err != nil {
@@ -182,6 +207,11 @@ func (s *Store) Run(ctx context.Context, publish func(datastore.State)) error {
 		case <-s.saver.Changed:
 			s.stale = true
 		case looked = <-s.looks:
+		case c := <-s.claims:
+			looked = c.done
+			if k := s.kindOf(datastore.KindIPBlock); k.watch != nil {
+				k.watch.learn(c.entry, c.entry.ResourceVersion)
+			}
 		case l := <-s.located:
 			err = s.learn(ctx, l, time.Now())
 		case <-timer.C:
@@ -216,6 +246,9 @@ func (s *Store) signal() {
 // step takes what was heard, and asks about what is not clear.
 func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGroup) error {
 	var c changes
+	if why := s.Alone(); why != s.because {
+		s.because, s.stale = why, true
+	}
 	for _, k := range s.kinds {
 		c.add(k.take())
 		c.add(k.expire(now))
@@ -231,6 +264,7 @@ func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGr
 		c.add(s.self.absorb(news, all)) // a node that is gone from the API is one all the same
 		if now := s.self.force[s.node]; now != was {
 			s.stale = true // it may have another UID, or a taint
+			s.announcements.see(s.selfNode())
 		}
 	}
 	if s.othersWatch != nil {
@@ -242,6 +276,16 @@ func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGr
 	}
 	s.apply(c)
 	return s.watchOthers(ctx)
+}
+
+// selfNode is this node as its Node says; nil: there is none.
+func (s *Store) selfNode() *model.Node {
+	e := s.self.force[s.node]
+	if e == nil {
+		return nil
+	}
+	n := e.value.(model.Node)
+	return &n
 }
 
 // complete says whether there is a whole view: one that was saved, or all that the API has.
@@ -333,6 +377,9 @@ func (s *Store) publish(publish func(datastore.State)) {
 	}
 	if err := s.saver.Failure(); err != nil {
 		state.Warnings = append(state.Warnings, model.Fault{Message: fmt.Sprintf("the last good view cannot be saved, so that a restart while the API server is away would find none: %v", err)})
+	}
+	if err := s.Alone(); err != nil && !errors.Is(err, errNotSettled) {
+		state.Warnings = append(state.Warnings, model.Fault{Message: "this node gives out no addresses to pods: " + err.Error()})
 	}
 	if e := s.self.force[s.node]; e != nil {
 		state.Self = datastore.Self{UID: string(e.UID), Taints: e.taints}
