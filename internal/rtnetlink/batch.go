@@ -19,6 +19,12 @@ type Batch struct {
 // Len is the number of messages.
 func (b *Batch) Len() int { return len(b.starts) }
 
+// At is a message of the batch, as the kernel reads it.
+func (b *Batch) At(i int) nfnetlink.Message {
+	at := b.starts[i]
+	return nfnetlink.Message{Kind: binary.NativeEndian.Uint16(b.buf[at+4:]), Flags: binary.NativeEndian.Uint16(b.buf[at+6:]), Body: b.buf[at+nfnetlink.HeaderLen : b.end(i)]}
+}
+
 // Reset empties the batch, and keeps its memory.
 func (b *Batch) Reset() { b.buf, b.starts = b.buf[:0], b.starts[:0] }
 
