@@ -66,7 +66,9 @@ func strict(s *nfnetlink.KernelSocket) error {
 func New(s nfnetlink.Socket) *Conn { return &Conn{nfnetlink.NewConn(s)} }
 
 // Wrap puts something between the connection and the kernel. It is for tests that make calls fail.
-func (c *Conn) Wrap(wrap func(nfnetlink.Socket) nfnetlink.Socket) { c.conn.Socket = wrap(c.conn.Socket) }
+func (c *Conn) Wrap(wrap func(nfnetlink.Socket) nfnetlink.Socket) {
+	c.conn.Socket = wrap(c.conn.Socket)
+}
 
 // PortID is the address of the socket, by which notifications name the one that made a change.
 func (c *Conn) PortID() uint32 { return c.conn.Socket.PortID() }
