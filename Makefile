@@ -49,8 +49,7 @@ GO_BUILD = CGO_ENABLED=0 go build -buildvcs=false \
 
 .PHONY: build
 build: ## Build bin/sallyport and the CNI plugin bin/sallyport-cni, static binaries
-	$(GO_BUILD) -o $(BIN)/sallyport ./cmd/sallyport
-	$(GO_BUILD) -o $(BIN)/sallyport-cni ./cmd/sallyport-cni
+	$(GO_BUILD) -o $(BIN)/ ./cmd/sallyport ./cmd/sallyport-cni
 
 # Of the commit that is built. Where there is no git, say them, or at least the time.
 REVISION          ?= $(shell git rev-parse HEAD 2>/dev/null)
@@ -59,7 +58,7 @@ IMAGE_ARCHS       := amd64 arm64
 
 .PHONY: image
 image: ## Build the container image for amd64 and arm64, into bin/image and bin/sallyport-image-*
-	for arch in $(IMAGE_ARCHS); do GOOS=linux GOARCH=$$arch $(GO_BUILD) -o $(BIN)/linux-$$arch/sallyport ./cmd/sallyport; done
+	for arch in $(IMAGE_ARCHS); do GOOS=linux GOARCH=$$arch $(GO_BUILD) -o $(BIN)/linux-$$arch/ ./cmd/sallyport ./cmd/sallyport-cni; done
 	@go run -C internal/tools/image . build -out $(BIN)/image -archives $(BIN)/sallyport-image- \
 		-version '$(VERSION)' -revision '$(REVISION)' -created '$(SOURCE_DATE_EPOCH)' \
 		$(IMAGE_ARCHS:%=$(BIN)/linux-%/sallyport)

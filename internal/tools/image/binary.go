@@ -18,6 +18,12 @@ type binary struct {
 	platform v1.Platform
 }
 
+// program is a binary by the name that it has in the image, in the root directory.
+type program struct {
+	name string
+	binary
+}
+
 // machines are the platforms for which images are made, and what an ELF header calls them.
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 

@@ -119,42 +119,46 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// checkLayer makes sure that there is one file in the image, that it is the binary, and that it runs without any other.
+// checkLayer makes sure that the image holds the two programs that were built and nothing else, and that they run so.
 func checkLayer(t *testing.T, arch string, img v1.Image, bin string) {
 	t.Helper()
 	content := mutate.Extract(img)
 	defer content.Close()
 	r := tar.NewReader(content)
-	h, err := r.Next()
-	if err != nil {
-		t.Fatal(err)
-	}
 	created := config(t, img).Created
-	if h.Name != "sallyport" || h.Typeflag != tar.TypeReg || h.Mode != 0o755 || h.Uid != 0 || h.Gid != 0 || !h.ModTime.Equal(created.Time) {
-		t.Errorf("%s: the layer holds %+v, want the binary as old as %v", arch, h, created)
-	}
-	binary, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, err := os.ReadFile(filepath.Join(bin, "linux-"+arch, "sallyport"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(binary, want) {
-		t.Errorf("%s: the binary in the image is not the one that was built", arch)
+	version := config(t, img).Config.Labels["org.opencontainers.image.version"]
+	for _, name := range []string{"sallyport", "sallyport-cni"} {
+		h, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Name != name || h.Typeflag != tar.TypeReg || h.Mode != 0o755 || h.Uid != 0 || h.Gid != 0 || !h.ModTime.Equal(created.Time) {
+			t.Errorf("%s: the layer holds %+v, want %s as old as %v", arch, h, name, created)
+		}
+		binary, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(filepath.Join(bin, "linux-"+arch, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(binary, want) {
+			t.Errorf("%s: %s in the image is not the one that was built", arch, name)
+		}
+		if err := static(binary, machines[arch]); err != nil {
+			t.Errorf("%s: %s: %v", arch, name, err)
+		}
+		if runtime.GOOS == "linux" && arch == runtime.GOARCH {
+			checkRuns(t, binary, version)
+		}
 	}
 	if h, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("%s: the layer holds more: %+v, %v", arch, h, err)
 	}
-	if err := static(binary, machines[arch]); err != nil {
-		t.Errorf("%s: %v", arch, err)
-	}
-	if runtime.GOOS == "linux" && arch == runtime.GOARCH {
-		checkRuns(t, binary, config(t, img).Config.Labels["org.opencontainers.image.version"])
-	}
 }
 
+// checkRuns starts a program, which says its version for the argument, or the plugin, which says it where no runtime calls it.
 func checkRuns(t *testing.T, binary []byte, version string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sallyport")

@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"fmt"
+	"path/filepath"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -14,7 +16,10 @@ const (
 	source  = "https://github.com/sallyport/sallyport"
 	license = "Apache-2.0"
 
-	// entrypoint is where the binary is in the image.
+	// plugin is the CNI plugin, which is beside the program that installs it, here and in the image.
+	plugin = "sallyport-cni"
+
+	// entrypoint is where the program is in the image.
 	entrypoint = "/" + title
 )
 
@@ -32,16 +37,24 @@ func newPart(r release, path string) (part, error) {
 	if err != nil {
 		return part{}, err
 	}
-	p := part{platform: b.platform}
-	if err := p.addImage(r, b); err != nil {
+	beside := filepath.Join(filepath.Dir(path), plugin)
+	cni, err := readBinary(beside)
+	if err == nil && !cni.platform.Equals(b.platform) {
+		err = fmt.Errorf("it is built for %s, and %s for %s", cni.platform, title, b.platform)
+	}
+	if err != nil {
+		return part{}, fmt.Errorf("with its plugin %s: %w", beside, err)
+	}
+	p, programs := part{platform: b.platform}, []program{{title, b}, {plugin, cni}}
+	if err := p.addImage(r, programs); err != nil {
 		return part{}, err
 	}
-	return p, p.addSBOM(r, b)
+	return p, p.addSBOM(r, programs)
 }
 
-// addImage makes an image that holds the binary and nothing else.
-func (p *part) addImage(r release, b binary) error {
-	content, err := layerOf(r, b.content)
+// addImage makes an image that holds the programs and nothing else.
+func (p *part) addImage(r release, programs []program) error {
+	content, err := layerOf(r, programs)
 	if err != nil {
 		return err
 	}
@@ -90,11 +103,13 @@ func configOf(r release, platform v1.Platform, diffID v1.Hash) v1.ConfigFile {
 	}
 }
 
-func layerOf(r release, binary []byte) ([]byte, error) {
+func layerOf(r release, programs []program) ([]byte, error) {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	if err := addFile(w, r, title, 0o755, binary); err != nil {
-		return nil, err
+	for _, p := range programs {
+		if err := addFile(w, r, p.name, 0o755, p.content); err != nil {
+			return nil, err
+		}
 	}
 	if err := w.Close(); err != nil {
 		return nil, err

@@ -1,6 +1,6 @@
 // Image makes Sallyport's container image from binaries that are built, and sends it to a registry.
 //
-// The image is the static binary alone: there is no base image, so nothing is fetched, and no shell. All that is
+// The image is two static binaries alone, the program and the CNI plugin beside it: there is no base image, so nothing is fetched, and no shell. All that is
 // written depends on the binaries and the arguments and on nothing else, neither on the clock nor on the place:
 // equal binaries give an equal digest.
 //
@@ -25,6 +25,7 @@ import (
 
 const usage = `usage:
   image build -out DIR -archives PREFIX -version VERSION -created SECONDS [-revision COMMIT] BINARY...
+        with the CNI plugin, sallyport-cni, beside each BINARY
   image push -layout DIR REGISTRY/NAME:TAG`
 
 func main() {

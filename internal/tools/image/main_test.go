@@ -19,6 +19,7 @@ func TestFaults(t *testing.T) {
 	amd64 := filepath.Join(bin, "linux-amd64/sallyport")
 	other := patched(t, amd64, "\tGOARCH=amd64\n", "\tGOARCH=s390x\n")
 	liar := patched(t, amd64, "\tGOARCH=amd64\n", "\tGOARCH=arm64\n")
+	alone := patched(t, amd64, "\tGOARCH=amd64\n", "\tGOARCH=amd64\n")
 	text := filepath.Join(dir, "text")
 	if err := os.WriteFile(text, []byte("#!/bin/sh\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -45,6 +46,7 @@ func TestFaults(t *testing.T) {
 		"no Go program":      {build(append(good, text)...), "it is no Go program"},
 		"other architecture": {build(append(good, other)...), "it is built for linux/s390x, want linux/amd64 or linux/arm64"},
 		"wrong ELF header":   {build(append(good, liar)...), "the ELF file is for EM_X86_64, want EM_AARCH64"},
+		"no plugin":          {build(append(good, alone)...), "with its plugin"},
 		"twice":              {build(append(good, amd64, amd64)...), "two binaries for linux/amd64"},
 		"someone's files":    {append([]string{"build", "-out", filepath.Dir(text), "-archives", "x"}, append(good, amd64)...), "is no OCI layout, and is left alone"},
 		"nowhere to push":    {[]string{"push", "-layout", dir, ""}, "make image-push IMAGE="},

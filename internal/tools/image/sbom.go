@@ -70,8 +70,8 @@ type (
 )
 
 // addSBOM makes the document, and the artifact by which one finds it who asks a registry what refers to the image.
-func (p *part) addSBOM(r release, b binary) error {
-	d, err := describe(r, b)
+func (p *part) addSBOM(r release, programs []program) error {
+	d, err := describe(r, p.platform, programs)
 	if err != nil {
 		return fmt.Errorf("listing its modules: %w", err)
 	}
@@ -101,45 +101,70 @@ func (p *part) addSBOM(r release, b binary) error {
 
 func stamp(r release) string { return r.created.Format(time.RFC3339) }
 
-// describe lists what is in the binary by what the linker wrote into it. The licenses of others are not known.
-func describe(r release, b binary) (document, error) {
-	whole, err := newBlob("", b.content)
+// describe lists what is in the programs by what the linker wrote into them. The licenses of others are not known.
+func describe(r release, platform v1.Platform, programs []program) (document, error) {
+	var content []byte
+	for _, p := range programs {
+		content = append(content, p.content...)
+	}
+	whole, err := newBlob("", content)
 	if err != nil {
 		return document{}, err
-	}
-	main := newComponent(b.info.Main.Path, r.version)
-	main.Name, main.FileName, main.Purpose = title, entrypoint, "APPLICATION"
-	main.LicenseDeclared = license
-	main.Checksums = []checksum{{"SHA256", whole.Digest.Hex}}
-	goVersion, _, _ := strings.Cut(strings.TrimPrefix(b.info.GoVersion, "go"), " ")
-	all := []component{main, newComponent("stdlib", goVersion)}
-	for _, m := range b.info.Deps {
-		c, err := componentOf(m)
-		if err != nil {
-			return document{}, err
-		}
-		all = append(all, c)
 	}
 	d := document{
 		SPDXVersion: "SPDX-2.3",
 		DataLicense: "CC0-1.0",
 		SPDXID:      "SPDXRef-DOCUMENT",
-		Name:        fmt.Sprintf("%s %s %s", title, r.version, b.platform),
-		// Unique, as it has to be, and the same for the same binary.
+		Name:        fmt.Sprintf("%s %s %s", title, r.version, platform),
+		// Unique, as it has to be, and the same for the same binaries.
 		DocumentNamespace: source + "/sbom/" + whole.Digest.Hex,
 		CreationInfo:      creation{stamp(r), []string{"Organization: Sallyport", "Tool: make image"}},
-		Packages:          all,
-		Relationships:     []relationship{{"SPDXRef-DOCUMENT", "DESCRIBES", main.SPDXID}},
 	}
-	seen := map[string]string{main.SPDXID: main.Name}
-	for _, c := range all[1:] {
-		if other, found := seen[c.SPDXID]; found {
-			return document{}, fmt.Errorf("%s and %s get the same identifier %s", other, c.Name, c.SPDXID)
+	seen := map[string]component{}
+	for _, p := range programs {
+		if err := d.add(r, p, seen); err != nil {
+			return document{}, fmt.Errorf("%s: %w", p.name, err)
 		}
-		seen[c.SPDXID] = c.Name
-		d.Relationships = append(d.Relationships, relationship{main.SPDXID, "DEPENDS_ON", c.SPDXID})
 	}
 	return d, nil
+}
+
+// add lists a program, and what it is built of as far as that is not listed yet.
+func (d *document) add(r release, p program, seen map[string]component) error {
+	file, err := newBlob("", p.content)
+	if err != nil {
+		return err
+	}
+	main := newComponent(p.info.Path, r.version)
+	main.Name, main.FileName, main.Purpose = p.name, "/"+p.name, "APPLICATION"
+	main.LicenseDeclared = license
+	main.Checksums = []checksum{{"SHA256", file.Digest.Hex}}
+	main.ExternalRefs[0].Locator = purl(p.info.Main.Path, r.version) + "#" + strings.TrimPrefix(p.info.Path, p.info.Main.Path+"/")
+	goVersion, _, _ := strings.Cut(strings.TrimPrefix(p.info.GoVersion, "go"), " ")
+	all := []component{main, newComponent("stdlib", goVersion)}
+	for _, m := range p.info.Deps {
+		c, err := componentOf(m)
+		if err != nil {
+			return err
+		}
+		all = append(all, c)
+	}
+	for i, c := range all {
+		other, listed := seen[c.SPDXID]
+		if listed && (i == 0 || other.Name != c.Name || other.Version != c.Version) {
+			return fmt.Errorf("%s %s and %s %s get the same identifier %s", other.Name, other.Version, c.Name, c.Version, c.SPDXID)
+		}
+		if !listed {
+			seen[c.SPDXID] = c
+			d.Packages = append(d.Packages, c)
+		}
+		if i == 0 {
+			d.Relationships = append(d.Relationships, relationship{d.SPDXID, "DESCRIBES", main.SPDXID})
+		} else {
+			d.Relationships = append(d.Relationships, relationship{main.SPDXID, "DEPENDS_ON", c.SPDXID})
+		}
+	}
+	return nil
 }
 
 func componentOf(m *debug.Module) (component, error) {
