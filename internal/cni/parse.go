@@ -58,7 +58,7 @@ func ParseAnswer(doc []byte) (*Answer, error) {
 // Validate says what is wrong with a request, as an *Error.
 func (r *Request) Validate() error {
 	if !slices.Contains([]string{Add, Del, Check, Status, GC}, r.Verb) {
-		return invalid(CodeEnvironment, "CNI_COMMAND %q is none of ADD, DEL, CHECK, STATUS and GC", r.Verb)
+		return invalid(CodeEnvironment, "CNI_COMMAND %q is not ADD, DEL, CHECK, STATUS or GC", r.Verb)
 	}
 	if err := nameError("name of the network", r.Network, CodeConfig); err != nil {
 		return err

@@ -26,7 +26,7 @@ var layers = [][]string{
 	{"internal/yaml"},
 	{"internal/compile", "internal/ipam", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
 	{"internal/diagnose", "internal/convert", "internal/nftables", "internal/rtnetlink"},
-	{"internal/datastore", "internal/reconcile", "internal/cniserver",
+	{"internal/datastore", "internal/reconcile", "internal/cniserver", "internal/cniinstall",
 		"internal/driver/nat", "internal/driver/workload", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
 	{"internal/workload"},
