@@ -24,8 +24,10 @@ type Workloads struct {
 	Node4, Node6 netip.Addr
 	// Nodes are the addresses of all nodes, to which no workload may send packets of the overlay. Sorted.
 	Nodes []netip.Addr
-	// VXLANPort is the UDP port of the overlay.
+	// VXLANPort is the UDP port of the overlay, to which no workload may send where a node is; 0: none.
 	VXLANPort uint16
+	// VXLAN says that this node has devices of the overlay: to that port it accepts packets from Nodes alone.
+	VXLAN bool
 }
 
 // Routes is the part of a plan about the routes between nodes.

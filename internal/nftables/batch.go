@@ -23,6 +23,7 @@ const (
 // do something, and one to end it. Messages are numbered from first on, and notes has one for each.
 type batch struct {
 	table    string
+	family   uint8
 	buf      []byte
 	first    uint32
 	notes    []note
@@ -38,8 +39,8 @@ type note struct {
 }
 
 // newBatch begins a transaction.
-func newBatch(table string, first uint32) *batch {
-	b := &batch{table: table, first: first}
+func newBatch(table string, family uint8, first uint32) *batch {
+	b := &batch{table: table, family: family, first: first}
 	b.notes = append(b.notes, note{doing: "beginning a transaction"})
 	at := 0
 	b.buf, at = nfnetlink.AppendHeader(b.buf, unix.NFNL_MSG_BATCH_BEGIN, 0, unix.NFPROTO_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, first)
@@ -65,7 +66,7 @@ func (b *batch) finish() {
 
 // message appends one message about our table; write appends its attributes.
 func (b *batch) message(kind, flags uint16, n note, write func()) {
-	b.buf, n.at = nfnetlink.AppendHeader(b.buf, subsystem|kind, flags, unix.NFPROTO_INET, 0, b.first+uint32(b.count()))
+	b.buf, n.at = nfnetlink.AppendHeader(b.buf, subsystem|kind, flags, b.family, 0, b.first+uint32(b.count()))
 	write()
 	nfnetlink.EndMessage(b.buf, n.at)
 	b.notes = append(b.notes, n)
@@ -90,7 +91,7 @@ func (b *batch) write(c *change) {
 		b.deleteTable()
 	}
 	if c.create {
-		n := note{doing: creatingTable + b.table, feature: "tables of family inet (nf_tables)"}
+		n := note{doing: creatingTable + b.table, feature: "tables of family " + tableFamily(b.family) + " (nf_tables)"}
 		b.addTable(unix.NLM_F_CREATE|unix.NLM_F_EXCL, n, c.flags)
 	}
 	if c.adopt {
@@ -145,6 +146,9 @@ func (b *batch) echoFirst() uint16 {
 	}
 	return unix.NLM_F_ECHO
 }
+
+// CreatingChain and the chain's name is what the message that creates it does (nfnetlink.Refusal).
+const CreatingChain = "creating chain "
 
 // creatingTable and the table's name is what the message that creates it does.
 const creatingTable = "creating table "
@@ -246,7 +250,7 @@ func (s *Set) byteOrders() []byte {
 
 // addChain appends a message that creates a chain.
 func (b *batch) addChain(c *Chain) {
-	n := note{doing: "creating chain " + c.Name}
+	n := note{doing: CreatingChain + c.Name}
 	if c.Hook.Kind == KindNAT {
 		n.feature = "chains of type " + c.Hook.Kind + " (module nft_chain_" + c.Hook.Kind + ")"
 	}
@@ -259,6 +263,9 @@ func (b *batch) addChain(c *Chain) {
 		b.nest(unix.NFTA_CHAIN_HOOK, func() {
 			b.number(unix.NFTA_HOOK_HOOKNUM, c.Hook.Number)
 			b.number(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority))
+			if c.Hook.Device != "" {
+				b.text(unix.NFTA_HOOK_DEV, c.Hook.Device)
+			}
 		})
 		policy := uint32(verdictAccept)
 		if c.Hook.Drop {

@@ -15,13 +15,16 @@ const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
 // conn asks nf_tables about one table, one thing after another.
 type conn struct {
 	*nfnetlink.Conn
-	table string
+	table  string
+	family uint8
 }
 
-func newConn(s nfnetlink.Socket, table string) *conn { return &conn{nfnetlink.NewConn(s), table} }
+func newConn(s nfnetlink.Socket, table string, family uint8) *conn {
+	return &conn{nfnetlink.NewConn(s), table, family}
+}
 
 // newBatch begins a transaction about the table.
-func (c *conn) newBatch() *batch { return newBatch(c.table, c.Seq+1) }
+func (c *conn) newBatch() *batch { return newBatch(c.table, c.family, c.Seq+1) }
 
 // request begins a request of one message (unix.NFT_MSG_…).
 func (c *conn) request(kind, flags uint16, family uint8) []byte {

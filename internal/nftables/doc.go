@@ -1,6 +1,6 @@
 // Package nftables makes tables of the kernel's nf_tables what they are declared to be. A table is a plain value
 // (Table): chains with and without hooks, rules, and sets and maps with any key. An Engine keeps one such table, of
-// family inet, by its name.
+// family inet or netdev, by its name.
 //
 // It promises that Apply changes the kernel in one transaction of differences, or not at all, but for two
 // cases: where the kernel refuses a table as a whole, its parts may be tried one by one (Part); and a table

@@ -13,9 +13,17 @@ import (
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 )
 
+// The families of tables.
+const (
+	FamilyInet   = unix.NFPROTO_INET
+	FamilyNetdev = unix.NFPROTO_NETDEV // of chains that see what comes by one device
+)
+
 // Options say where an engine works. Log is required.
 type Options struct {
 	Log *slog.Logger
+	// Family is that of the table: FamilyInet, which 0 is too, or FamilyNetdev.
+	Family uint8
 	// NetNS is a file descriptor of the network namespace to work in; 0 is that of the calling thread.
 	NetNS int
 	// Unowned makes the engine leave its table open to others, as it must on kernels that cannot own tables.
@@ -68,7 +76,7 @@ type Engine struct {
 	found  *Table // what stood then; nil if nothing did, and once it was given
 }
 
-// New opens an engine for the table of family inet with a name. It changes nothing. The error is an
+// New opens an engine for the table with a name. It changes nothing. The error is an
 // *nfnetlink.UnsupportedError if the kernel has no netfilter. Close it after use; what it programmed stays.
 func New(table string, o Options) (*Engine, error) {
 	s, err := nfnetlink.Dial(o.NetNS)
@@ -79,7 +87,7 @@ func New(table string, o Options) (*Engine, error) {
 	if o.Wrap != nil {
 		socket = o.Wrap(socket)
 	}
-	e := newEngine(table, socket, o.Log)
+	e := newEngine(table, cmp.Or(o.Family, FamilyInet), socket, o.Log)
 	e.netns = o.NetNS
 	if o.Unowned {
 		e.leaveOpen()
@@ -87,8 +95,8 @@ func New(table string, o Options) (*Engine, error) {
 	return e, nil
 }
 
-func newEngine(table string, s nfnetlink.Socket, log *slog.Logger) *Engine {
-	return &Engine{log: log, conn: newConn(s, table), carried: map[string]uint64{}, tallies: map[string]tally{}, open: make(chan struct{})}
+func newEngine(table string, family uint8, s nfnetlink.Socket, log *slog.Logger) *Engine {
+	return &Engine{log: log, conn: newConn(s, table, family), carried: map[string]uint64{}, tallies: map[string]tally{}, open: make(chan struct{})}
 }
 
 // Close closes the engine. The kernel keeps what it holds.
@@ -339,6 +347,14 @@ func (e *Engine) Observe(ctx context.Context) (drift int, err error) {
 		e.held.ours = ours
 	}
 	return drift, nil
+}
+
+// Distrust makes the next Apply, or Observe, read the table before anything else. It is for what the kernel changes by itself: it
+// deletes a chain with its device.
+func (e *Engine) Distrust() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.trusted, e.settled = false, false
 }
 
 // Cleanup removes our table with all that is in it. That there is none is not an error.

@@ -16,7 +16,7 @@ func TestUnsupported(t *testing.T) {
 	wanted := kinds()
 	wanted.Chains = append(wanted.Chains, Chain{Name: "nat", Hook: Hook{Kind: KindNAT, Number: unix.NF_INET_POST_ROUTING},
 		Rules: []Rule{NewRule(Needs("masq", "nft_masq"), RawExpr("masq", nil))}})
-	b := newBatch(ours, 1)
+	b := newBatch(ours, FamilyInet, 1)
 	b.write(diff(&Table{}, wanted))
 	missing := map[string]string{"beginning": "nf_tables", "creating table": "tables of family inet", "creating set ranges4": "interval sets with counters",
 		"creating set verdicts": "verdict maps", "creating set tuples": "interval sets of concatenations with counters", "creating set marks": "maps",

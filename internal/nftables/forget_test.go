@@ -12,7 +12,7 @@ import (
 func TestLabelsThatComeAndGo(t *testing.T) {
 	t.Parallel()
 	const staying, rounds = 20, 3 * maxGone
-	e := newEngine(ours, nil, slog.New(slog.DiscardHandler))
+	e := newEngine(ours, FamilyInet, nil, slog.New(slog.DiscardHandler))
 	most := 0
 	for round := range rounds {
 		s := Set{Name: "s", Key: []Type{IPv4Addr}, Ranges: true, Counters: true}

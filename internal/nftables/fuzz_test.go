@@ -34,7 +34,7 @@ func parseAll(m nfnetlink.Message) {
 	_, _, _ = parseSet(m)
 	_, _ = parseSetName(m)
 	_, _ = parseGeneration(m)
-	_, _ = parseRuleCount(m, ours, "count")
+	_, _ = parseRuleCount(m, FamilyInet, ours, "count")
 	_, _ = nfnetlink.ParseReply(m)
 	for _, s := range kinds().Sets {
 		r := newReading(&s)
@@ -54,7 +54,7 @@ func seeds(tb testing.TB) [][]byte {
 	if err := wanted.check(); err != nil {
 		tb.Fatal(err)
 	}
-	b := newBatch(ours, 1)
+	b := newBatch(ours, FamilyInet, 1)
 	b.write(diff(&Table{}, wanted))
 	b.finish()
 	var out [][]byte
@@ -78,7 +78,7 @@ func FuzzReplies(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
-		e := newEngine(ours, &babbler{data: data}, slog.New(slog.DiscardHandler))
+		e := newEngine(ours, FamilyInet, &babbler{data: data}, slog.New(slog.DiscardHandler))
 		_ = e.Apply(ctx, kinds())
 		_, _ = e.Observe(ctx)
 		_, _ = e.Counts(ctx)
@@ -114,7 +114,7 @@ func TestWrittenIsRead(t *testing.T) {
 	if err := wanted.check(); err != nil {
 		t.Fatal(err)
 	}
-	b := newBatch(ours, 1)
+	b := newBatch(ours, FamilyInet, 1)
 	b.write(diff(&Table{}, wanted))
 	b.finish()
 	got := &Table{kernelTable: kernelTable{present: true}}

@@ -79,7 +79,7 @@ func (h *host) read(table string) *Table {
 	s, err := nfnetlink.Dial(h.FD())
 	labtest.Must(h.tb, err)
 	defer s.Close()
-	t, _, err := newConn(s, table).readTable(h.tb.Context())
+	t, _, err := newConn(s, table, FamilyInet).readTable(h.tb.Context())
 	labtest.Must(h.tb, err)
 	return t
 }

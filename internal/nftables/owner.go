@@ -49,10 +49,10 @@ func (e *Engine) ownedByOther(t *Table) error {
 // prepare checks what is declared, and makes a table of it, owned where the kernel can do that. The declared one stays
 // as it is, but for the order of its elements.
 func (e *Engine) prepare(declared *Table) (*Table, error) {
-	if err := declared.check(); err != nil {
+	t := declared.clone()
+	if err := t.check(); err != nil {
 		return nil, fmt.Errorf("laying out table %s: %w", e.conn.table, err)
 	}
-	t := declared.clone()
 	if !e.unowned {
 		t.flags = flagsOwned
 	}

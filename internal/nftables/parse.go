@@ -84,6 +84,8 @@ func (h *Hook) parse(b []byte) error {
 		case unix.NFTA_HOOK_PRIORITY:
 			v, err = a.Uint32()
 			h.Priority = int32(v)
+		case unix.NFTA_HOOK_DEV:
+			h.Device = a.Text()
 		}
 		if err != nil {
 			return fmt.Errorf("hook: %w", err)

@@ -57,7 +57,7 @@ func (e *Engine) Preview(ctx context.Context, declared *Table) (*Preview, error)
 	}
 	wanted.flags = actual.flags & flagsOwned // whoever owns it
 	c := diff(actual, wanted)
-	p := &Preview{Table: "inet " + e.conn.table, Equal: c.empty(), Present: actual.present, Replaced: c.rebuild}
+	p := &Preview{Table: tableFamily(e.conn.family) + " " + e.conn.table, Equal: c.empty(), Present: actual.present, Replaced: c.rebuild}
 	p.previewChains(actual, wanted)
 	p.previewSets(actual, wanted, c)
 	return p, nil

@@ -57,7 +57,7 @@ func (c *conn) readTable(ctx context.Context) (*Table, uint32, error) {
 // readTableOnce reads what may be of several generations.
 func (c *conn) readTableOnce(ctx context.Context) (*Table, error) {
 	t := &Table{}
-	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETTABLE, 0, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, c.table)
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETTABLE, 0, c.family), unix.NFTA_TABLE_NAME, c.table)
 	err := c.Get(ctx, "reading table "+c.table, request, func(m nfnetlink.Message) (err error) {
 		t.present = true
 		t.flags, t.owner, err = parseTable(m)
@@ -94,7 +94,7 @@ func calm(ours bool, err error) error {
 // dumpTable dumps objects of one kind in our table. All kinds have the table's name as attribute 1;
 // kernels that do not filter by it for some kind send the objects of every table.
 func (c *conn) dumpTable(ctx context.Context, kind uint16, what string, handle func(nfnetlink.Message) error) error {
-	request := nfnetlink.AppendText(c.request(kind, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_TABLE_NAME, c.table)
+	request := nfnetlink.AppendText(c.request(kind, unix.NLM_F_DUMP, c.family), unix.NFTA_TABLE_NAME, c.table)
 	return c.Dump(ctx, "reading the "+what+" of table "+c.table, request, handle)
 }
 
@@ -102,7 +102,7 @@ func (c *conn) readChains(ctx context.Context, t *Table) error {
 	t.Chains = nil
 	return c.dumpTable(ctx, unix.NFT_MSG_GETCHAIN, "chains", func(m nfnetlink.Message) error {
 		read, in, err := parseChain(m)
-		if err == nil && in == c.table && m.Family() == unix.NFPROTO_INET {
+		if err == nil && in == c.table && m.Family() == c.family {
 			t.Chains = append(t.Chains, read)
 		}
 		return err
@@ -112,7 +112,7 @@ func (c *conn) readChains(ctx context.Context, t *Table) error {
 func (c *conn) readRules(ctx context.Context, t *Table) error {
 	return calm(t.ours, c.dumpTable(ctx, unix.NFT_MSG_GETRULE, "rules", func(m nfnetlink.Message) error {
 		r, in, name, err := parseRule(m)
-		if err != nil || in != c.table || m.Family() != unix.NFPROTO_INET {
+		if err != nil || in != c.table || m.Family() != c.family {
 			return err
 		}
 		if ch := t.Chain(name); ch != nil {
@@ -127,7 +127,7 @@ func (c *conn) readSets(ctx context.Context, t *Table) error {
 	t.Sets = nil
 	err := c.dumpTable(ctx, unix.NFT_MSG_GETSET, "sets", func(m nfnetlink.Message) error {
 		s, in, err := parseSet(m)
-		if err == nil && in == c.table && m.Family() == unix.NFPROTO_INET {
+		if err == nil && in == c.table && m.Family() == c.family {
 			t.Sets = append(t.Sets, s)
 		}
 		return err
@@ -148,7 +148,7 @@ func (c *conn) readSets(ctx context.Context, t *Table) error {
 
 // readElements reads the elements of a set. Ours says that nobody else can change it meanwhile.
 func (c *conn) readElements(ctx context.Context, s *Set, ours bool) error {
-	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, c.family), unix.NFTA_SET_ELEM_LIST_TABLE, c.table)
 	request = nfnetlink.AppendText(request, unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	r := newReading(s)
 	err := calm(ours, c.Dump(ctx, "reading set "+s.Name, request, func(m nfnetlink.Message) error {
@@ -169,7 +169,7 @@ func (c *conn) readForeign(ctx context.Context, t *Table) error {
 			if err != nil {
 				return err
 			}
-			if a.Kind == unix.NFTA_OBJ_TABLE && a.Text() == c.table && m.Family() == unix.NFPROTO_INET {
+			if a.Kind == unix.NFTA_OBJ_TABLE && a.Text() == c.table && m.Family() == c.family {
 				t.foreign++
 			}
 		}

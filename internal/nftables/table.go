@@ -8,12 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Table is what a table of ours should hold, or what was read of one. It is of family inet. Once it is handed
+// Table is what a table of ours should hold, or what was read of one. Once it is handed
 // to an Engine it must not be changed.
 type Table struct {
 	Chains []Chain
 	Sets   []Set
 
+	places map[string]int // of chains that were in the table when it was cloned; see Chain
 	kernelTable
 }
 
@@ -40,11 +41,14 @@ type Chain struct {
 // Hook is where a base chain is called from.
 type Hook struct {
 	Kind     string // KindNAT or KindFilter
-	Number   uint32 // unix.NF_INET_…
+	Number   uint32 // unix.NF_INET_…, or unix.NF_NETDEV_…
 	Priority int32
 	// Drop makes the chain drop what comes to its end, instead of letting it pass. The kernel calls a new chain a
 	// moment before its rules are in force.
 	Drop bool
+	// Device is the name of the device whose packets the chain sees; for tables of family netdev alone. The chain goes
+	// when the device does; kernels from 6.16 on keep it, without device.
+	Device string
 }
 
 // The kinds of base chains.
@@ -81,6 +85,9 @@ type kernelSet struct {
 
 // Chain finds a chain by name; nil if there is none.
 func (t *Table) Chain(name string) *Chain {
+	if i, ok := t.places[name]; ok && i < len(t.Chains) && t.Chains[i].Name == name {
+		return &t.Chains[i]
+	}
 	for i := range t.Chains {
 		if t.Chains[i].Name == name {
 			return &t.Chains[i]
@@ -116,9 +123,19 @@ func (t *Table) size() int {
 	return n
 }
 
+// manyChains is how many chains a table has that is not searched for each.
+const manyChains = 20
+
 // clone copies a table, but for the rules and elements, which nobody changes.
 func (t *Table) clone() *Table {
-	return &Table{Chains: slices.Clone(t.Chains), Sets: slices.Clone(t.Sets), kernelTable: kernelTable{present: true}}
+	c := &Table{Chains: slices.Clone(t.Chains), Sets: slices.Clone(t.Sets), kernelTable: kernelTable{present: true}}
+	if len(c.Chains) >= manyChains {
+		c.places = make(map[string]int, len(c.Chains))
+		for i := len(c.Chains) - 1; i >= 0; i-- {
+			c.places[c.Chains[i].Name] = i // the first of two with one name
+		}
+	}
+	return c
 }
 
 // check refuses what the kernel would refuse, or take for something else.

@@ -107,10 +107,10 @@ func (e *Engine) renewTallies(c *change) {
 
 // chainCount sums the packets that the rules of a chain have counted.
 func (c *conn) chainCount(ctx context.Context, name string) (count uint64, err error) {
-	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, unix.NFPROTO_INET), unix.NFTA_RULE_TABLE, c.table)
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, c.family), unix.NFTA_RULE_TABLE, c.table)
 	request = nfnetlink.AppendText(request, unix.NFTA_RULE_CHAIN, name)
 	err = c.Dump(ctx, "reading chain "+name, request, func(m nfnetlink.Message) error {
-		n, err := parseRuleCount(m, c.table, name)
+		n, err := parseRuleCount(m, c.family, c.table, name)
 		count += n
 		return err
 	})
@@ -121,13 +121,13 @@ func (c *conn) chainCount(ctx context.Context, name string) (count uint64, err e
 }
 
 // parseRuleCount sums the packets that a rule has counted, if it is of a chain of our table.
-func parseRuleCount(m nfnetlink.Message, table, chain string) (count uint64, err error) {
+func parseRuleCount(m nfnetlink.Message, family uint8, table, chain string) (count uint64, err error) {
 	ours, there := false, false
 	for a, err := range m.Attributes() {
 		if err == nil {
 			switch a.Kind {
 			case unix.NFTA_RULE_TABLE:
-				ours = a.Text() == table && m.Family() == unix.NFPROTO_INET
+				ours = a.Text() == table && m.Family() == family
 			case unix.NFTA_RULE_CHAIN:
 				there = a.Text() == chain
 			case unix.NFTA_RULE_EXPRESSIONS:

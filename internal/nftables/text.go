@@ -382,6 +382,14 @@ func familyName(proto uint32) string {
 	return "ip"
 }
 
+// tableFamily is the family of a table, as the nft command names it.
+func tableFamily(family uint8) string {
+	if family == FamilyNetdev {
+		return "netdev"
+	}
+	return "inet"
+}
+
 func natFlags(flags uint32) string {
 	var names []string
 	for _, f := range []struct {

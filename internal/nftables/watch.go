@@ -19,7 +19,7 @@ func (e *Engine) Watch(ctx context.Context, changed func()) error {
 	}
 	own := e.conn.Socket.PortID()
 	return nfnetlink.Subscribe(ctx, e.netns, unix.NFNLGRP_NFTABLES, changed, func(m nfnetlink.Message) {
-		if m.PortID != own && about(e.conn.table, m) {
+		if m.PortID != own && about(e.conn.family, e.conn.table, m) {
 			changed()
 		}
 	})
@@ -27,8 +27,8 @@ func (e *Engine) Watch(ctx context.Context, changed func()) error {
 
 // about says whether a notification is about our table or what is in it. The table's name is attribute 1
 // of every object; generations have none.
-func about(table string, m nfnetlink.Message) bool {
-	if m.Kind>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Kind&0xff == unix.NFT_MSG_NEWGEN || m.Family() != unix.NFPROTO_INET {
+func about(family uint8, table string, m nfnetlink.Message) bool {
+	if m.Kind>>8 != unix.NFNL_SUBSYS_NFTABLES || m.Kind&0xff == unix.NFT_MSG_NEWGEN || m.Family() != family {
 		return false
 	}
 	for a, err := range m.Attributes() {

@@ -110,6 +110,9 @@ func (m *maker) make(ctx context.Context, ns *os.File) error {
 	if err := m.furnish(ctx); err != nil {
 		return err
 	}
+	if err := m.driver.rules.guard(ctx, m.link); err != nil {
+		return err
+	}
 	if err := m.await(ctx); err != nil {
 		return err
 	}
@@ -304,8 +307,9 @@ func (m *maker) undo(ctx context.Context) error {
 		defer func() {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			m.link.pending = false // whoever may be told of it would not know it
+			m.link.pending = false // nobody is told of what nobody knows
 			d.forget(m.link)
+			d.remover.tidy()
 		}()
 	}
 	if !m.made && !m.lost {

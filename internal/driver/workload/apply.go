@@ -32,12 +32,13 @@ func (d *Driver) Apply(ctx context.Context, plan compile.Workloads) error {
 	}
 	d.plan, d.settled = &plan, false
 	_, err := d.converge(ctx, true)
+	err = errors.Join(err, d.rules.apply(ctx, d.plan))
 	d.settled = err == nil
 	return err
 }
 
 func equalPlans(a, b *compile.Workloads) bool {
-	return a.MTU == b.MTU && a.Node4 == b.Node4 && a.Node6 == b.Node6 && a.VXLANPort == b.VXLANPort && slices.Equal(a.Nodes, b.Nodes)
+	return a.MTU == b.MTU && a.Node4 == b.Node4 && a.Node6 == b.Node6 && a.VXLANPort == b.VXLANPort && a.VXLAN == b.VXLAN && slices.Equal(a.Nodes, b.Nodes)
 }
 
 // Observe reads the kernel back and returns how many things differ from the plan last applied, of which the next Apply makes
@@ -49,6 +50,8 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 		return 0, nil
 	}
 	drift, err = d.converge(ctx, false)
+	rules, rulesErr := d.rules.observe(ctx)
+	drift, err = drift+rules, errors.Join(err, rulesErr)
 	d.settled = d.settled && err == nil && drift == 0
 	return drift, err
 }
@@ -196,6 +199,6 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 			return err
 		}
 		d.vanished(removed...)
-		return nil
+		return d.rules.cleanup(ctx)
 	})
 }

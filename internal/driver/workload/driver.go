@@ -25,6 +25,8 @@ type Options struct {
 	// Gone is told of each link that was held and vanishes, exactly once, by Driver.Watch or by the call that finds out. It
 	// must not wait, and not call the driver.
 	Gone func(Held)
+	// Unowned is nftables.Options.Unowned.
+	Unowned bool
 	// Wrap, if set, puts something between the driver and rtnetlink. It is for tests that make calls fail.
 	Wrap func(nfnetlink.Socket) nfnetlink.Socket
 }
@@ -36,6 +38,7 @@ type Driver struct {
 	v6   bool // the node knows IPv6
 
 	conns conns
+	rules *rules
 
 	// gate is held by those who make the kernel equal to what is known, against Add and Leave, which hold it shared while they
 	// change routes: so a repair never brings back what has just gone.
@@ -71,6 +74,9 @@ func New(o Options) (*Driver, error) {
 		return nil, fmt.Errorf("opening an rtnetlink socket: %w", err)
 	}
 	d.conns.give(c)
+	if d.rules, err = newRules(d); err != nil {
+		return nil, errors.Join(err, d.conns.close())
+	}
 	if s, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err == nil {
 		d.v6 = true
 		_ = unix.Close(s) // nothing was sent by it
@@ -90,7 +96,7 @@ func (d *Driver) dial() (*rtnetlink.Conn, error) {
 func (d *Driver) Close() error {
 	d.remover.stop()
 	d.remover.wait()
-	return d.conns.close()
+	return errors.Join(d.rules.close(), d.conns.close())
 }
 
 // conns keeps connections for those who need one for a while.
@@ -186,6 +192,9 @@ func (d *Driver) Held(ctx context.Context) ([]Held, error) {
 
 // know takes note of a link.
 func (d *Driver) know(l *link) {
+	if !l.pending {
+		d.rules.add(l)
+	}
 	d.links[l.Index] = l
 	d.place(l)
 }
@@ -204,6 +213,7 @@ func (d *Driver) place(l *link) {
 
 // forget forgets a link that is gone. It reports whether that is to be told: a link that is being made was never held.
 func (d *Driver) forget(l *link) bool {
+	d.rules.drop(l)
 	if l.pending {
 		l.gone = true
 		return false
@@ -236,6 +246,9 @@ func (d *Driver) vanished(index ...int) {
 		}
 	}
 	d.mu.Unlock()
+	if len(gone) > 0 {
+		d.remover.tidy()
+	}
 	d.tell(gone)
 }
 
@@ -253,9 +266,15 @@ func (d *Driver) relist(ctx context.Context) error {
 		}
 		return err
 	})
+	if len(gone) > 0 {
+		d.remover.tidy()
+	}
 	d.tell(gone)
 	return err
 }
+
+// Drops reads what the rules have dropped. On error the numbers are those last read.
+func (d *Driver) Drops(ctx context.Context) (Drops, error) { return d.rules.drops(ctx) }
 
 // merge takes over what was read. It returns the links that are gone.
 func (d *Driver) merge(list []device) (gone []Held) {

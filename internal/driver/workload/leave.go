@@ -110,6 +110,7 @@ type remover struct {
 
 	mu      sync.Mutex
 	queue   map[int]bool // indices
+	rules   bool         // those of devices that are gone may be there
 	running bool
 	done    sync.WaitGroup
 }
@@ -126,7 +127,19 @@ func (q *remover) add(index ...int) {
 	for _, i := range index {
 		q.queue[i] = true
 	}
-	if len(q.queue) > 0 && !q.running && q.ctx.Err() == nil {
+	q.start()
+}
+
+// tidy has the rules of devices that are gone deleted.
+func (q *remover) tidy() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rules = true
+	q.start()
+}
+
+func (q *remover) start() {
+	if (q.rules || len(q.queue) > 0) && !q.running && q.ctx.Err() == nil {
 		q.running = true
 		q.done.Go(q.run)
 	}
@@ -142,21 +155,41 @@ func (q *remover) run() {
 		for i := range q.queue {
 			list = append(list, i)
 		}
-		if len(list) == 0 || q.ctx.Err() != nil {
+		tidy := q.rules
+		if len(list) == 0 && !tidy || q.ctx.Err() != nil {
 			q.running = false
 			q.mu.Unlock()
 			return
 		}
-		q.queue = nil
+		q.queue, q.rules = nil, false
 		q.mu.Unlock()
-		if err := q.driver.removeLinks(q.ctx, list); err != nil && q.ctx.Err() == nil {
-			q.driver.log.Warn("links could not be removed; they are tried again", "err", err, "retry_in", retryRemoval)
-			q.add(list...)
+		var err error
+		if len(list) > 0 {
+			err = q.driver.removeLinks(q.ctx, list)
+		} else {
+			err = q.driver.rules.tidy(q.ctx)
+		}
+		if err != nil && q.ctx.Err() == nil {
+			q.driver.log.Warn("links that are gone could not be removed to the last; that is tried again", "err", err, "retry_in", retryRemoval)
+			q.again(list, tidy)
 			select {
 			case <-q.ctx.Done():
 			case <-time.After(retryRemoval):
 			}
 		}
+	}
+}
+
+// again puts back what was not done.
+func (q *remover) again(list []int, tidy bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rules = q.rules || tidy
+	if q.queue == nil {
+		q.queue = map[int]bool{}
+	}
+	for _, i := range list {
+		q.queue[i] = true
 	}
 }
 
