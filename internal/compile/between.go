@@ -3,6 +3,7 @@ package compile
 import (
 	"crypto/sha256"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -100,9 +101,17 @@ func (b *between) holder(a netip.Addr) string {
 	return ""
 }
 
-// block is the block that an address lies in, or nil. Blocks do not overlap, so that it is the last that begins before.
+// block is the block that an address lies in, or nil. Blocks do not overlap, so that it is the last that begins before. What the
+// snapshot says goes before what this node says of itself.
 func (b *between) block(a netip.Addr) *model.Block {
-	blocks := b.snapshot.Blocks
+	if block := holding(b.snapshot.Blocks, a); block != nil {
+		return block
+	}
+	return holding(b.local.Blocks, a)
+}
+
+// holding is the one of some blocks, sorted, that an address lies in, or nil.
+func holding(blocks []model.Block, a netip.Addr) *model.Block {
 	i, _ := slices.BinarySearchFunc(blocks, a, func(block model.Block, a netip.Addr) int {
 		if block.CIDR.Addr().Compare(a) <= 0 {
 			return -1
@@ -170,11 +179,11 @@ var deviceNames = [2]string{v4: Device4, v6: Device6}
 
 // compile decides about every block, and what the overlay and the workloads need.
 func (b *between) compile() (Workloads, Routes, Network) {
-	routes := Routes{Routes: make([]Route, 0, len(b.snapshot.Blocks))}
+	routes := Routes{Routes: make([]Route, 0, len(b.snapshot.Blocks)+len(b.local.Blocks))}
 	unreached := [NoIPIP + 1]int{}
 	var examples [NoIPIP + 1]Route
-	for i := range b.snapshot.Blocks {
-		r := b.route(&b.snapshot.Blocks[i])
+	for block := range b.blocks() {
+		r := b.route(block)
 		if r.Way >= NoNode {
 			if unreached[r.Way]++; unreached[r.Way] == 1 {
 				examples[r.Way] = r
@@ -202,6 +211,34 @@ func (b *between) compile() (Workloads, Routes, Network) {
 	network.WantsTunnel6 = b.vxlan[v6] && b.uplinks[v6].addr.IsValid()
 	network.Problems = append(network.Problems, b.lacks()...)
 	return Workloads{MTU: b.mtu(), Node4: b.uplinks[v4].addr, Node6: b.uplinks[v6].addr, Nodes: b.nodes(), VXLANPort: b.settings.port}, routes, network
+}
+
+// blocks are those of the snapshot, and those of this node that it lacks, in the order of their CIDRs.
+func (b *between) blocks() iter.Seq[*model.Block] {
+	return func(yield func(*model.Block) bool) {
+		all, own := b.snapshot.Blocks, b.local.Blocks
+		for len(all) > 0 || len(own) > 0 {
+			var next *model.Block
+			c := -1
+			switch {
+			case len(all) == 0:
+				c = 1
+			case len(own) > 0:
+				c = all[0].CIDR.Compare(own[0].CIDR)
+			}
+			if c <= 0 {
+				next, all = &all[0], all[1:]
+			} else {
+				next = &own[0]
+			}
+			if c >= 0 {
+				own = own[1:]
+			}
+			if !yield(next) {
+				return
+			}
+		}
+	}
 }
 
 // device is the VXLAN device of a family, with the nodes that routes go to.

@@ -164,6 +164,21 @@ sallyport.v6 vni 4097 port 4789 local 2001:db8:1::1 address fd00::1:1 mtu 1430 t
 10.1.0.64/26 unreachable
 10.1.0.128/26 unreachable
 `, says: "unreachable blocks: 1, such as 10.1.0.128/26: node c announces an IPv4 address that this node has: give one of them another address|unreachable blocks: 1, such as 10.1.0.64/26: pool gone does not exist"},
+		{name: "blocks that this node alone knows of", vxlan: model.ModeCrossSubnet, change: func(s *model.Snapshot, l *model.Local) {
+			s.Blocks = s.Blocks[1:3]
+			for i := range 3 {
+				l.Blocks = append(l.Blocks, model.Block{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(i), 0}), 26), Pool: "p4", Node: "a"})
+			}
+			l.Blocks = slices.Insert(l.Blocks, 1, model.Block{CIDR: s.Blocks[1].CIDR, Pool: "p4", Node: "a"}) // lost to c
+		}, want: `mtu 1430 from 192.0.2.1 2001:db8:1::1 port 4789
+sallyport.v4 vni 4097 port 4789 local 192.0.2.1 address 10.1.0.1 mtu 1450 to 198.51.100.3 10.1.0.129
+sallyport.v6 vni 4097 port 4789 local 2001:db8:1::1 address fd00::1:1 mtu 1430 to
+10.1.0.0/26 unreachable
+10.1.0.64/26 via 192.0.2.2
+10.1.0.128/26 via 10.1.0.129 dev sallyport.v4 src 10.1.0.1
+10.1.1.0/26 unreachable
+10.1.2.0/26 unreachable
+`},
 		{name: "configured", vxlan: model.ModeAlways, change: func(s *model.Snapshot, l *model.Local) {
 			s.Blocks = s.Blocks[:1]
 			s.NodeNetworkConfigurations = []model.NodeNetworkConfiguration{
