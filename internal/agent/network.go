@@ -44,7 +44,7 @@ func openNetwork(ctx context.Context, a *Agent) (*network, error) {
 	opts.Claims, _ = a.store.(datastore.Claims)
 	opts.Pods, _ = a.store.(datastore.Pods)
 	n.manager = workload.New(opts)
-	if n.socket, err = listenSocket(ctx, a.cfg.CNISocket); err != nil {
+	if n.socket, err = cniserver.Listen(ctx, a.cfg.CNISocket); err != nil {
 		return nil, errors.Join(err, n.links.Close())
 	}
 	return n, nil
