@@ -47,8 +47,8 @@ type NodeNetworkConfigurationSpec struct {
 	// +optional
 	Priority int32 `json:"priority,omitempty"`
 
-	// Which of a node's addresses is the one by which other nodes reach it. Default: of each family, the first
-	// InternalIP that the Node has, else the first ExternalIP.
+	// Which of a node's addresses is the one by which other nodes reach it. Default: of each family, the first InternalIP of
+	// the Node that is on one of its interfaces, else such an ExternalIP, else an address on the interface of the default route.
 	// +optional
 	NodeAddress NodeAddress `json:"nodeAddress,omitzero"`
 

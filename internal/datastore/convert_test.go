@@ -98,8 +98,9 @@ func TestNATConfiguration(t *testing.T) {
 func TestNode(t *testing.T) {
 	t.Parallel()
 	got, err := Node([]byte(`{"metadata":{"name":"n","labels":{"a":"b"}},"status":{"addresses":[{"type":"Hostname","address":"n"},
-		{"type":"ExternalIP","address":"2001:db8::1"},{"type":"InternalIP","address":"192.0.2.1"},{"type":"ExternalIP","address":"192.0.2.1"}]}}`))
-	want := model.Node{Name: "n", Labels: map[string]string{"a": "b"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
+		{"type":"ExternalIP","address":"192.0.2.0"},{"type":"InternalIP","address":"192.0.2.1"},{"type":"ExternalIP","address":"192.0.2.1"},{"type":"InternalIP","address":"10.0.0.1"}]}}`))
+	want := model.Node{Name: "n", Labels: map[string]string{"a": "b"}, // the first of type InternalIP comes first
+		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.0")}}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}

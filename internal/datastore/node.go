@@ -29,7 +29,7 @@ type nodeObject struct {
 	} `json:"status"`
 }
 
-// Node converts the JSON of a Node. Its addresses are those of the types InternalIP and ExternalIP, each once;
+// Node converts the JSON of a Node. Its addresses are those of the types InternalIP and then ExternalIP, each once;
 // host names are left out. What its agent says of it is in annotations.
 func Node(data []byte) (model.Node, error) {
 	var in nodeObject
@@ -37,18 +37,20 @@ func Node(data []byte) (model.Node, error) {
 		return model.Node{}, fmt.Errorf("decoding a Node: %w", err)
 	}
 	out := model.Node{Name: in.Metadata.Name, Labels: in.Metadata.Labels}
-	for i, a := range in.Status.Addresses {
-		if a.Type != "InternalIP" && a.Type != "ExternalIP" {
-			continue
+	for _, kind := range []string{"InternalIP", "ExternalIP"} {
+		for i, a := range in.Status.Addresses {
+			if a.Type != kind {
+				continue
+			}
+			addr, err := netip.ParseAddr(a.Address)
+			if err != nil {
+				return model.Node{}, fmt.Errorf("status.addresses[%d].address: %w", i, err)
+			}
+			if addr = addr.Unmap(); !slices.Contains(out.Addresses, addr) {
+				out.Addresses = append(out.Addresses, addr)
+			}
 		}
-		addr, err := netip.ParseAddr(a.Address)
-		if err != nil {
-			return model.Node{}, fmt.Errorf("status.addresses[%d].address: %w", i, err)
-		}
-		out.Addresses = append(out.Addresses, addr.Unmap())
 	}
-	slices.SortFunc(out.Addresses, netip.Addr.Compare)
-	out.Addresses = slices.Compact(out.Addresses)
 	said, err := Announced(AnnotationNetworkAddresses, in.Metadata.Annotations.Addresses)
 	tunnels, err2 := Announced(AnnotationTunnelAddresses, in.Metadata.Annotations.Tunnels)
 	out.NetworkAddresses, out.Tunnels = said, tunnels

@@ -158,7 +158,7 @@ type NATConfiguration struct {
 type Node struct {
 	Name      string
 	Labels    map[string]string
-	Addresses []netip.Addr // sorted
+	Addresses []netip.Addr // those of type InternalIP first, in the Node's order
 	// NetworkAddresses and Tunnels are what the node's agent says of itself, where it is the pod network: the addresses by which
 	// other nodes reach it, and those of its VXLAN devices. At most one of each family, sorted.
 	NetworkAddresses []netip.Addr
