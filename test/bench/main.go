@@ -53,6 +53,7 @@ type options struct {
 
 	connections int // that a node tracks while a change's CPU is counted
 
+	plugin     string // the CNI plugin's binary
 	reference  string // directory of the reference CNI plugins
 	pairs      int    // of pods that are added and deleted one after the other
 	podsOfNode int    // of a node that has many
@@ -79,6 +80,7 @@ func run() error {
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
 	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), pods (of the pod network), cluster (an agent in a large one) or fleet (many agents)")
 	still := flag.Duration("still", thorough.still, "how long the requests of many agents are counted while nothing changes; watches are renewed after 5 to 10 minutes")
+	plugin := flag.String("plugin", "bin/sallyport-cni", "CNI plugin to measure")
 	reference := flag.String("reference", "bin/reference", "directory of the reference CNI plugins ptp and host-local")
 	agents := flag.Int("agents", thorough.agents, "how many agents ask one API server")
 	flag.Parse()
@@ -91,11 +93,10 @@ func run() error {
 		return fmt.Errorf("-only %s: is not %s, %s, %s, %s, %s or %s", *only, partTraffic, partChange, partAgent, partPods, partCluster, partFleet)
 	}
 	var err error
-	if o.reference, err = filepath.Abs(*reference); err != nil {
-		return err
-	}
-	if o.program, err = filepath.Abs(*program); err != nil {
-		return err
+	for to, file := range map[*string]string{&o.program: *program, &o.plugin: *plugin, &o.reference: *reference} {
+		if *to, err = filepath.Abs(file); err != nil {
+			return err
+		}
 	}
 	if *before != "" {
 		if o.before, err = filepath.Abs(*before); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,6 +33,10 @@ func TestQuick(t *testing.T) {
 	o := quick
 	// A program with the race detector would stay a second after its end.
 	o.program, o.env = "/proc/self/exe", []string{programEnv + "=1", "GORACE=atexit_sleep_ms=0"}
+	o.plugin, o.reference = filepath.Join(t.TempDir(), "sallyport-cni"), "/usr/lib/cni" // where Debian has the reference plugins
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", o.plugin, "../../cmd/sallyport-cni").CombinedOutput(); err != nil {
+		t.Fatalf("building the plugin: %v\n%s", err, out)
+	}
 	r, err := measureAll(t.Context(), o, t.TempDir(), "")
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +54,7 @@ func TestQuick(t *testing.T) {
 			t.Errorf("%s, %s: %v is no measurement", c.Quantity, c.Variant, v)
 		}
 	}
-	for _, a := range slices.Concat(r.Agent, r.Cluster) {
+	for _, a := range slices.Concat(r.Agent, r.Pods, r.Cluster) {
 		if a.Answer == "" && a.Samples == 0 {
 			t.Errorf("%s: nothing was measured", a.What)
 		}

@@ -50,7 +50,7 @@ func measurePods(ctx context.Context, o options, tmp string) (_ []result, err er
 	if err := a.ready(ctx); err != nil {
 		return nil, err
 	}
-	ours := &podNetwork{name: "sallyport", plugin: filepath.Join(filepath.Dir(o.program), "sallyport-cni"), path: filepath.Dir(o.program), network: n,
+	ours := &podNetwork{name: "sallyport", plugin: o.plugin, path: filepath.Dir(o.plugin), network: n,
 		config: fmt.Sprintf(`{"cniVersion":"1.0.0","name":"ours","type":"sallyport-cni","socket":%q}`, socket)}
 	theirs := &podNetwork{name: "ptp + host-local", plugin: filepath.Join(o.reference, "ptp"), path: o.reference, network: n,
 		config: fmt.Sprintf(`{"cniVersion":"1.0.0","name":"theirs","type":"ptp","ipam":{"type":"host-local","ranges":[[{"subnet":"10.8.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}],"dataDir":%q}}`,
