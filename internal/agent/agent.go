@@ -174,7 +174,8 @@ func open(cfg *Config, v manifest.Validator, boot string, translates func() (boo
 		if err != nil {
 			return nil, err
 		}
-		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version, Log: cfg.Log})
+		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version,
+			Network: cfg.Network, BootID: boot, Log: cfg.Log})
 	}
 	return dir.Open(dirOptions(cfg, v, boot, translates))
 }
