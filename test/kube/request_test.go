@@ -26,7 +26,7 @@ const (
 	reservationsPath          = "/apis/projectcalico.org/v3/ipreservations"
 	networkConfigurationsPath = "/apis/sallyport.dev/v1alpha1/nodenetworkconfigurations"
 	blocksPath                = "/apis/sallyport.dev/v1alpha1/ipblocks"
-	definitionsPath    = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+	definitionsPath           = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 )
 
 // server sends requests as they are written, without what client libraries add or take away.
