@@ -27,7 +27,10 @@ anything (Accepted) and whether the nodes that it selects go by it (Programmed);
 no sign of life for 2 minutes, that it is unknown. Of several controllers the holder of a Lease writes. Nothing about
 packets depends on it.
 
-Where the definition of IPPools is Calico's, it writes nothing about pools.`,
+Where the definition of IPPools is Calico's, it writes nothing about pools.
+
+With --network it keeps each pool until its last block is back, and gives back the blocks of a node that has had no Node for
+15 minutes.`,
 		Example: "  sallyport controller --kubeconfig ~/.kube/config --lease-namespace sallyport-system",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -47,6 +50,7 @@ Where the definition of IPPools is Calico's, it writes nothing about pools.`,
 			return controller.Run(cmd.Context(), o)
 		},
 	}
+	cmd.Flags().BoolVar(&o.Network, "network", false, "look after the blocks of nodes, as where agents run with --network")
 	cmd.Flags().StringVar(&kubeconfig, "kubeconfig", "", "file that says how the API server is reached (default: as the pod that it runs in)")
 	cmd.Flags().StringVar(&o.LeaseNamespace, "lease-namespace", os.Getenv(namespaceVariable), "namespace of the Lease (environment: "+namespaceVariable+")")
 	cmd.Flags().StringVar(&nodes, "node-selector", "", "label selector, as of kubectl, of the nodes that have an agent (default: all that run Linux)")

@@ -49,6 +49,7 @@ type batch struct {
 	now     time.Time
 	group   errgroup.Group
 	due     []due
+	chores  []chore
 	recheck time.Duration // when something changes without news; 0: never
 }
 
@@ -108,6 +109,12 @@ func (b *batch) start(ctx context.Context) {
 	b.marks = b.marks[len(marks):]
 	if most := maxWrites - len(marks); len(b.due) > most {
 		b.due, b.recheck = b.due[:most], sooner(b.recheck, pause)
+	}
+	if len(b.chores) > maxChores {
+		b.chores, b.recheck = b.chores[:maxChores], sooner(b.recheck, pause)
+	}
+	for _, c := range b.chores {
+		b.group.Go(func() error { return b.tidy(ctx, c) })
 	}
 	if len(b.marks) > 0 {
 		b.recheck = sooner(b.recheck, pause)

@@ -51,7 +51,7 @@ const (
 // errMoved says that the definition of IPPools has become ours, or another's.
 var errMoved = errors.New("whose the CustomResourceDefinition of IPPools is has changed: beginning again")
 
-// Options say how a controller works. All but MetricsAddress and UnknownAfter are required.
+// Options say how a controller works. All but MetricsAddress, UnknownAfter, Network and AbsentAfter are required.
 type Options struct {
 	Config         *rest.Config
 	LeaseNamespace string
@@ -61,8 +61,13 @@ type Options struct {
 	NodeSelector labels.Selector
 	// UnknownAfter is for how long no heartbeat of an agent is seen before its node is called unknown; 0: 2 minutes.
 	UnknownAfter time.Duration
-	Version      string
-	Log          *slog.Logger
+	// Network says that Sallyport is the pod network: the controller keeps pools whose blocks are in use, and gives back the
+	// blocks of nodes that have gone. It need not be set.
+	Network bool
+	// AbsentAfter is for how long there is no Node before the blocks of the node are given back; 0: 15 minutes.
+	AbsentAfter time.Duration
+	Version     string
+	Log         *slog.Logger
 }
 
 // owner says whether the definition of IPPools is Sallyport's.
@@ -128,6 +133,9 @@ func leadWith(ctx context.Context, w *writer, from *kube.API, owned owner, ours 
 	)
 	if ours {
 		err = errors.Join(err, follow(w, from, &w.pools, kube.IPPools, w.hear))
+		if w.network != nil {
+			err = errors.Join(err, w.followBlocks(from))
+		}
 	}
 	if err != nil {
 		return err
@@ -220,6 +228,8 @@ type writer struct {
 	unknown unsettled  // likewise
 	marks   []mark     // likewise: those that are due
 
+	network *network // nil: Sallyport is not the pod network
+
 	seenMu sync.Mutex
 	seen   seen
 
@@ -235,8 +245,12 @@ type write struct {
 }
 
 func newWriter(api *kube.API, id string, m *metrics, o *Options) *writer {
-	return &writer{selector: o.NodeSelector, namespace: o.LeaseNamespace, beats: heartbeats{bound: cmp.Or(o.UnknownAfter, UnknownAfter)}, api: api, events: newTeller(api, id, o.Log), metrics: m, log: o.Log,
+	w := &writer{selector: o.NodeSelector, namespace: o.LeaseNamespace, beats: heartbeats{bound: cmp.Or(o.UnknownAfter, UnknownAfter)}, api: api, events: newTeller(api, id, o.Log), metrics: m, log: o.Log,
 		wake: make(chan struct{}, 1), seen: seen{}, wrote: map[types.UID]write{}}
+	if o.Network {
+		w.network = &network{api: api, absent: absences{bound: cmp.Or(o.AbsentAfter, AbsentAfter)}}
+	}
+	return w
 }
 
 // hear notes what is heard of a pool.
@@ -297,7 +311,11 @@ func (w *writer) look(ctx context.Context) (recheck time.Duration, err error) {
 	there.configs, _ = values(w.configs) // nothing else waits for them: their definition may be missing
 	nodes, allNodes := values(w.nodes)
 	said, allSaid := values(w.statuses)
-	if !allPools || !allNodes || !allSaid {
+	allBlocks := true
+	if w.keepsBlocks() {
+		there.blocks, allBlocks = w.network.blocks.Objects()
+	}
+	if !allPools || !allNodes || !allSaid || !allBlocks {
 		return 0, nil // the rest is news
 	}
 	there.nodes, there.said = nodes, said
@@ -315,6 +333,20 @@ type world struct {
 	configs []v1alpha1.NATConfiguration
 	nodes   []corev1.Node
 	said    []v1alpha1.SallyportNode
+	blocks  []*v1alpha1.IPBlock
+}
+
+// keepsBlocks says whether the writer looks after blocks: Sallyport is the pod network, and the pools are ours.
+func (w *writer) keepsBlocks() bool { return w.network != nil && w.network.blocks != nil }
+
+// followBlocks has the writer know all blocks.
+func (w *writer) followBlocks(from *kube.API) error {
+	m, err := kube.NewMirror[v1alpha1.IPBlock](from, kube.IPBlocks, trimBlock, nil, w.signal)
+	if err != nil {
+		return err
+	}
+	w.network.blocks, w.follow = m, append(w.follow, m.Run)
+	return nil
 }
 
 // bring begins to write what differs from what there should be.
@@ -336,6 +368,9 @@ func (w *writer) bring(ctx context.Context, b *batch, there *world) error {
 	}
 	for i := range there.configs {
 		b.bring(configObject(&there.configs[i]), wants[len(there.pools)+i])
+	}
+	if w.keepsBlocks() && err == nil { // else the API does not answer, and what is absent is not known
+		b.chores = w.chores(b, there)
 	}
 	b.start(ctx)
 	return err
@@ -363,7 +398,7 @@ func (w *writer) judge(b *batch, there *world, stand []standing) [][]metav1.Cond
 	w.forget()
 	settled, unsettled := w.unknown.settle(b.now, stand)
 	b.recheck = sooner(b.recheck, unsettled)
-	wants := slices.Concat(judge(there.pools, w.seen, settled), judgeSettings(there.configs, w.seen, withAgent(there.nodes, w.selector), settled))
+	wants := slices.Concat(judge(there.pools, there.blocks, w.seen, settled), judgeSettings(there.configs, w.seen, withAgent(there.nodes, w.selector), settled))
 	for i := range wants {
 		o := object{}
 		if i < len(there.pools) {

@@ -130,8 +130,9 @@ func readySince(n *corev1.Node) (time.Time, bool) {
 }
 
 // judge says what the conditions of each pool should be; the times of transition are left to the writer.
-func judge(pools []apiv3.IPPool, s seen, nodes []standing) [][]metav1.Condition {
+func judge(pools []apiv3.IPPool, blocks []*v1alpha1.IPBlock, s seen, nodes []standing) [][]metav1.Condition {
 	allocatable := compile.Allocatable(models(pools))
+	yield(allocatable, pools, blocks)
 	faulty := slices.DeleteFunc(slices.Clone(nodes), func(n standing) bool { return n.fault == "" && len(n.exceptions) == 0 })
 	out := make([][]metav1.Condition, len(pools))
 	for i := range pools {

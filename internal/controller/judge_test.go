@@ -107,7 +107,7 @@ func TestProgrammed(t *testing.T) {
 		s := seen{}
 		s.note(now, pools, nil)
 		stand, _ := standings(now, test.nodes, agents, test.statuses, test.calls)
-		conditions := judge(pools, s, stand)[0]
+		conditions := judge(pools, nil, s, stand)[0]
 		if len(conditions) != 2 {
 			t.Fatalf("%s: %d conditions", test.name, len(conditions))
 		}
@@ -131,7 +131,7 @@ func TestStatusOfPoolsIsNotWaitedFor(t *testing.T) {
 	programmed := func() metav1.ConditionStatus {
 		s.note(now, pools, nil)
 		stand, _ := standings(now, nodes, labels.Everything(), statuses, nil)
-		c := judge(pools, s, stand)[0]
+		c := judge(pools, nil, s, stand)[0]
 		merged, _ := merge(conditions(&pools[0]), c, metav1.Time{Time: now})
 		pools[0].Status = &apiv3.IPPoolStatus{Conditions: merged}
 		return merged[1].Status
@@ -173,7 +173,7 @@ func TestNothingObserved(t *testing.T) {
 		s := seen{}
 		s.note(now, pools, nil)
 		stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{status}, nil)
-		if c := judge(pools, s, stand)[0][1]; c.Reason != reason {
+		if c := judge(pools, nil, s, stand)[0][1]; c.Reason != reason {
 			t.Errorf("of a node that has followed the pools up to %q it is said %+v, want the reason %s", observed, c, reason)
 		}
 	}
@@ -248,7 +248,7 @@ func TestProgrammedMeansHeld(t *testing.T) {
 		s := seen{}
 		s.note(now, pools, nil)
 		stand, _ := standings(now, nodes, labels.Everything(), statuses, nil)
-		c := judge(pools, s, stand)[0][1]
+		c := judge(pools, nil, s, stand)[0][1]
 		if want := held && count > 0; (c.Status == metav1.ConditionTrue) != want {
 			t.Fatalf("%+v, want %t", c, want)
 		}
@@ -262,7 +262,7 @@ func TestPendingIsNotSaidAtOnce(t *testing.T) {
 	s := seen{}
 	s.note(now, []apiv3.IPPool{p}, nil)
 	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 1)}, nil)
-	want := judge([]apiv3.IPPool{p}, s, stand)[0]
+	want := judge([]apiv3.IPPool{p}, nil, s, stand)[0]
 	if !pending(want) || s.settles(now, p.UID, 1) <= 0 || s.settles(now.Add(settling+settlingPerNode), p.UID, 1) > 0 {
 		t.Fatalf("%+v settles in %s", want, s.settles(now, p.UID, 1))
 	}

@@ -60,7 +60,7 @@ func TestNewLeader(t *testing.T) {
 		stand, _ := standings(now, nodes, labels.Everything(), said, nil)
 		s.note(now, pools, nil)
 		s.learnAll(pools, nil, said)
-		if c := judge(pools, s, stand)[0][1]; c.Reason != test.reason {
+		if c := judge(pools, nil, s, stand)[0][1]; c.Reason != test.reason {
 			t.Errorf("%s: %+v, want the reason %s", name, c, test.reason)
 		}
 	}

@@ -96,7 +96,7 @@ func TestVersionsThatAreNoNumbers(t *testing.T) {
 	s.hear(now, &p)
 	s.hear(now, &p)
 	stand, _ := standings(now, []corev1.Node{testNode("n1", true, time.Hour)}, labels.Everything(), []v1alpha1.SallyportNode{testStatus("n1", true, 100)}, nil)
-	if c := judge([]apiv3.IPPool{p}, s, stand)[0][1]; c.Status != metav1.ConditionUnknown || c.Reason != "NotComparable" {
+	if c := judge([]apiv3.IPPool{p}, nil, s, stand)[0][1]; c.Status != metav1.ConditionUnknown || c.Reason != "NotComparable" {
 		t.Errorf("%+v", c)
 	}
 }
