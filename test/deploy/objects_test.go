@@ -297,6 +297,16 @@ func TestPermissions(t *testing.T) {
 		switch name {
 		case "startup-taint":
 			want["sallyport-agent"] = append(want["sallyport-agent"], "nodes patch")
+		case "network":
+			want["sallyport-agent"] = append(slices.DeleteFunc(want["sallyport-agent"], func(line string) bool { return strings.HasPrefix(line, "customresourcedefinitions") }),
+				"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org, natconfigurations.sallyport.dev, ipreservations.projectcalico.org, nodenetworkconfigurations.sallyport.dev, ipblocks.sallyport.dev",
+				"ippools.projectcalico.org get", "ipreservations.projectcalico.org list", "ipreservations.projectcalico.org watch",
+				"nodenetworkconfigurations.sallyport.dev list", "nodenetworkconfigurations.sallyport.dev watch",
+				"ipblocks.sallyport.dev create", "ipblocks.sallyport.dev delete", "ipblocks.sallyport.dev get", "ipblocks.sallyport.dev list", "ipblocks.sallyport.dev patch", "ipblocks.sallyport.dev watch",
+				"ipblocks/status.sallyport.dev patch", "leases.coordination.k8s.io get", "nodes patch",
+				"namespaces get", "namespaces list", "namespaces watch", "pods get", "pods list", "pods watch")
+			want["sallyport-controller"] = append(want["sallyport-controller"], "ippools.projectcalico.org patch", "nodes get",
+				"ipblocks.sallyport.dev delete", "ipblocks.sallyport.dev list", "ipblocks.sallyport.dev patch", "ipblocks.sallyport.dev watch")
 		case "uninstall", "end-network":
 			want = map[string][]string{"sallyport-agent": nil, "sallyport-controller": nil}
 		}
