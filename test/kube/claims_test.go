@@ -7,19 +7,24 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 
+	control "github.com/sallyport/sallyport/internal/controller"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
 	"github.com/sallyport/sallyport/internal/ipam"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/test/chart"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -47,14 +52,24 @@ func (a *afterwards) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// openNetwork runs the datastore of a node's agent until the test ends.
+// asAccount is how a pod of an account of the chart's on a node reaches the API server.
+func asAccount(t *testing.T, c *cluster.Cluster, account, node, pod string) *rest.Config {
+	t.Helper()
+	file := c.TokenKubeconfig(t, cluster.PodIdentity{Namespace: chart.Namespace, ServiceAccount: account, Pod: pod, Node: node})
+	cfg, err := kube.AgentConfig(file)
+	labtest.Must(t, err)
+	cfg.Dial = c.Config().Dial // from outside of the control plane's namespace
+	return cfg
+}
+
+// openNetwork runs the datastore of a node's agent until the test ends, with the rights that the chart gives agents.
 func openNetwork(t *testing.T, c *cluster.Cluster, node, boot string) *networkStore {
 	t.Helper()
 	s := &networkStore{}
-	cfg := rest.CopyConfig(c.Config())
+	cfg := asAccount(t, c, agentAccount, node, strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))+"-"+node+"-"+boot)
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &afterwards{next, s} })
 	var err error
-	s.Store, err = kube.Open(kube.Options{Config: cfg, Node: node, LeaseNamespace: "default", StateDir: t.TempDir(), Version: "0.9.0",
+	s.Store, err = kube.Open(kube.Options{Config: cfg, Node: node, LeaseNamespace: chart.Namespace, StateDir: t.TempDir(), Version: "0.1.0-dev",
 		Log: slog.New(slog.DiscardHandler), Network: true, BootID: boot})
 	labtest.Must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -106,6 +121,7 @@ type claims struct {
 	c      *cluster.Cluster
 	a, b   *networkStore // of the nodes n1 and n2
 	blocks []netip.Prefix
+	whole  *testing.T // for what outlives a scene
 }
 
 func (v *claims) kubectl(t *testing.T, stdin string, args ...string) string {
@@ -123,7 +139,8 @@ func servingPool(name, cidr string) string {
 // TestClaims has the datastores of two nodes claim blocks from a real API server.
 func TestClaims(t *testing.T) {
 	t.Parallel()
-	v := &claims{c: cluster.New(t, cluster.Options{CRDs: true})}
+	v := &claims{whole: t, c: cluster.New(t, cluster.Options{Audit: true})}
+	installChart(t, v.c, chart.Render(t, "--set", "network.enabled=true"))
 	v.kubectl(t, "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n2}\n", "apply", "-f", "-")
 	v.kubectl(t, servingPool("p", "10.0.0.0/16"), "apply", "-f", "-")
 	for i := range 16 {
@@ -137,10 +154,18 @@ func TestClaims(t *testing.T) {
 		run  func(*testing.T)
 	}{
 		{"race", v.race}, {"answer lost", v.lost}, {"refused", v.refused}, {"pool deleted meanwhile", v.deleted}, {"given back", v.givenBack},
-		{"taken away", v.takenAway}, {"in use", v.used}, {"pods", v.pods}, {"announced", v.announced}, {"two of one name", v.two},
+		{"taken away", v.takenAway}, {"in use", v.used}, {"pods", v.pods}, {"announced", v.announced},
+		{"kept", v.kept}, {"pool deleted in use", v.terminating}, {"overlapping blocks", v.overlapping}, {"node absent", v.absent}, {"two of one name", v.two},
 	} {
 		if !t.Run(scene.name, scene.run) {
 			return
+		}
+	}
+	for _, account := range []string{agentAccount, controllerAccount} {
+		for _, e := range requestsOf(t, v.c, account) {
+			if e.Code == http.StatusForbidden {
+				t.Errorf("%s was refused: %s %s", account, e.Verb, e.URI)
+			}
 		}
 	}
 }
@@ -410,8 +435,105 @@ func (v *claims) two(t *testing.T) {
 	}
 	again := openNetwork(t, v.c, "n1", "boot-1") // as where the agent is started again
 	again.ready(t)
-	v.kubectl(t, "", "annotate", "lease", "-n", "default", "sallyport-node-n1", "--overwrite", "sallyport.dev/boot-id=boot-9")
+	v.kubectl(t, "", "annotate", "lease", "-n", chart.Namespace, "sallyport-node-n1", "--overwrite", "sallyport.dev/boot-id=boot-9")
 	if _, err := v.a.Renew(t.Context(), ""); err == nil || v.a.Alone() == nil {
 		t.Errorf("where the Lease was taken away, renewing says %v", err)
 	}
+}
+
+// absentAfter is how long the controller of TestClaims sees no Node before it gives back the node's blocks.
+const absentAfter = 6 * time.Second
+
+// condition waits until the node n1 sees why a pool is allocatable, or is not.
+func (v *claims) condition(t *testing.T, pool, reason, message string) {
+	t.Helper()
+	awaiting(t, fmt.Sprintf("n1 hears of the pool %s that it is %s %s", pool, reason, message), func() (bool, string) {
+		got := v.a.state().Conditions[pool]
+		return got.Reason == reason && strings.Contains(got.Message, message) && got.Allocatable == (reason == "OK"), fmt.Sprintf("%+v", got)
+	})
+}
+
+// kept starts a controller, which takes up a new pool: agents claim blocks of it from then on.
+func (v *claims) kept(t *testing.T) {
+	v.kubectl(t, strings.ReplaceAll(servingPool("new", "10.20.0.0/16"), ", finalizers: [sallyport.dev/blocks]", ""), "apply", "-f", "-")
+	v.condition(t, "new", "Pending", "has not said yet")
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- control.Run(ctx, control.Options{Config: asAccount(v.whole, v.c, controllerAccount, "n1", "controller"), LeaseNamespace: chart.Namespace, NodeSelector: labels.Everything(),
+			Network: true, AbsentAfter: absentAfter, Version: "0.1.0-dev", Log: slog.New(slog.DiscardHandler)})
+	}()
+	v.whole.Cleanup(func() {
+		stop()
+		labtest.Must(v.whole, <-ended)
+	})
+	v.condition(t, "new", "OK", "")
+	awaiting(t, "a block of it can be claimed", func() (bool, string) {
+		err := v.a.Claim(t.Context(), netip.MustParsePrefix("10.20.0.0/26"), "new")
+		return err == nil, fmt.Sprint(err)
+	})
+	// What the controller has judged is of another generation, until it has judged again.
+	v.kubectl(t, "", "patch", "ippool", "new", "--type=merge", "-p", `{"spec":{"natOutgoing":true}}`)
+	v.condition(t, "new", "OK", "")
+}
+
+// terminating deletes a pool of which two nodes own blocks: it stays until the last is back.
+func (v *claims) terminating(t *testing.T) {
+	second := netip.MustParsePrefix("10.20.0.64/26")
+	labtest.Must(t, v.b.Claim(t.Context(), second, "new"))
+	v.kubectl(t, "", "delete", "ippool", "new", "--wait=false")
+	v.condition(t, "new", "Terminating", "")
+	var refused *datastore.RefusedError
+	if err := v.a.Claim(t.Context(), netip.MustParsePrefix("10.20.1.0/26"), "new"); !errors.As(err, &refused) {
+		t.Errorf("claiming of a pool that is being deleted: %v", err)
+	}
+	labtest.Must(t, v.a.GiveBack(t.Context(), netip.MustParsePrefix("10.20.0.0/26")))
+	awaiting(t, "one block is left", func() (bool, string) { return v.b.owner(netip.MustParsePrefix("10.20.0.0/26")) == "", "" })
+	if i := slices.IndexFunc(v.b.state().Snapshot.Pools, func(p *model.Pool) bool { return p.Name == "new" && p.Terminating && p.NATOutgoing }); i < 0 {
+		t.Error("a pool that has a block is not in the Snapshot any more")
+	}
+	labtest.Must(t, v.b.GiveBack(t.Context(), second))
+	awaiting(t, "the pool is gone", func() (bool, string) {
+		out := v.kubectl(t, "", "get", "ippool", "new", "--ignore-not-found")
+		return out == "", out
+	})
+}
+
+// overlapping removes a pool by force while a node owns a block of it: another pool of the range waits for the block.
+func (v *claims) overlapping(t *testing.T) {
+	cidr := netip.MustParsePrefix("10.30.0.0/26")
+	v.kubectl(t, servingPool("old", "10.30.0.0/16"), "apply", "-f", "-")
+	v.condition(t, "old", "OK", "")
+	labtest.Must(t, v.a.Claim(t.Context(), cidr, "old"))
+	v.kubectl(t, "", "delete", "ippool", "old", "--wait=false")
+	v.kubectl(t, "", "patch", "ippool", "old", "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+	v.kubectl(t, servingPool("next", "10.30.0.0/17"), "apply", "-f", "-")
+	v.condition(t, "next", "CIDROverlap", "overlaps the block 10.30.0.0/26, which node n1 has from the pool old")
+	labtest.Must(t, v.a.GiveBack(t.Context(), cidr))
+	v.condition(t, "next", "OK", "")
+}
+
+// absent deletes the Node of n2 and makes it again, and then deletes it for good: its blocks go once it has been absent for long.
+func (v *claims) absent(t *testing.T) {
+	cidr := netip.MustParsePrefix("10.0.110.0/26")
+	labtest.Must(t, v.b.Claim(t.Context(), cidr, "p"))
+	v.kubectl(t, "", "delete", "node", "n2")
+	v.kubectl(t, "apiVersion: v1\nkind: Node\nmetadata: {name: n2}\n", "apply", "-f", "-")
+	labtest.Must(t, v.a.Claim(t.Context(), netip.MustParsePrefix("10.0.111.0/26"), "p")) // a while passes
+	if v.a.owner(cidr) != "n2" {
+		t.Error("a Node that was made again has lost a block")
+	}
+	gone := time.Now()
+	v.kubectl(t, "", "delete", "node", "n2")
+	awaiting(t, "the blocks of n2 are free", func() (bool, string) {
+		blocks := v.a.state().Snapshot.Blocks
+		return !slices.ContainsFunc(blocks, func(b model.Block) bool { return b.Node == "n2" }), fmt.Sprint(blocks)
+	})
+	if d := time.Since(gone); d < absentAfter {
+		t.Errorf("the blocks of an absent node are free after %s already", d)
+	}
+	if v.a.owner(netip.MustParsePrefix("10.0.111.0/26")) != "n1" {
+		t.Error("n1, whose Node is there, has lost a block")
+	}
+	labtest.Must(t, v.a.Claim(t.Context(), cidr, "p"))
 }

@@ -27,6 +27,9 @@ const dbName = "kubernetes.db"
 // kindDefinition is that of the entries that remember by which definition a kind was read.
 const kindDefinition = "CustomResourceDefinition"
 
+// networkRequests is how many requests an agent of the pod network makes in a second, on average, beside watches.
+const networkRequests = 50
+
 // Options say what a Store reads and where it keeps its last good view. All but Network are required.
 type Options struct {
 	Config *rest.Config
@@ -82,7 +85,12 @@ type Store struct {
 
 // Open loads the last good view. It asks the API server for nothing yet. It fails as lastgood.Open does.
 func Open(o Options) (*Store, error) {
-	a, err := Connect(o.Config, "sallyport-agent/"+o.Version)
+	cfg := o.Config
+	if o.Network { // where each address is a block, each pod is four requests
+		cfg = rest.CopyConfig(cfg)
+		cfg.QPS, cfg.Burst = networkRequests, 2*networkRequests
+	}
+	a, err := Connect(cfg, "sallyport-agent/"+o.Version)
 	if err != nil {
 		return nil, err
 	}
