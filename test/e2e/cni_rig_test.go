@@ -36,6 +36,7 @@ import (
 type cniNode struct {
 	t       *testing.T
 	node    *lab.Host
+	outside *lab.Host
 	routes  *netlink.Handle
 	home    string
 	socket  string
@@ -79,12 +80,11 @@ func newCNINode(t *testing.T, pools string) *cniNode {
 	t.Helper()
 	plugins, err := buildPlugin()
 	labtest.Must(t, err)
-	n := &cniNode{t: t, node: labtest.NewHost(t, "node"), home: t.TempDir(), network: "sallyport"}
+	n := &cniNode{t: t, node: labtest.NewHost(t, "node"), outside: labtest.NewHost(t, "outside"), home: t.TempDir(), network: "sallyport"}
 	n.socket = filepath.Join(n.home, "cni.sock")
-	outside := labtest.NewHost(t, "outside")
 	labtest.Must(t, n.node.Forward(), lab.Link(
 		lab.Port{Host: n.node, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("2001:db8:f0::1/64")}},
-		lab.Port{Host: outside, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.254/24"), netip.MustParsePrefix("2001:db8:f0::fe/64")}}))
+		lab.Port{Host: n.outside, Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.254/24"), netip.MustParsePrefix("2001:db8:f0::fe/64")}}))
 	labtest.Must(t, n.node.Do(func() (err error) {
 		n.routes, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
