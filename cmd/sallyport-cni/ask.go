@@ -47,7 +47,6 @@ func persist(ctx context.Context, socket string, r *cni.Request, files []*os.Fil
 		}
 		if err == nil {
 			var made *cni.Result
-			lost = false
 			if made, err = ask(ctx, socket, r, files...); err == nil {
 				if made == nil || len(made.Addresses) == 0 {
 					return nil, errors.New("the agent answered ADD without an address")

@@ -37,7 +37,7 @@ var (
 type pod struct {
 	types.CommonArgs
 
-	//nolint:revive // the library goes by the names of the fields
+	//nolint:staticcheck // the library goes by the names of the fields
 	K8S_POD_NAMESPACE, K8S_POD_NAME, K8S_POD_UID, K8S_POD_INFRA_CONTAINER_ID types.UnmarshallableString
 
 	IP types.UnmarshallableString

@@ -44,13 +44,13 @@ func TestRequest(t *testing.T) {
 			`"ContainerID":"c1","Interface":"eth0","Addresses":["10.0.0.7"]`, 0, ""},
 		{"what runtimes add", `{"name":"n","args":{"cni":{}},"prevResult":{},"dns":{},"disableGC":true,"runtimeConfig":{"portMappings":[{"hostPort":1}]},"cni.dev/attachments":[],"example.org/x":1}`,
 			"", cni.Check, `"ContainerID":"c1","Interface":"eth0"`, 0, ""},
-		{"a misspelt key", `{"name":"n","familes":["IPv4"]}`, "", cni.Add, "", cni.CodeConfig, `"familes"`},
+		{"a misspelt key", `{"name":"n","family":["IPv4"]}`, "", cni.Add, "", cni.CodeConfig, `"family"`},
 		{"another plugin's key", `{"name":"n","ipam":{"type":"host-local"}}`, "", cni.Status, "", cni.CodeConfig, `"ipam"`},
 		{"a family that is none", `{"name":"n","families":["ipv4"]}`, "", cni.Add, "", cni.CodeConfig, `"ipv4" is neither`},
 		{"an MTU that is a text", `{"name":"n","mtu":"1400"}`, "", cni.Add, "", 6, "mtu"},
 		{"an address that is none", `{"name":"n","runtimeConfig":{"ips":["10.0.0.0/33"]}}`, "", cni.Add, "", cni.CodeConfig, "10.0.0.0/33"},
 		{"arguments that nobody knows", `{"name":"n"}`, "COLOUR=red", cni.Add, "", cni.CodeEnvironment, "COLOUR"},
-		{"DEL with a configuration that has become wrong", `{"name":"n","familes":[],"mtu":1}`, "COLOUR=red", cni.Del, `"ContainerID":"c1","Interface":"eth0"`, 0, ""},
+		{"DEL with a configuration that has become wrong", `{"name":"n","family":[],"mtu":1}`, "COLOUR=red", cni.Del, `"ContainerID":"c1","Interface":"eth0"`, 0, ""},
 		{"GC has no container", `{"name":"n"}`, "", cni.GC, ``, 0, ""},
 	}
 	for _, tt := range tests {

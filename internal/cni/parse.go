@@ -36,7 +36,7 @@ func ParseRequest(doc []byte) (*Request, error) {
 	if err := dec.Decode(&r); err != nil {
 		return nil, &Error{Code: CodeFailed, Message: "reading the plugin's request", Details: err.Error()}
 	}
-	if _, err := dec.Token(); err != io.EOF { //nolint:errorlint // as it documents
+	if _, err := dec.Token(); err != io.EOF {
 		return nil, &Error{Code: CodeFailed, Message: "reading the plugin's request: more follows the document"}
 	}
 	if err := r.Validate(); err != nil {
