@@ -26,6 +26,7 @@ type Status struct {
 	NAT       *NATStatus              `json:"nat,omitempty"`       // absent before the first plan
 	Flows     *FlowsStatus            `json:"flows,omitempty"`     // absent before live flows were judged
 	LeakGuard *LeakGuardStatus        `json:"leakGuard,omitempty"` // absent while it is off
+	Network   *NetworkStatus          `json:"network,omitempty"`   // absent where this agent is not the pod network
 	Pools     []PoolStatus            `json:"pools"`
 	// Faults are what is wrong with the manifests. While there is one, the last good state of all
 	// resources stays in force.

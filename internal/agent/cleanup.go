@@ -12,6 +12,8 @@ import (
 
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/nat"
+	"github.com/sallyport/sallyport/internal/driver/route"
+	links "github.com/sallyport/sallyport/internal/driver/workload"
 	"github.com/sallyport/sallyport/internal/nftables"
 	"github.com/sallyport/sallyport/internal/waiting"
 )
@@ -50,7 +52,23 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 	if err == nil {
 		err = conntrack.NewTable(0).Cleanup(ctx)
 	}
+	if err == nil {
+		err = cleanNetwork(ctx, log)
+	}
 	return stopped, err
+}
+
+// cleanNetwork removes the links of workloads and the routes between nodes.
+func cleanNetwork(ctx context.Context, log *slog.Logger) error {
+	l, err := links.New(links.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	r, err := route.New(route.Options{Log: log})
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
+	return errors.Join(l.Cleanup(ctx), r.Cleanup(ctx), r.Close(), l.Close())
 }
 
 // takeOver takes the lock, from the agent that holds it if there is one.

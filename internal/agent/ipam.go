@@ -4,6 +4,10 @@ import (
 	"context"
 	"net/http"
 	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/internal/compile"
 )
 
 // IPAMResponse is what the pod network of a node gives out; `sallyport ipam show -o json` prints it.
@@ -35,6 +39,54 @@ type IPAMWorkload struct {
 	Interface string       `json:"interface"`     // in the container
 	UID       string       `json:"uid,omitempty"` // of the pod
 	Leaving   bool         `json:"leaving,omitempty"`
+}
+
+// NetworkStatus is how the pod network of a node stands.
+type NetworkStatus struct {
+	Addresses []netip.Addr `json:"addresses"` // by which other nodes reach this one, at most one of each family
+	Tunnels   []netip.Addr `json:"tunnels"`   // of its VXLAN devices, likewise
+	MTU       int          `json:"mtu"`       // of the interfaces of workloads, in bytes; 0: the kernel's default
+	Workloads int          `json:"workloads"`
+	Blocks    int          `json:"blocks"`
+	InUse     int          `json:"inUse"`     // addresses of these blocks that are in use
+	Cooling   int          `json:"cooling"`   // given back, and not given out again yet
+	Shortened uint64       `json:"shortened"` // given out before they had cooled down, since the agent started
+	// Settings say for each field of a NodeNetworkConfiguration what is in force, and which object decided that.
+	Settings []compile.NetworkSetting `json:"settings"`
+	// Problems are what keeps blocks of other nodes from being reached.
+	Problems []string `json:"problems"`
+}
+
+// status is nil without a plan.
+func (n *network) status(plan *compile.Plan) *NetworkStatus {
+	if n == nil || plan == nil {
+		return nil
+	}
+	c := n.manager.Counts()
+	out := &NetworkStatus{Addresses: []netip.Addr{}, Tunnels: append([]netip.Addr{}, c.Tunnels...), MTU: plan.Workloads.MTU, Workloads: c.Workloads,
+		Blocks: len(c.Blocks), Shortened: c.Shortened, Settings: plan.Network.Settings, Problems: append([]string{}, plan.Network.Problems...)}
+	for _, a := range []netip.Addr{plan.Workloads.Node4, plan.Workloads.Node6} {
+		if a.IsValid() {
+			out.Addresses = append(out.Addresses, a)
+		}
+	}
+	for _, b := range c.Blocks {
+		out.InUse, out.Cooling = out.InUse+b.Used, out.Cooling+b.Cooling
+	}
+	return out
+}
+
+func collectNetwork(s *NetworkStatus, send func(*prometheus.Desc, prometheus.ValueType, float64, ...string)) {
+	if s == nil {
+		return
+	}
+	send(desc("workloads", "Workloads that have addresses of this node."), prometheus.GaugeValue, float64(s.Workloads))
+	send(desc("blocks", "Blocks of pools that this node owns."), prometheus.GaugeValue, float64(s.Blocks))
+	addresses := desc("block_addresses", "Addresses of this node's blocks, by what becomes of them: used, or cooling.", "state")
+	send(addresses, prometheus.GaugeValue, float64(s.InUse), "used")
+	send(addresses, prometheus.GaugeValue, float64(s.Cooling), "cooling")
+	send(desc("addresses_shortened_total", "Addresses that were given out before they had cooled down, since no other one was free."), prometheus.CounterValue, float64(s.Shortened))
+	send(desc("network_problems", "Reasons for which blocks of other nodes are not reached."), prometheus.GaugeValue, float64(len(s.Problems)))
 }
 
 const noPodNetwork = "this agent is not the pod network: it runs without --network, and another one gives pods their addresses"

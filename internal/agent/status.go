@@ -32,6 +32,7 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 		out.NAT.Settings = loop.Plan.Settings
 		out.Flows = a.flowsStatus(loop.Plan.NAT.ExistingFlows)
 	}
+	out.Network = a.network.status(loop.Plan)
 	counted, err := a.counting.get(ctx)
 	if loop.Plan != nil && loop.Plan.NAT.LeakGuard {
 		out.LeakGuard = &LeakGuardStatus{DroppedOut: counted.dropped.Out, DroppedIn: counted.dropped.In}
@@ -173,6 +174,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		send(repairs, prometheus.CounterValue, float64(d.Repairs), d.Name)
 	}
 	collectFlows(s.Flows, send)
+	collectNetwork(s.Network, send)
 	c.agent.collectDiagnosis(send)
 	if err != nil {
 		return

@@ -14,7 +14,7 @@ func cleanupCommand(g *global) *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove everything of Sallyport's from this node's kernel",
 		Long: `Remove from the kernel what agents have put there, to the last object, and nothing else: from then on no
-outgoing connection is translated. An agent that runs removes it and ends; if it is a service, disable that
+outgoing connection is translated. Where the agent is the pod network, its workloads lose their interfaces. An agent that runs removes it and ends; if it is a service, disable that
 too ("systemctl disable --now sallyport"), so that it does not put everything back at the next boot. Where
 the agent cannot remove all, does not answer, or you interrupt the command, the agent goes on and puts back
 what it has removed. Manifests and the last good state stay on disk.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -135,6 +136,10 @@ func printCondition(w io.Writer, s *agent.Status) error {
 	} else if s.NAT != nil {
 		say(t, "Leak guard:\toff\n")
 	}
+	if n := s.Network; n != nil {
+		say(t, "Pod network:\t%d workloads; %d addresses of %d blocks are in use, %d cool down; node address %s, tunnel %s\n",
+			n.Workloads, n.InUse, n.Blocks, n.Cooling, orNone(addressList(n.Addresses)), orNone(addressList(n.Tunnels)))
+	}
 	for _, d := range s.Drivers {
 		state := "ready"
 		if !d.Ready {
@@ -147,9 +152,17 @@ func printCondition(w io.Writer, s *agent.Status) error {
 	}
 	printFirst(w, "The last good state stays in force until these faults are fixed:", s.Faults, faultsShown)
 	printFirst(w, "Warnings, which hold nothing back:", s.Warnings, warningsShown)
+	if s.Network != nil && len(s.Network.Problems) > 0 {
+		say(w, "\nThis node does not reach all workloads of others:\n")
+		for _, p := range s.Network.Problems {
+			say(w, "  %s\n", p)
+		}
+	}
 	printProblems(w, s.Problems)
 	return printBusiest(w, s.Ports)
 }
+
+func orNone(text string) string { return cmp.Or(text, "none") }
 
 // printFirst prints the first few of a list with a heading.
 func printFirst(w io.Writer, heading string, faults []model.Fault, most int) {

@@ -36,6 +36,21 @@ func (m *Manager) Usage(ctx context.Context) (*Usage, error) {
 	return &Usage{Blocks: m.space.Usage(time.Now()), Workloads: held, Shortened: m.space.Shortened(), Faults: m.faults(held)}, nil
 }
 
+// Counts are how much a node gives out.
+type Counts struct {
+	Blocks    []ipam.Usage // sorted by CIDR
+	Workloads int
+	Tunnels   []netip.Addr // of the node's VXLAN devices
+	Shortened uint64       // see Usage
+}
+
+// Counts asks nothing of the kernel.
+func (m *Manager) Counts() Counts {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Counts{m.space.Usage(time.Now()), len(m.held), slices.Clone(m.tunnels), m.space.Shortened()}
+}
+
 // faults compares the links that the kernel has with what is known of them. Requests go on meanwhile, so that one that is at
 // work may look like a fault. mu is held.
 func (m *Manager) faults(held []links.Held) (out []string) {
