@@ -214,7 +214,13 @@ func (a *Agent) run(ctx context.Context, socket net.Listener) error {
 		g.Go(func() error { return serve(ctx, probes, a.healthHandler(metricsHandler(&collector{a}, a.log))) })
 	}
 	g.Go(func() error {
-		hostaddr.Watch(ctx, a.log, func(p []netip.Prefix) { a.local.set(func(l *model.Local) { l.Interfaces = p }) })
+		if a.network == nil {
+			hostaddr.Watch(ctx, a.log, func(p []netip.Prefix) { a.local.set(func(l *model.Local) { l.Interfaces = p }) })
+			return nil
+		}
+		hostaddr.WatchLinks(ctx, a.log, func(p []netip.Prefix, links []model.Link) {
+			a.local.set(func(l *model.Local) { l.Interfaces, l.Links = p, links })
+		})
 		return nil
 	})
 	if a.network != nil {
