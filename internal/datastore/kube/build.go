@@ -1,8 +1,10 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"iter"
+	"log/slog"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -60,7 +62,11 @@ func (s *Store) build(c changes) {
 	}
 	s.number++
 	s.stale = true
-	s.log.Info("resources changed", "version", s.number, "changed", len(c.keys), "pools", len(s.snapshot.Pools),
+	level := slog.LevelInfo
+	if !first && !slices.ContainsFunc(c.keys, func(k datastore.Key) bool { return k.Kind != datastore.KindIPBlock && k.Kind != datastore.KindNode }) {
+		level = slog.LevelDebug // where a cluster starts there are thousands of them, and on each node
+	}
+	s.log.Log(context.Background(), level, "resources changed", "version", s.number, "changed", len(c.keys), "pools", len(s.snapshot.Pools),
 		"nat-configurations", len(s.snapshot.NATConfigurations), "nodes", len(s.snapshot.Nodes), "blocks", len(s.snapshot.Blocks))
 }
 

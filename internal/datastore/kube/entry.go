@@ -113,7 +113,11 @@ func slim(kind string, o metav1.Object, what keeping) *entry {
 		return e
 	}
 	if e.json, e.fault = json.Marshal(k); e.fault == nil {
-		e.value, e.fault = valueOf(kind, e.json)
+		if b, ok := o.(*v1alpha1.IPBlock); ok { // there may be ten thousand: none is decoded twice
+			e.value, e.fault = decodedBlock(b)
+		} else {
+			e.value, e.fault = valueOf(kind, e.json)
+		}
 	}
 	e.fault = cmp.Or(e.fault, doubt)
 	return e
@@ -156,6 +160,15 @@ func decode(k datastore.Key, b []byte) (*entry, error) {
 	e.judged = judgementOf(in.Status)
 	e.value, e.fault = valueOf(k.Kind, e.json)
 	return e, nil
+}
+
+// decodedBlock makes the value of an IPBlock; nil where it has none.
+func decodedBlock(b *v1alpha1.IPBlock) (any, error) {
+	v, err := datastore.Block(b)
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // valueOf makes the value of an object.

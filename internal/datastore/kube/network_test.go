@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -181,5 +182,42 @@ func TestNetworkIsReadWhereItIsWanted(t *testing.T) {
 	}
 	if s := openNetwork(t, t.TempDir()); len(s.kinds) != 5 {
 		t.Errorf("the pod network reads %d kinds", len(s.kinds))
+	}
+}
+
+// TestManyBlocks: of 10,000 blocks each one is small, and a change of one makes none of the others again. Not parallel: it counts
+// what the process allocates.
+func TestManyBlocks(t *testing.T) {
+	const many = 10_000
+	cidr := func(i int) string { return fmt.Sprintf("10.%d.%d.%d/26", i>>10, i>>2&0xff, i&3<<6) }
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	s := openNetwork(t, t.TempDir())
+	before := heap()
+	blocks := make([]*entry, many)
+	for i := range blocks {
+		blocks[i] = blockEntry(cidr(i), fmt.Sprintf("node-%d", i/2), i+1)
+	}
+	hearAll(t, s, blocks...)
+	if each := (heap() - before) / many; each > 1500 || len(s.snapshot.Blocks) != many {
+		t.Errorf("each of %d blocks takes %d bytes", len(s.snapshot.Blocks), each)
+	} else {
+		t.Logf("each block takes %d bytes", each)
+	}
+	k, version := s.kindOf(datastore.KindIPBlock), many
+	change := func() {
+		version++
+		e := blockEntry(cidr(version%many), fmt.Sprintf("node-%d", version), version)
+		s.apply(k.absorb(map[string]*entry{e.Name: e}, false))
+	}
+	change()
+	if n := testing.AllocsPerRun(20, change); n > 100 {
+		t.Errorf("a change of one block of %d makes %g allocations", many, n)
+	} else {
+		t.Logf("a change of one block makes %g allocations", n)
 	}
 }
