@@ -219,12 +219,9 @@ func (c *Cluster) end() {
 	}
 }
 
-// readyAtMost is how long nodes may take to be ready.
-const readyAtMost = 90 * time.Second
-
 // awaitReady waits until kubelets have said that their nodes are ready, since these were booted last.
 func (c *Cluster) awaitReady(nodes ...*Node) error {
-	ctx, cancel := context.WithTimeout(c.t.Context(), readyAtMost)
+	ctx, cancel := context.WithTimeout(c.t.Context(), startAtMost)
 	defer cancel()
 	for _, n := range nodes {
 		for instead := ""; ; {
@@ -239,7 +236,7 @@ func (c *Cluster) awaitReady(nodes ...*Node) error {
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("node %s is not ready after %s: %s", n.Name, readyAtMost, instead)
+				return fmt.Errorf("node %s is not ready after %s: %s", n.Name, startAtMost, instead)
 			case <-time.After(5 * pollInterval):
 			}
 		}

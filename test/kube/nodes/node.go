@@ -32,9 +32,9 @@ var (
 
 const (
 	pollInterval = 10 * time.Millisecond
-	startAtMost  = time.Minute // until what a node starts is there, on a machine that has much else to do
-	runAtMost    = time.Minute // that Run may take
-	logTail      = 8 << 10     // bytes of a program's log that a failed test shows
+	startAtMost  = 3 * time.Minute // until what is started is there, on a machine that has much else to do
+	runAtMost    = time.Minute     // that Run may take
+	logTail      = 8 << 10         // bytes of a program's log that a failed test shows
 )
 
 // programPath is where programs of a node are looked for.

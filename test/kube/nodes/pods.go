@@ -60,9 +60,6 @@ func (c *Cluster) Create(t labtest.TB, pods ...*corev1.Pod) {
 	}
 }
 
-// podAtMost is how long a pod may take to be ready.
-const podAtMost = time.Minute
-
 // AwaitPod waits until a pod is ready.
 func (c *Cluster) AwaitPod(t labtest.TB, name string) *corev1.Pod {
 	t.Helper()
@@ -79,7 +76,7 @@ func (c *Cluster) AwaitPodSince(t labtest.TB, before *corev1.Pod) *corev1.Pod {
 
 func (c *Cluster) awaitPod(t labtest.TB, name string, as func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), podAtMost)
+	ctx, cancel := context.WithTimeout(t.Context(), startAtMost)
 	defer cancel()
 	var last *corev1.Pod
 	for {
@@ -93,7 +90,7 @@ func (c *Cluster) awaitPod(t labtest.TB, name string, as func(*corev1.Pod) bool)
 		select {
 		case <-ctx.Done():
 			events, _ := c.Kubectl(t, "", "events", "--for=pod/"+name)
-			t.Fatalf("pod %s is not ready after %s (%v): %+v\n%s", name, podAtMost, err, last, events)
+			t.Fatalf("pod %s is not ready after %s (%v): %+v\n%s", name, startAtMost, err, last, events)
 		case <-time.After(5 * pollInterval):
 		}
 	}
@@ -106,6 +103,26 @@ func podReady(pod *corev1.Pod) bool {
 		}
 	}
 	return false
+}
+
+// AwaitDeployment waits until all pods of a deployment are ready.
+func (c *Cluster) AwaitDeployment(t labtest.TB, namespace, name string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startAtMost)
+	defer cancel()
+	for {
+		d, err := c.Client.AppsV1().Deployments(namespace).Get(ctx, name, metav1.GetOptions{})
+		if err == nil && d.Status.ObservedGeneration == d.Generation && d.Status.ReadyReplicas == *d.Spec.Replicas && d.Status.Replicas == *d.Spec.Replicas {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			pods, _ := c.Kubectl(t, "", "-n", namespace, "get", "pods", "-o", "wide")
+			events, _ := c.Kubectl(t, "", "-n", namespace, "events", "--types=Warning")
+			t.Fatalf("deployment %s is not ready after %s (%v): %+v\n%s%s", name, startAtMost, err, d, pods, events)
+		case <-time.After(5 * pollInterval):
+		}
+	}
 }
 
 // Addresses are those of a pod.

@@ -1,0 +1,404 @@
+package nodes
+
+import (
+	_ "embed" // a manifest
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sallyport/sallyport/internal/lab"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/test/chart"
+	"github.com/sallyport/sallyport/test/kube/cluster"
+)
+
+// The pools of a cluster whose network is Sallyport: pods have their addresses in podRanges, and those that ask for the
+// public pool in publicRange.
+var podRanges = []string{"10.244.0.0/16", "fd00:10:244::/56"}
+
+const publicRange = "203.0.113.0/24"
+
+const poolManifests = `
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: pods-v4}
+spec: {cidr: 10.244.0.0/16, natOutgoing: true, vxlanMode: CrossSubnet}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: pods-v6}
+spec: {cidr: 'fd00:10:244::/56', natOutgoing: true, vxlanMode: CrossSubnet}
+---
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {name: public}
+spec: {cidr: ` + publicRange + `, natOutgoing: false, vxlanMode: CrossSubnet, assignmentMode: Manual, blockSize: 30}
+`
+
+const conflist = `{
+  "cniVersion": "1.0.0", "cniVersions": ["0.4.0", "1.0.0", "1.1.0"], "name": "sallyport",
+  "plugins": [{"type": "sallyport-cni"}, {"type": "portmap", "capabilities": {"portMappings": true}}]
+}
+`
+
+// buildPrograms builds the agent and the plugin into what all nodes share.
+func (c *Cluster) buildPrograms(t *testing.T) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", c.Shared(""), "./cmd/sallyport", "./cmd/sallyport-cni")
+	cmd.Dir = chart.Root(t)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building the programs: %v\n%s", err, out)
+	}
+}
+
+// runAgent makes Sallyport the network of a node: with the agent as a program of the node.
+func runAgent(n *Node) error {
+	if err := n.copyPlugins("loopback", "portmap", "bandwidth"); err != nil {
+		return err
+	}
+	plugin, err := os.ReadFile(n.cluster.Shared("sallyport-cni"))
+	if err != nil {
+		return err
+	}
+	if err := n.WriteFile("opt/cni/bin/sallyport-cni", string(plugin), 0o755); err != nil {
+		return err
+	}
+	if err := n.WriteFile("etc/cni/net.d/10-sallyport.conflist", conflist, 0o644); err != nil {
+		return err
+	}
+	if n == n.cluster.Nodes[0] && n.boots == 1 {
+		err := n.Serve("controller", nil, "/shared/sallyport", "controller", "--network", "--kubeconfig=/etc/kubernetes/admin.conf", "--lease-namespace=kube-system")
+		if err != nil {
+			return err
+		}
+	}
+	return n.Serve("agent", nil, "/shared/sallyport", "run", "--network", "--datastore=kubernetes", "--kubeconfig=/etc/kubernetes/admin.conf",
+		"--node-name="+n.Name, "--lease-namespace=kube-system", "--log-level=debug")
+}
+
+// TestNetwork runs a cluster whose network is Sallyport, and does with it what its users do.
+func TestNetwork(t *testing.T) {
+	start := time.Now()
+	c := New(t, Options{PodRanges: podRanges, Network: runAgent, Options: cluster.Options{CRDs: true}, Before: func(c *Cluster) {
+		c.buildPrograms(t)
+		_, err := c.Kubectl(t, "", "annotate", "crd", "--all", "sallyport.dev/version=test") // as the chart does
+		labtest.Must(t, err)
+		c.apply(t, poolManifests)
+		admin, err := os.ReadFile(c.Kubeconfig(t, "admin", "system:masters"))
+		labtest.Must(t, err)
+		for _, n := range c.Nodes {
+			labtest.Must(t, n.WriteFile("etc/kubernetes/admin.conf", string(admin), 0o600))
+		}
+	}})
+	t.Logf("the cluster is ready after %s", time.Since(start))
+	r := &rig{c: c, outside: serveOutside(t, c)}
+	c.apply(t, coreDNS)
+	r.deploy(t)
+	t.Logf("its pods are ready after %s", time.Since(start))
+	for _, part := range []struct {
+		name string
+		test func(*rig, *testing.T)
+	}{
+		{"pods reach each other", (*rig).testMesh},
+		{"paths", (*rig).testPaths},
+		{"services", (*rig).testServices},
+		{"DNS", (*rig).testDNS},
+		{"outgoing connections", (*rig).testOutgoing},
+		{"reboot", (*rig).testReboot},
+		{"Node deleted", (*rig).testNodeDeleted},
+	} {
+		start := time.Now()
+		ok := t.Run(part.name, func(t *testing.T) { part.test(r, t) })
+		t.Logf("%s: %s", part.name, time.Since(start))
+		if !ok {
+			r.explain(t)
+			return // the others depend on it
+		}
+	}
+}
+
+// rig is a cluster with pods on all nodes.
+type rig struct {
+	c       *Cluster
+	web     []*entered // two on each node, behind the service web
+	public  []*entered // one on each node, of the public pool
+	outside [2]netip.AddrPort
+}
+
+// entered is a pod with its network.
+type entered struct {
+	pod   *corev1.Pod
+	host  *lab.Host
+	addrs [2]netip.Addr
+}
+
+//go:embed coredns.yaml
+var coreDNS string
+
+const web = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 6
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      topologySpreadConstraints:
+        - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}
+      containers:
+        - name: agnhost
+          image: ` + AgnhostImage + `
+          args: [netexec]
+          readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  type: NodePort
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{port: 80, targetPort: 8080, nodePort: 30080}]
+`
+
+// deploy creates the pods, and enters them.
+func (r *rig) deploy(t *testing.T) {
+	t.Helper()
+	r.c.apply(t, web)
+	for _, n := range r.c.Nodes {
+		pod := Agnhost("public-"+n.Name, n, "netexec")
+		pod.Annotations = map[string]string{"cni.projectcalico.org/ipv4pools": `["public"]`}
+		r.c.Create(t, pod)
+	}
+	r.c.AwaitDeployment(t, podNamespace, "web")
+	r.enter(t)
+	count := map[string]int{}
+	for _, e := range r.web {
+		count[e.pod.Spec.NodeName]++
+	}
+	for _, n := range r.c.Nodes {
+		if count[n.Name] != 2 {
+			t.Fatalf("the scheduler has spread the pods as %v", count)
+		}
+	}
+}
+
+// enter looks which pods there are.
+func (r *rig) enter(t *testing.T) {
+	t.Helper()
+	r.web, r.public = nil, nil
+	pods, err := r.c.Client.CoreV1().Pods(podNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
+	labtest.Must(t, err)
+	for i := range pods.Items {
+		r.web = append(r.web, r.enterPod(t, pods.Items[i].Name))
+	}
+	for _, n := range r.c.Nodes {
+		r.public = append(r.public, r.enterPod(t, "public-"+n.Name))
+	}
+}
+
+func (r *rig) enterPod(t *testing.T, name string) *entered {
+	t.Helper()
+	pod := r.c.AwaitPod(t, name)
+	addrs := Addresses(pod)
+	if len(addrs) != 2 || !addrs[0].Is4() || !addrs[1].Is6() {
+		t.Fatalf("pod %s has the addresses %v", name, addrs)
+	}
+	return &entered{pod, r.c.Enter(t, pod), [2]netip.Addr(addrs)}
+}
+
+// on returns one of the pods on a node.
+func (r *rig) on(n *Node) *entered {
+	return r.web[slices.IndexFunc(r.web, func(e *entered) bool { return e.pod.Spec.NodeName == n.Name })]
+}
+
+func (r *rig) kubectl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := r.c.Kubectl(t, "", args...)
+	labtest.Must(t, err)
+	return out
+}
+
+// serveOutside answers outside of the cluster as agnhost does, with the address that it sees.
+func serveOutside(t *testing.T, c *Cluster) [2]netip.AddrPort {
+	t.Helper()
+	var at [2]netip.AddrPort
+	for family, a := range c.OutsideAddresses {
+		at[family] = netip.AddrPortFrom(a, netexecPort)
+		l, err := c.Outside.Listen("tcp", at[family].String())
+		labtest.Must(t, err)
+		s := &http.Server{ReadHeaderTimeout: askAtMost, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.RemoteAddr) })}
+		go func() { _ = s.Serve(l) }()
+		t.Cleanup(func() { labtest.Must(t, s.Close()) })
+	}
+	return at
+}
+
+// expect makes sure that a server sees an address.
+func expect(t *testing.T, from *lab.Host, server netip.AddrPort, want ...netip.Addr) {
+	t.Helper()
+	seen, err := AskPort(t.Context(), from, server)
+	if err != nil {
+		t.Error(err)
+	} else if !slices.Contains(want, seen) {
+		t.Errorf("%s asks %s, which sees %s, want %v", from.Name(), server, seen, want)
+	}
+}
+
+// explain shows what the network consists of.
+func (r *rig) explain(t *testing.T) {
+	t.Helper()
+	for _, args := range [][]string{
+		{"get", "nodes", "-o", `jsonpath={range .items[*]}{.metadata.name}{" "}{.metadata.annotations}{"\n"}{end}`},
+		{"get", "ipblocks,ippools,sallyportnodes", "-o", "wide"},
+		{"get", "pods", "-A", "-o", "wide"},
+	} {
+		out, err := r.c.Kubectl(t, "", args...)
+		t.Logf("kubectl %s (%v):\n%s", strings.Join(args, " "), err, out)
+	}
+	for _, n := range r.c.Nodes {
+		for _, command := range []string{"/shared/sallyport status", "ip -br address", "ip route", "ip -6 route", "ip -d link show type vxlan", "bridge fdb show", "nft list ruleset"} {
+			args := strings.Fields(command)
+			out, err := n.Run(t, args[0], args[1:]...)
+			t.Logf("%s: %s (%v):\n%s", n.Name, command, err, out)
+		}
+	}
+}
+
+// testMesh: each pod reaches each other one, and each node, and is reached by each node.
+func (r *rig) testMesh(t *testing.T) {
+	all := slices.Concat(r.web, r.public)
+	for family := range 2 {
+		for _, to := range all {
+			if t.Failed() {
+				return // one is enough
+			}
+			server := netip.AddrPortFrom(to.addrs[family], netexecPort)
+			for _, from := range all {
+				expect(t, from.host, server, from.addrs[family])
+			}
+			for _, n := range r.c.Nodes {
+				// Through the overlay, a node has another address.
+				if _, err := AskPort(t.Context(), n.Host, server); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// testPaths: nodes of one subnet reach each other's pods directly, and those of another one by VXLAN.
+func (r *rig) testPaths(t *testing.T) {
+	for _, from := range r.c.Nodes {
+		for _, to := range r.c.Nodes {
+			if from == to {
+				continue
+			}
+			for family, a := range r.on(to).addrs {
+				out, err := from.Run(t, "ip", "route", "get", a.String())
+				labtest.Must(t, err)
+				want := fmt.Sprintf(" via %s dev eth0 ", to.Addresses[family])
+				if from.subnet != to.subnet {
+					want = fmt.Sprintf(" dev sallyport.v%d ", []int{4, 6}[family])
+				}
+				if !strings.Contains(out, want) {
+					t.Errorf("%s reaches a pod of %s by %q, want %q", from.Name, to.Name, out, want)
+				}
+			}
+		}
+	}
+}
+
+// testServices: a service is reached from pods of all nodes, which have kube-proxy in both modes, and from outside.
+func (r *rig) testServices(t *testing.T) {
+	service, err := r.c.Client.CoreV1().Services(podNamespace).Get(t.Context(), "web", metav1.GetOptions{})
+	labtest.Must(t, err)
+	for family, ip := range service.Spec.ClusterIPs {
+		for _, n := range r.c.Nodes {
+			from := r.on(n)
+			for range 2 * len(r.web) { // so that it is, most likely, each of its pods
+				// Its own pod sees the node, which has to be in between.
+				if _, err := AskPort(t.Context(), from.host, netip.AddrPortFrom(netip.MustParseAddr(ip), 80)); err != nil {
+					t.Error(err)
+				}
+			}
+			for range len(r.web) {
+				if _, err := AskPort(t.Context(), r.c.Outside, netip.AddrPortFrom(n.Addresses[family], 30080)); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// testDNS: pods of all nodes find a service by its name.
+func (r *rig) testDNS(t *testing.T) {
+	r.c.AwaitDeployment(t, "kube-system", "coredns")
+	for _, n := range r.c.Nodes {
+		r.kubectl(t, "exec", r.on(n).pod.Name, "--", "/agnhost", "connect", "web:80", "--timeout=5s")
+	}
+}
+
+// testOutgoing: a server outside sees the node, or where the pool says so, the pod.
+func (r *rig) testOutgoing(t *testing.T) {
+	for i, n := range r.c.Nodes {
+		for family := range 2 {
+			expect(t, r.on(n).host, r.outside[family], n.Addresses[family])
+		}
+		public := r.public[i]
+		labtest.Must(t, r.c.Router.AddRoute(lab.Route{To: netip.PrefixFrom(public.addrs[0], 32), Via: n.Addresses[0], Dev: n.subnet.bridge}))
+		expect(t, public.host, r.outside[0], public.addrs[0])
+		if _, err := AskPort(t.Context(), r.c.Outside, netip.AddrPortFrom(public.addrs[0], netexecPort)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// testReboot: after a power cut, a node's pods are there again.
+func (r *rig) testReboot(t *testing.T) {
+	n := r.c.Nodes[2]
+	var before []*corev1.Pod
+	for _, e := range slices.Concat(r.web, r.public) {
+		if e.pod.Spec.NodeName == n.Name {
+			before = append(before, e.pod)
+		}
+	}
+	n.Kill(t)
+	labtest.Must(t, n.Boot())
+	for _, pod := range before {
+		r.c.AwaitPodSince(t, pod)
+	}
+	r.enter(t)
+	r.testMesh(t)
+	r.testPaths(t)
+}
+
+// testNodeDeleted: a Node that is deleted while its machine runs on comes back, and nothing is given out twice.
+func (r *rig) testNodeDeleted(t *testing.T) {
+	n := r.c.Nodes[1]
+	r.kubectl(t, "delete", "node", n.Name)
+	n.End(t, "kubelet", os.Kill) // it registers as it starts
+	labtest.Must(t, n.work())
+	labtest.Must(t, r.c.awaitReady(n))
+}
+
+// apply applies manifests.
+func (c *Cluster) apply(t *testing.T, manifests string) {
+	t.Helper()
+	_, err := c.Kubectl(t, manifests, "apply", "-f", "-")
+	labtest.Must(t, err)
+}
