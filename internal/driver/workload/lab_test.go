@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/nftables"
 )
 
 func TestMain(m *testing.M) { labtest.Main(m) }
@@ -51,16 +53,29 @@ func newNode(t testing.TB, o Options) *node {
 	n := &node{TB: t, Host: labtest.NewHost(t, "node")}
 	labtest.Must(t, n.Forward(), n.Bridge("uplink", []netip.Prefix{netip.PrefixFrom(node4, 24), netip.PrefixFrom(node6, 64)}))
 	n.start(o)
-	if err := n.driver.Apply(t.Context(), plan()); err != nil {
-		t.Fatal(err)
-	}
+	n.apply(plan())
 	return n
 }
 
 // start starts an agent's driver, in place of one that has ended.
 func (n *node) start(o Options) {
 	n.Helper()
+	if n.driver != nil {
+		labtest.Must(n, n.driver.Close())
+	}
 	n.driver = n.another(o)
+}
+
+// apply applies a plan. The tables of a driver that was closed a moment ago may be owned for a moment more: a program that
+// another test starts has the socket too until it is executed.
+func (n *node) apply(p compile.Workloads) {
+	n.Helper()
+	var owned *nftables.OwnedError
+	err := n.driver.Apply(n.Context(), p)
+	for end := time.Now().Add(5 * time.Second); errors.As(err, &owned) && time.Now().Before(end); err = n.driver.Apply(n.Context(), p) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	labtest.Must(n, err)
 }
 
 // another is one more driver.
