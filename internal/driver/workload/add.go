@@ -215,7 +215,8 @@ func (m *maker) open(ctx context.Context) error {
 	d := m.driver
 	d.gate.RLock()
 	defer d.gate.RUnlock()
-	if d.plan == nil {
+	plan := d.plan.Load()
+	if plan == nil {
 		return ErrNoPlan
 	}
 	m.alias.state = held
@@ -227,7 +228,7 @@ func (m *maker) open(ctx context.Context) error {
 	r.alias(m.name, text)
 	r.up(m.node.index, "setting "+m.name+" up")
 	for _, a := range m.alias.Addresses {
-		r.routeTo(unix.NLM_F_EXCL, m.node.index, a, sourceFor(d.plan, a), Protocol, "adding the route to "+a.String())
+		r.routeTo(unix.NLM_F_EXCL, m.node.index, a, sourceFor(plan, a), Protocol, "adding the route to "+a.String())
 		r.neighbour(m.node.index, a, m.alias.mac, "adding the neighbour "+a.String())
 	}
 	if err := send(ctx, m.host, &r, nil); err != nil {

@@ -27,12 +27,13 @@ func sourceFor(plan *compile.Workloads, a netip.Addr) netip.Addr {
 func (d *Driver) Apply(ctx context.Context, plan compile.Workloads) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
-	if d.settled && equalPlans(d.plan, &plan) {
+	if d.settled && equalPlans(d.plan.Load(), &plan) {
 		return nil
 	}
-	d.plan, d.settled = &plan, false
-	_, err := d.converge(ctx, true)
-	err = errors.Join(err, d.rules.apply(ctx, d.plan))
+	d.plan.Store(&plan)
+	d.settled = false
+	_, err := d.converge(ctx, &plan, true)
+	err = errors.Join(err, d.rules.apply(ctx, &plan))
 	d.settled = err == nil
 	return err
 }
@@ -46,10 +47,11 @@ func equalPlans(a, b *compile.Workloads) bool {
 func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	d.gate.Lock()
 	defer d.gate.Unlock()
-	if d.plan == nil {
+	plan := d.plan.Load()
+	if plan == nil {
 		return 0, nil
 	}
-	drift, err = d.converge(ctx, false)
+	drift, err = d.converge(ctx, plan, false)
 	rules, rulesErr := d.rules.observe(ctx)
 	drift, err = drift+rules, errors.Join(err, rulesErr)
 	d.settled = d.settled && err == nil && drift == 0
@@ -57,7 +59,7 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 }
 
 // converge counts what differs from the plan, and if it is to repair makes it what it should be.
-func (d *Driver) converge(ctx context.Context, repair bool) (drift int, err error) {
+func (d *Driver) converge(ctx context.Context, plan *compile.Workloads, repair bool) (drift int, err error) {
 	if err := d.relist(ctx); err != nil {
 		return 0, err
 	}
@@ -72,7 +74,7 @@ func (d *Driver) converge(ctx context.Context, repair bool) (drift int, err erro
 			if l.pending || l.Leaving {
 				continue
 			}
-			if err = k.repair(&r, l, d.plan); err != nil {
+			if err = k.repair(&r, l, plan); err != nil {
 				break
 			}
 		}
@@ -181,7 +183,8 @@ func (k *kernel) strays(r *request) {
 func (d *Driver) Cleanup(ctx context.Context) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
-	d.plan, d.settled = nil, false
+	d.plan.Store(nil)
+	d.settled = false
 	return d.with(func(c *rtnetlink.Conn) error {
 		list, err := readDevices(ctx, c)
 		if err != nil {

@@ -30,7 +30,8 @@ func (d *Driver) Check(ctx context.Context, w Workload, sock *os.File) error {
 func (d *Driver) check(ctx context.Context, w *Workload, pod *rtnetlink.Conn) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
-	if d.plan == nil {
+	plan := d.plan.Load()
+	if plan == nil {
 		return ErrNoPlan
 	}
 	return d.with(func(c *rtnetlink.Conn) error {
@@ -54,7 +55,7 @@ func (d *Driver) check(ctx context.Context, w *Workload, pod *rtnetlink.Conn) er
 			return err
 		}
 		var r request
-		if err := k.repair(&r, &link{Held: Held{Workload: a.Workload, Link: node.name, Index: node.index}, alias: *a}, d.plan); err != nil {
+		if err := k.repair(&r, &link{Held: Held{Workload: a.Workload, Link: node.name, Index: node.index}, alias: *a}, plan); err != nil {
 			return err
 		}
 		var all []error

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -43,7 +44,8 @@ type Driver struct {
 	// gate is held by those who make the kernel equal to what is known, against Add and Leave, which hold it shared while they
 	// change routes: so a repair never brings back what has just gone.
 	gate sync.RWMutex
-	plan *compile.Workloads // last handed to Apply; nil before. Guarded by gate
+	// plan is the one last handed to Apply; nil before. It changes while the gate is held.
+	plan atomic.Pointer[compile.Workloads]
 	// settled says that the kernel holds the plan, as far as is known. Guarded by gate.
 	settled bool
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/nfnetlink"
@@ -12,8 +13,16 @@ import (
 
 // Watch follows the links of workloads until the context ends, or it cannot go on; then it must be called again, and misses
 // nothing. Options.Gone is told of each that vanishes. Changed, which must not wait, is called when somebody else may have
-// changed a link that is held, its routes or its neighbours.
+// changed a link that is held, its routes or its neighbours, or the rules.
 func (d *Driver) Watch(ctx context.Context, changed func()) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.watchLinks(ctx, changed) })
+	g.Go(func() error { return d.rules.netdev.Watch(ctx, changed) })
+	g.Go(func() error { return d.rules.inet.Watch(ctx, changed) })
+	return g.Wait()
+}
+
+func (d *Driver) watchLinks(ctx context.Context, changed func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	lost := func() {
@@ -70,7 +79,8 @@ func (d *Driver) notice(m nfnetlink.Message) bool {
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		l := d.byAddr[r.to]
-		return l != nil && (m.Kind == unix.RTM_DELROUTE || r.index != l.Index || r.protocol != Protocol)
+		plan := d.plan.Load()
+		return l != nil && (m.Kind == unix.RTM_DELROUTE || r.index != l.Index || r.protocol != Protocol || plan != nil && r.from != sourceFor(plan, r.to))
 	}
 	return false
 }
