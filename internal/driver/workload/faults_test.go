@@ -264,6 +264,9 @@ func TestManyAtOnce(t *testing.T) {
 			if _, err := n.add(p); err != nil {
 				t.Error(err)
 			}
+			if !p.takes(t, p.Addresses[1]) {
+				t.Errorf("%s is not usable when Add returns", p.Addresses[1])
+			}
 		})
 	}
 	all.Wait()

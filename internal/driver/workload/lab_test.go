@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/nftables"
+	"github.com/sallyport/sallyport/internal/rtnetlink"
 )
 
 func TestMain(m *testing.M) { labtest.Main(m) }
@@ -147,6 +148,19 @@ func (n *node) add(p *pod) (Made, error) {
 	defer ns.Close()
 	defer sock.Close()
 	return n.driver.Add(n.Context(), p.Workload, ns, sock, 1400)
+}
+
+// takes says whether a pod takes packets to an address for its own.
+func (p *pod) takes(t testing.TB, a netip.Addr) bool {
+	t.Helper()
+	ns, sock, err := p.files()
+	labtest.Must(t, err, ns.Close())
+	c, err := rtnetlink.Adopt(sock)
+	labtest.Must(t, err)
+	defer c.Close()
+	yes, err := (&maker{pod: c}).local(t.Context(), a)
+	labtest.Must(t, err)
+	return yes
 }
 
 // run makes a pod with a link.
