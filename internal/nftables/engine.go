@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -349,12 +350,30 @@ func (e *Engine) Observe(ctx context.Context) (drift int, err error) {
 	return drift, nil
 }
 
-// Distrust makes the next Apply, or Observe, read the table before anything else. It is for what the kernel changes by itself: it
-// deletes a chain with its device.
-func (e *Engine) Distrust() {
+// Recheck looks which of some chains the kernel has deleted by itself, as those before Linux 6.16 do with the chain of a device that
+// goes, so that the next Apply does not delete them. It costs one question for each.
+func (e *Engine) Recheck(ctx context.Context, chains []string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.trusted, e.settled = false, false
+	if e.held == nil || !e.trusted {
+		return nil // the next Apply reads the table
+	}
+	var gone []string
+	for _, name := range chains {
+		there, err := e.conn.hasChain(ctx, name)
+		if err != nil {
+			return err
+		}
+		if !there {
+			gone = append(gone, name)
+		}
+	}
+	if len(gone) > 0 {
+		held := *e.held // which may be the table last applied
+		held.Chains = slices.DeleteFunc(slices.Clone(held.Chains), func(c Chain) bool { return slices.Contains(gone, c.Name) })
+		e.held, e.settled = &held, false
+	}
+	return nil
 }
 
 // Cleanup removes our table with all that is in it. That there is none is not an error.

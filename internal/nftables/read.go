@@ -109,6 +109,17 @@ func (c *conn) readChains(ctx context.Context, t *Table) error {
 	})
 }
 
+// hasChain says whether the kernel has a chain of our table.
+func (c *conn) hasChain(ctx context.Context, name string) (bool, error) {
+	request := nfnetlink.AppendText(c.request(unix.NFT_MSG_GETCHAIN, 0, c.family), unix.NFTA_CHAIN_TABLE, c.table)
+	request = nfnetlink.AppendText(request, unix.NFTA_CHAIN_NAME, name)
+	err := c.Get(ctx, "asking for chain "+name, request, func(nfnetlink.Message) error { return nil })
+	if isAbsent(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 func (c *conn) readRules(ctx context.Context, t *Table) error {
 	return calm(t.ours, c.dumpTable(ctx, unix.NFT_MSG_GETRULE, "rules", func(m nfnetlink.Message) error {
 		r, in, name, err := parseRule(m)

@@ -34,7 +34,7 @@ type rules struct {
 	want struct { // guarded by Driver.mu
 		chains  map[string]nftables.Chain // of devices, by name
 		version uint64                    // of chains
-		gone    bool                      // since the kernel was last looked at, a device was: perhaps with its chain
+		gone    []string                  // names of those that stand, perhaps, of devices that are gone
 	}
 	stands uint64 // the version that the kernel has
 }
@@ -88,7 +88,7 @@ func (r *rules) drop(l *link) {
 	if name := chainName(l); r.want.chains[name].Name != "" {
 		delete(r.want.chains, name)
 		r.want.version++
-		r.want.gone = true
+		r.want.gone = append(r.want.gone, name)
 	}
 }
 
@@ -111,10 +111,10 @@ func (r *rules) apply(ctx context.Context, plan *compile.Workloads) error {
 func (r *rules) program(ctx context.Context, matters string) error {
 	for {
 		t, version, gone := r.table()
-		if gone {
-			r.netdev.Distrust()
+		err := r.netdev.Recheck(ctx, gone)
+		if err == nil {
+			err = r.netdev.Apply(ctx, t)
 		}
-		err := r.netdev.Apply(ctx, t)
 		if err == nil {
 			r.stands = version
 			return nil
@@ -126,13 +126,12 @@ func (r *rules) program(ctx context.Context, matters string) error {
 		r.driver.mu.Lock()
 		delete(r.want.chains, name)
 		r.want.version++
-		r.want.gone = true
 		r.driver.mu.Unlock()
 	}
 }
 
-// table is the netdev table that is wanted now, and whether a device is gone since it was last asked for.
-func (r *rules) table() (t *nftables.Table, version uint64, gone bool) {
+// table is the netdev table that is wanted now, and the chains that were given up since it was last asked for.
+func (r *rules) table() (t *nftables.Table, version uint64, gone []string) {
 	r.driver.mu.Lock()
 	defer r.driver.mu.Unlock()
 	t = &nftables.Table{Sets: r.shared.Sets, Chains: make([]nftables.Chain, 0, len(r.shared.Chains)+len(r.want.chains))}
@@ -140,7 +139,7 @@ func (r *rules) table() (t *nftables.Table, version uint64, gone bool) {
 	for _, c := range r.want.chains {
 		t.Chains = append(t.Chains, c)
 	}
-	gone, r.want.gone = r.want.gone, false
+	gone, r.want.gone = r.want.gone, nil
 	return t, r.want.version, gone
 }
 
@@ -167,10 +166,7 @@ func (r *rules) tidy(ctx context.Context) error {
 
 // refresh programs the chains of devices that have come or gone.
 func (r *rules) refresh(ctx context.Context) error {
-	r.driver.mu.Lock()
-	version := r.want.version
-	r.driver.mu.Unlock()
-	if r.plan == nil || r.stands == version {
+	if r.plan == nil || r.settled() {
 		return nil
 	}
 	return r.program(ctx, "")
@@ -186,6 +182,13 @@ func (r *rules) observe(ctx context.Context) (int, error) {
 	one, err := r.netdev.Observe(ctx)
 	other, otherErr := r.inet.Observe(ctx)
 	return one + other, errors.Join(err, otherErr)
+}
+
+// settled says whether the kernel has the chains that are wanted, as far as is known. mu is held.
+func (r *rules) settled() bool {
+	r.driver.mu.Lock()
+	defer r.driver.mu.Unlock()
+	return r.stands == r.want.version
 }
 
 func (r *rules) cleanup(ctx context.Context) error {

@@ -1,0 +1,41 @@
+package workload
+
+import (
+	"sync/atomic"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/nfnetlink"
+)
+
+// BenchmarkAdd adds a workload beside 250 others, and says how many system calls of rtnetlink on the node that takes.
+func BenchmarkAdd(b *testing.B) {
+	calls := new(atomic.Int64)
+	n := newNode(b, Options{Wrap: func(s nfnetlink.Socket) nfnetlink.Socket {
+		return &faulty{Socket: s, calls: calls, fail: func(int64, bool) error { return nil }}
+	}})
+	for i := range 250 {
+		n.run(i)
+	}
+	p := n.newPod(1000)
+	calls.Store(0)
+	b.ReportAllocs()
+	for b.Loop() {
+		ns, sock, err := p.files()
+		labtest.Must(b, err)
+		if _, err := n.driver.Add(b.Context(), p.Workload, ns, sock, 1400); err != nil {
+			b.Fatal(err)
+		}
+		_ = ns.Close()
+		b.StopTimer()
+		labtest.Must(b, n.driver.Leave(b.Context(), []string{p.Device()}))
+		eventually(b, "it has left", func() bool { n.driver.mu.Lock(); defer n.driver.mu.Unlock(); return len(n.driver.links) == 250 })
+		eventually(b, "its rules are deleted", func() bool {
+			n.driver.rules.mu.Lock()
+			defer n.driver.rules.mu.Unlock()
+			return n.driver.rules.settled()
+		})
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(calls.Load())/float64(b.N), "calls/op")
+}
