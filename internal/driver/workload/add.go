@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -41,7 +42,7 @@ func (d *Driver) Add(ctx context.Context, w Workload, ns, sock *os.File, mtu int
 		return Made{}, fmt.Errorf("%s: the rtnetlink socket of its network namespace: %w", &w, err)
 	}
 	defer pod.Close()
-	m := &maker{driver: d, pod: pod, name: w.Device(), alias: alias{Workload: w, state: making}, mtu: mtu}
+	m := &maker{driver: d, pod: pod, name: w.Device(), alias: alias{Workload: w, state: making, mac: drawMAC()}, mtu: mtu}
 	if _, err := m.alias.text(); err != nil {
 		return Made{}, err
 	}
@@ -61,8 +62,15 @@ func (d *Driver) Add(ctx context.Context, w Workload, ns, sock *os.File, mtu int
 		return Made{}, fmt.Errorf("%s: %w", &w, err)
 	}
 	host := hostMAC()
-	return Made{Host: cni.Link{Name: m.name, MAC: host.String(), MTU: m.side.mtu},
-		Pod: cni.Link{Name: w.Interface, MAC: m.alias.mac.String(), MTU: m.side.mtu}}, nil
+	return Made{Host: cni.Link{Name: m.name, MAC: host.String(), MTU: m.node.mtu},
+		Pod: cni.Link{Name: w.Interface, MAC: m.alias.mac.String(), MTU: m.node.mtu}}, nil
+}
+
+// drawMAC draws a MAC address of one device, locally administered, as the kernel does for a device that is given none.
+func drawMAC() (m mac) {
+	_, _ = rand.Read(m[:]) // never fails
+	m[0] = m[0]&^1 | 2
+	return m
 }
 
 // begin takes note that a link is being made.
@@ -94,7 +102,6 @@ type maker struct {
 	lost bool   // it is not known whether they are
 	link *link  // as the driver knows it; nil before
 	node device // on the node
-	side device // in the container
 }
 
 // make makes the link. The node's side stays down until all else stands: until then no packet passes.
@@ -131,7 +138,7 @@ func (m *maker) create(ctx context.Context, ns *os.File) error {
 		return err
 	}
 	var r request
-	r.create(m.name, m.alias.Interface, ns.Fd(), m.mtu, "making device "+m.name)
+	r.create(m.name, m.alias.Interface, ns.Fd(), m.alias.mac, m.mtu, "making device "+m.name)
 	r.alias(m.name, text)
 	r.configure(m.name, m.v6())
 	refused, err := m.host.Execute(ctx, &r.Batch)
@@ -196,10 +203,7 @@ func (m *maker) furnish(ctx context.Context) error {
 	if err := send(ctx, m.pod, &r, nil); err != nil {
 		return explainInside(err)
 	}
-	var err error
-	m.side, err = getDevice(ctx, m.pod, index, m.alias.Interface)
-	m.alias.mac = m.side.mac
-	return err
+	return nil
 }
 
 // explainInside says what is to be done where a family is off.

@@ -11,5 +11,5 @@
 //
 // Driver (driver.go) keeps in memory what it knows of links, as a list of the kernel's devices (read.go) and notifications
 // (watch.go) tell it. add.go and leave.go make and remove links, apply.go keeps their routes and neighbours, check.go says
-// what is wrong with one. Messages (messages.go) go to the kernel many at a time, by internal/rtnetlink.
+// what is wrong with one. rules.go keeps the tables of nftables that table.go declares. Messages (messages.go) go to the kernel many at a time, by internal/rtnetlink.
 package workload

@@ -46,7 +46,7 @@ func (r *request) message(kind, flags uint16, fixed []byte, doing string) {
 }
 
 // create makes a pair of devices: one on the node, and one in a network namespace.
-func (r *request) create(name, peer string, ns uintptr, mtu int, doing string) {
+func (r *request) create(name, peer string, ns uintptr, inside mac, mtu int, doing string) {
 	r.message(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rtnetlink.Link(0, 0, 0), doing)
 	r.Text(unix.IFLA_IFNAME, name)
 	m := hostMAC()
@@ -58,6 +58,7 @@ func (r *request) create(name, peer string, ns uintptr, mtu int, doing string) {
 			r.Nest(vethInfoPeer, func() {
 				r.Append(rtnetlink.Link(0, 0, 0))
 				r.Text(unix.IFLA_IFNAME, peer)
+				r.Bytes(unix.IFLA_ADDRESS, inside[:])
 				r.Uint32(unix.IFLA_NET_NS_FD, uint32(ns))
 				r.mtu(mtu)
 			})

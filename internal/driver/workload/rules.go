@@ -202,5 +202,5 @@ func (r *rules) cleanup(ctx context.Context) error {
 func (r *rules) drops(ctx context.Context) (Drops, error) {
 	netdev, err := r.netdev.Tallies(ctx)
 	inet, otherErr := r.inet.Tallies(ctx)
-	return Drops{Spoofed: netdev[chainSpoofed], Injected: netdev[chainInjected] + inet[chainInjected]}, errors.Join(err, otherErr)
+	return Drops{Spoofed: netdev[chainRest] + netdev[chainLocal], Injected: netdev[chainNode] + inet[chainInjected]}, errors.Join(err, otherErr)
 }

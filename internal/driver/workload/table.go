@@ -17,15 +17,17 @@ const TableName = "sallyport-workloads"
 
 // The chains and sets of the netdev table, which sees a packet before anything else of the node does:
 //
-//	sly….7    base chain of one device (and its index), drops what no rule accepts: the workload's sources go to from4 and from6, ARP from its
-//	          addresses passes, the rest goes to rest
-//	from4, 6  packets of the overlay towards nodes go to injected, all else passes
-//	node      the packets among them that go to nodes
-//	rest      link-local and unspecified IPv6 sources go to local, all else to spoofed
-//	local     what a host must say from such addresses to discover neighbours passes
-//	spoofed   counts and drops: another source, another sender of ARP, another protocol, a VLAN
-//	injected  counts and drops: VXLAN, and IP in IP, to a node
+//	sly….7    base chain of one device (and its index), drops what no rule accepts: the workload's sources go to from4 and
+//	          from6, ARP from its addresses passes, the rest goes to rest
+//	from4, 6  packets that are for nodes, and may be of the overlay, go to node, all else passes
+//	node      counts and drops what is injected: VXLAN, and IP in IP
+//	rest      link-local and unspecified IPv6 sources go to local; counts and drops what is spoofed: another source, another
+//	          sender of ARP, another protocol, a VLAN
+//	local     what a host must say from such addresses to discover neighbours passes; counts and drops the rest
 //	nodes4,6  the addresses of nodes
+//	local6    link-local addresses, and none
+//
+// At each transaction the kernel goes through all rules that a packet may come to from each of the base chains, so they are few.
 //
 // What it accepts of IPv4 and IPv6 has no VLAN tag, and comes from an address of the workload. It sees fragments: of a
 // datagram that is cut up, the first part has the ports, and without it the kernel puts nothing together again.
@@ -45,12 +47,12 @@ const (
 	chainNode     = "node"
 	chainRest     = "rest"
 	chainLocal    = "local"
-	chainSpoofed  = "spoofed"
 	chainInjected = "injected"
 	chainInput    = "input"
 	chainOverlay  = "overlay"
 	chainDetour   = "detour"
 	setNodes      = "nodes"
+	setLocal      = "local6"
 )
 
 const (
@@ -157,13 +159,13 @@ func overlayTerms(port uint16) []nftables.Term {
 	return list
 }
 
-func counting(name string) nftables.Chain {
-	return nftables.Chain{Name: name, Rules: []nftables.Rule{nftables.NewRule(nftables.Count(), nftables.Drop())}, Tally: true}
-}
-
 // netdevTable is the table of family netdev without the chains of devices.
 func netdevTable(plan *compile.Workloads) *nftables.Table {
-	t := &nftables.Table{Chains: []nftables.Chain{counting(chainSpoofed), counting(chainInjected), nodeChain(plan), restChain(), localChain()}}
+	t := &nftables.Table{Chains: []nftables.Chain{nodeChain(plan), restChain(), localChain()}}
+	local := nftables.Set{Name: setLocal, Key: []nftables.Type{nftables.IPv6Addr}, Ranges: true}
+	local.AddRange(netip.IPv6Unspecified(), netip.IPv6Unspecified(), "")
+	local.AddRange(netip.MustParseAddr("fe80::"), netip.MustParseAddr("febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"), "")
+	t.Sets = append(t.Sets, local)
 	for _, f := range families() {
 		t.Sets = append(t.Sets, f.nodes(plan))
 		rules := []nftables.Rule{nftables.NewRule(is(network(f.protocol, 1), []byte{unix.IPPROTO_TCP}), nftables.Accept())}
@@ -180,25 +182,20 @@ func netdevTable(plan *compile.Workloads) *nftables.Table {
 // nodeChain drops packets of the overlay, and those whose transport protocol the kernel does not find, since extension headers
 // are broken or cut up: what they are shows only when the node has put them together.
 func nodeChain(plan *compile.Workloads) nftables.Chain {
-	c := nftables.Chain{Name: chainNode}
+	c := nftables.Chain{Name: chainNode, Tally: true}
 	for _, term := range overlayTerms(plan.VXLANPort) {
-		c.Rules = append(c.Rules, nftables.NewRule(term, nftables.GoTo(chainInjected)))
+		c.Rules = append(c.Rules, nftables.NewRule(term, nftables.Count(), nftables.Drop()))
 	}
 	known := nftables.Expr(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: nftables.Reg1}, &expr.Cmp{Op: expr.CmpOpGte, Register: nftables.Reg1, Data: []byte{0}})
-	c.Rules = append(c.Rules, nftables.NewRule(known, nftables.Accept()), nftables.NewRule(nftables.GoTo(chainInjected)))
+	c.Rules = append(c.Rules, nftables.NewRule(known, nftables.Accept()), nftables.NewRule(nftables.Count(), nftables.Drop()))
 	return c
 }
 
 func restChain() nftables.Chain {
 	f := families()[1]
-	linkLocal := nftables.Terms{nftables.Expr(network(f.Source, 2),
-		&expr.Bitwise{SourceRegister: nftables.Reg1, DestRegister: nftables.Reg1, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: nftables.Reg1, Data: []byte{0xfe, 0x80}})}
-	unspecified := netip.IPv6Unspecified()
-	return nftables.Chain{Name: chainRest, Rules: []nftables.Rule{
-		nftables.NewRule(f.frame, linkLocal, nftables.GoTo(chainLocal)),
-		nftables.NewRule(f.frame, is(network(f.Source, f.AddrLen), unspecified.AsSlice()), nftables.GoTo(chainLocal)),
-		nftables.NewRule(nftables.GoTo(chainSpoofed))}}
+	return nftables.Chain{Name: chainRest, Tally: true, Rules: []nftables.Rule{
+		nftables.NewRule(f.frame, nftables.In(setLocal, nftables.Source(f.Family)), nftables.GoTo(chainLocal)),
+		nftables.NewRule(nftables.Count(), nftables.Drop())}}
 }
 
 // The types of ICMPv6 that a host says from a link-local address, or from none (RFC 4861, RFC 2710, RFC 3810). Advertisements of
@@ -220,14 +217,14 @@ func localChain() nftables.Chain {
 			Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1, DestRegister: nftables.Reg1}, []byte{kind}), verdict)
 	}
 	onLink := is(network(hopLimitOffset, 1), []byte{hopLimitOnLink})
-	c := nftables.Chain{Name: chainLocal}
+	c := nftables.Chain{Name: chainLocal, Tally: true}
 	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement, routerSolicitation} {
 		c.Rules = append(c.Rules, icmp(kind, nftables.Accept(), onLink))
 	}
 	for _, kind := range []byte{listenerReport2, listenerReport, listenerDone} {
 		c.Rules = append(c.Rules, icmp(kind, nftables.Drop()))
 	}
-	c.Rules = append(c.Rules, nftables.NewRule(nftables.GoTo(chainSpoofed)))
+	c.Rules = append(c.Rules, nftables.NewRule(nftables.Count(), nftables.Drop()))
 	return c
 }
 
@@ -254,7 +251,7 @@ func inetTable(plan *compile.Workloads) *nftables.Table {
 			overlay.Rules = append(overlay.Rules, nftables.NewRule(fromNode, is(network(f.Destination, f.AddrLen), own.AsSlice()), nftables.Return()))
 		}
 	}
-	t.Chains = []nftables.Chain{counting(chainInjected), detour}
+	t.Chains = []nftables.Chain{{Name: chainInjected, Tally: true, Rules: []nftables.Rule{nftables.NewRule(nftables.Count(), nftables.Drop())}}, detour}
 	if plan.VXLAN {
 		overlay.Rules = append(overlay.Rules, nftables.NewRule(nftables.GoTo(chainInjected)))
 		t.Chains = append(t.Chains, overlay, nftables.Chain{Name: chainInput,
