@@ -110,7 +110,7 @@ func (m *maker) make(ctx context.Context, ns *os.File) error {
 		return err
 	}
 	var err error
-	if m.node, err = getDevice(ctx, m.host, 0, m.name); err != nil {
+	if m.node, err = getDevice(ctx, m.host, m.name); err != nil {
 		return err
 	}
 	m.register()
@@ -157,7 +157,7 @@ func (m *maker) v6() bool { return m.driver.v6 && (m.mtu == 0 || m.mtu >= 1280) 
 
 // makeRoom removes what an earlier attempt has left in the way, or a workload that is leaving.
 func (m *maker) makeRoom(ctx context.Context) error {
-	found, err := getDevice(ctx, m.host, 0, m.name)
+	found, err := getDevice(ctx, m.host, m.name)
 	if err != nil {
 		return unlessAbsent(err)
 	}
@@ -322,7 +322,7 @@ func (m *maker) undo(ctx context.Context) error {
 	}
 	index := m.node.index
 	if index == 0 {
-		found, err := getDevice(ctx, m.host, 0, m.name)
+		found, err := getDevice(ctx, m.host, m.name)
 		if err != nil {
 			return unlessAbsent(err)
 		}

@@ -35,7 +35,7 @@ func (d *Driver) check(ctx context.Context, w *Workload, pod *rtnetlink.Conn) er
 		return ErrNoPlan
 	}
 	return d.with(func(c *rtnetlink.Conn) error {
-		node, err := getDevice(ctx, c, 0, w.Device())
+		node, err := getDevice(ctx, c, w.Device())
 		if err != nil {
 			return err
 		}
@@ -68,7 +68,7 @@ func (d *Driver) check(ctx context.Context, w *Workload, pod *rtnetlink.Conn) er
 
 // checkInside says what is wrong in the network namespace of a workload.
 func checkInside(ctx context.Context, pod *rtnetlink.Conn, node *device, a *alias) error {
-	side, err := getDevice(ctx, pod, 0, a.Interface)
+	side, err := getDevice(ctx, pod, a.Interface)
 	if err != nil {
 		return fmt.Errorf("in the network namespace: %w", err)
 	}

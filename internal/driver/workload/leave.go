@@ -47,7 +47,7 @@ func (d *Driver) Leave(ctx context.Context, names []string) error {
 
 // find finds a link to leave, and takes note that it does; nil if there is none, or it is being made.
 func (d *Driver) find(ctx context.Context, c *rtnetlink.Conn, name string) (*link, error) {
-	dev, err := getDevice(ctx, c, 0, name)
+	dev, err := getDevice(ctx, c, name)
 	if errors.Is(err, unix.ENODEV) {
 		return nil, nil
 	}

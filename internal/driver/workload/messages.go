@@ -12,9 +12,11 @@ import (
 // Protocol is that of all routes of ours: the kernel and other daemons leave such alone (rtm_protocol).
 const Protocol = 115
 
-// Gateway4 and Gateway6 are the addresses by which a workload reaches its node, which no device has: a permanent neighbour stands for each. Both are
-// link-local, so that they are nobody else's.
+// Gateway4 is the address by which a workload reaches its node over IPv4. No device has it: a permanent neighbour stands for
+// it. It is link-local, so that it is nobody else's.
 func Gateway4() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 1, 1}) }
+
+// Gateway6 is that of IPv6.
 func Gateway6() netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 15: 1}) }
 
 // hostMAC is that of the node's side of every link: locally administered, as Calico's, and the same everywhere, so that

@@ -101,13 +101,11 @@ func address(a nfnetlink.Attribute) netip.Addr {
 	return addr
 }
 
-// getDevice asks for a device by its index, or by its name where the index is 0. The error is unix.ENODEV where there is none.
-func getDevice(ctx context.Context, c *rtnetlink.Conn, index int, name string) (found device, err error) {
+// getDevice asks for a device by its name. The error is unix.ENODEV where there is none.
+func getDevice(ctx context.Context, c *rtnetlink.Conn, name string) (found device, err error) {
 	var b rtnetlink.Batch
-	b.Message(unix.RTM_GETLINK, 0, rtnetlink.Link(index, 0, 0))
-	if index == 0 {
-		b.Text(unix.IFLA_IFNAME, name)
-	}
+	b.Message(unix.RTM_GETLINK, 0, rtnetlink.Link(0, 0, 0))
+	b.Text(unix.IFLA_IFNAME, name)
 	b.Uint32(unix.IFLA_EXT_MASK, skipStatistics)
 	err = c.Get(ctx, "asking for device "+name, &b, func(m nfnetlink.Message) (err error) {
 		found, _, err = parseDevice(m)

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sync/errgroup"
@@ -37,52 +38,57 @@ func (d *Driver) watchLinks(ctx context.Context, changed func()) error {
 			changed()
 		}
 	})
-	if err == nil && ctx.Err() != nil {
-		if cause := context.Cause(ctx); cause != ctx.Err() {
-			return cause
-		}
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, ctx.Err()) {
+		return cause
 	}
 	return err
 }
 
-// notice takes over what the kernel tells, and says whether something is not as it should be.
+// notice takes over what the kernel tells, and says whether something is not as it should be. What is malformed may be about
+// anything.
 func (d *Driver) notice(m nfnetlink.Message) bool {
+	var ok, differs bool
+	var err error
 	switch m.Kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		dev, ok, err := parseDevice(m)
-		switch {
-		case err != nil:
-			return true
-		case !ok:
-			return false
-		case m.Kind == unix.RTM_DELLINK:
-			d.vanished(dev.index)
-			return false
+		var dev device
+		if dev, ok, err = parseDevice(m); ok {
+			differs = d.noticeDevice(&dev, m.Kind == unix.RTM_DELLINK)
 		}
-		return d.differs(dev.index, func(l *link) bool {
-			text, err := l.alias.text()
-			return err != nil || dev.alias != text || !dev.up
-		})
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		n, ok, err := parseNeighbour(m)
-		if err != nil || !ok {
-			return err != nil
+		var n neighbour
+		if n, ok, err = parseNeighbour(m); ok {
+			differs = d.differs(n.index, func(l *link) bool {
+				return d.byAddr[n.addr] == l && (m.Kind == unix.RTM_DELNEIGH || !n.permanent || n.mac != l.alias.mac)
+			})
 		}
-		return d.differs(n.index, func(l *link) bool {
-			return d.byAddr[n.addr] == l && (m.Kind == unix.RTM_DELNEIGH || !n.permanent || n.mac != l.alias.mac)
-		})
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		r, ok, err := parseRoute(m)
-		if err != nil || !ok {
-			return err != nil
+		var r routeTo
+		if r, ok, err = parseRoute(m); ok {
+			differs = d.noticeRoute(&r, m.Kind == unix.RTM_DELROUTE)
 		}
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		l := d.byAddr[r.to]
-		plan := d.plan.Load()
-		return l != nil && (m.Kind == unix.RTM_DELROUTE || r.index != l.Index || r.protocol != Protocol || plan != nil && r.from != sourceFor(plan, r.to))
 	}
-	return false
+	return err != nil || differs
+}
+
+// noticeDevice takes over what the kernel tells of a device, and says whether it is not as it should be.
+func (d *Driver) noticeDevice(dev *device, gone bool) bool {
+	if gone {
+		d.vanished(dev.index)
+		return false
+	}
+	return d.differs(dev.index, func(l *link) bool {
+		text, err := l.alias.text()
+		return err != nil || dev.alias != text || !dev.up
+	})
+}
+
+// noticeRoute says whether a route is not as that to a workload should be.
+func (d *Driver) noticeRoute(r *routeTo, gone bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l, plan := d.byAddr[r.to], d.plan.Load()
+	return l != nil && (gone || r.index != l.Index || r.protocol != Protocol || plan != nil && r.from != sourceFor(plan, r.to))
 }
 
 // differs says whether a link that is held is not as it should be.
