@@ -34,7 +34,7 @@ func (d *Driver) watchLinks(ctx context.Context, changed func()) error {
 	}
 	groups := []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
 	err := rtnetlink.Subscribe(ctx, d.opts.NetNS, groups, lost, func(m nfnetlink.Message) {
-		if d.notice(m) {
+		if d.notice(ctx, m) {
 			changed()
 		}
 	})
@@ -46,14 +46,14 @@ func (d *Driver) watchLinks(ctx context.Context, changed func()) error {
 
 // notice takes over what the kernel tells, and says whether something is not as it should be. What is malformed may be about
 // anything.
-func (d *Driver) notice(m nfnetlink.Message) bool {
+func (d *Driver) notice(ctx context.Context, m nfnetlink.Message) bool {
 	var ok, differs bool
 	var err error
 	switch m.Kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		var dev device
 		if dev, ok, err = parseDevice(m); ok {
-			differs = d.noticeDevice(&dev, m.Kind == unix.RTM_DELLINK)
+			differs = d.noticeDevice(ctx, &dev, m.Kind == unix.RTM_DELLINK)
 		}
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		var n neighbour
@@ -72,15 +72,27 @@ func (d *Driver) notice(m nfnetlink.Message) bool {
 }
 
 // noticeDevice takes over what the kernel tells of a device, and says whether it is not as it should be.
-func (d *Driver) noticeDevice(dev *device, gone bool) bool {
+func (d *Driver) noticeDevice(ctx context.Context, dev *device, gone bool) bool {
 	if gone {
 		d.vanished(dev.index)
 		return false
 	}
-	return d.differs(dev.index, func(l *link) bool {
+	differs := func(l *link) bool {
 		text, err := l.alias.text()
 		return err != nil || dev.alias != text || !dev.up
+	}
+	if !d.differs(dev.index, differs) {
+		return false
+	}
+	// It may be what Add had done so far when the kernel told it.
+	err := d.with(func(c *rtnetlink.Conn) error {
+		now, err := getDevice(ctx, c, dev.name)
+		if err == nil && now.index == dev.index {
+			*dev = now
+		}
+		return err
 	})
+	return err != nil || d.differs(dev.index, differs)
 }
 
 // noticeRoute says whether a route is not as that to a workload should be.
