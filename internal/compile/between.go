@@ -214,7 +214,8 @@ func (b *between) compile() (Workloads, Routes, Network) {
 	network.WantsTunnel4 = b.vxlan[v4] && b.uplinks[v4].addr.IsValid()
 	network.WantsTunnel6 = b.vxlan[v6] && b.uplinks[v6].addr.IsValid()
 	network.Problems = append(network.Problems, b.lacks()...)
-	return Workloads{MTU: b.mtu(), Node4: b.uplinks[v4].addr, Node6: b.uplinks[v6].addr, Nodes: b.nodes(), VXLANPort: b.settings.port}, routes, network
+	return Workloads{MTU: b.mtu(), Node4: b.uplinks[v4].addr, Node6: b.uplinks[v6].addr, Nodes: b.nodes(), VXLANPort: b.settings.port,
+		VXLAN: len(routes.Devices) > 0}, routes, network
 }
 
 // blocks are those of the snapshot, and those of this node that it lacks, in the order of their CIDRs.
