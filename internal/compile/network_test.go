@@ -57,6 +57,9 @@ func cluster(pools ...*model.Pool) (*model.Snapshot, model.Local) {
 func render(p *Plan) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "mtu %d from %s %s port %d\n", p.Workloads.MTU, p.Workloads.Node4, p.Workloads.Node6, p.Workloads.VXLANPort)
+	if p.Workloads.VXLAN != (len(p.Routes.Devices) > 0) {
+		fmt.Fprintf(&b, "packets of the overlay are taken from anybody\n")
+	}
 	for _, d := range p.Routes.Devices {
 		fmt.Fprintf(&b, "%s vni %d port %d local %s address %s mtu %d to", d.Name, d.VNI, d.Port, d.Local, d.Address, d.MTU)
 		for _, peer := range d.Peers {
