@@ -43,7 +43,11 @@ type refusal struct {
 	since time.Time
 }
 
-// forgetAfter is how long a claim, or a refusal of one, is believed where the API does not show it.
+// refusedFor is how long a pool is not asked for a block again after the API refused one: the request goes on with other pools,
+// and the next one asks again.
+const refusedFor = time.Second
+
+// forgetAfter is how long a claim, or that another node was faster, is believed where the API does not show it.
 const forgetAfter = time.Minute
 
 // SetState takes what the datastore says now. It does not wait.
@@ -185,7 +189,7 @@ func (m *Manager) cluster(now time.Time) *ipam.Cluster {
 	c.Pools = nil
 	for _, p := range d.pools {
 		if r, ok := m.refused[p.Name]; ok && p.Why == "" {
-			if now.Sub(r.since) < forgetAfter {
+			if now.Sub(r.since) < refusedFor {
 				p.Why = r.why
 			} else {
 				delete(m.refused, p.Name)
