@@ -37,6 +37,7 @@ type IPAMWorkload struct {
 	Link      string       `json:"link"` // the interface on the node
 	Container string       `json:"container"`
 	Interface string       `json:"interface"`     // in the container
+	Pod       string       `json:"pod,omitempty"` // NAMESPACE/NAME, in a cluster
 	UID       string       `json:"uid,omitempty"` // of the pod
 	Leaving   bool         `json:"leaving,omitempty"`
 }
@@ -105,8 +106,9 @@ func (a *Agent) serveIPAM(w http.ResponseWriter, r *http.Request) {
 	for _, b := range u.Blocks {
 		out.Blocks = append(out.Blocks, IPAMBlock{b.CIDR, b.Pool, b.Used, b.Cooling, b.Size()})
 	}
+	pods := a.network.manager.Pods()
 	for _, h := range u.Workloads {
-		out.Workloads = append(out.Workloads, IPAMWorkload{h.Addresses, h.Link, h.ContainerID, h.Interface, h.UID, h.Leaving})
+		out.Workloads = append(out.Workloads, IPAMWorkload{h.Addresses, h.Link, h.ContainerID, h.Interface, pods[h.Addresses[0]], h.UID, h.Leaving})
 	}
 	reply(w, out)
 }

@@ -27,6 +27,8 @@ const maxFlow = 1 << 16
 // ICMP the identifier stands in place of the source's port; where there is no port it is 0.
 type Flow struct {
 	Source netip.AddrPort `json:"source"` // the pod
+	// Pod is its NAMESPACE/NAME, where the agent is the pod network of a cluster.
+	Pod string `json:"pod,omitempty"`
 	// Destination is who answers; Service is what the pod has asked, where that is another address.
 	Destination netip.AddrPort  `json:"destination"`
 	Service     *netip.AddrPort `json:"service,omitempty"`
@@ -143,6 +145,10 @@ func (a *Agent) serveFlows(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := json.NewEncoder(w)
 	holder, count, walks := s.Plan.Holders(), 0, 0
+	var pods map[netip.Addr]string
+	if a.network != nil {
+		pods = a.network.manager.Pods()
+	}
 	_, err = a.table.Walk(ctx, func() conntrack.Visit {
 		if walks++; walks > 1 {
 			stop(errors.New("the kernel interrupted the listing; ask again"))
@@ -160,7 +166,9 @@ func (a *Agent) serveFlows(w http.ResponseWriter, r *http.Request) {
 				return conntrack.Leave
 			}
 			count++
-			if err := out.Encode(describe(t, pool, s.Plan)); err != nil {
+			described := describe(t, pool, s.Plan)
+			described.Pod = pods[described.Source.Addr()]
+			if err := out.Encode(described); err != nil {
 				stop(err)
 			}
 			return conntrack.Leave

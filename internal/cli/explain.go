@@ -53,10 +53,10 @@ const (
 )
 
 func explainCommand(g *global) *cobra.Command {
-	var proto, outInterface, node, output string
+	var pod, proto, outInterface, node, output string
 	var dport uint16
 	cmd := &cobra.Command{
-		Use:   "explain SRC DST",
+		Use:   "explain SRC DST | --pod NAMESPACE/NAME DST",
 		Short: "Say what happens to a connection from SRC to DST, and which pool decides",
 		Long: `Say whether a connection that SRC opens to DST is translated, and why. The agent decides, if it watches the same
 manifests and holds them as they are, or holds the last good state since they have a fault. Else the command reads the
@@ -65,12 +65,21 @@ line says which of them decided, and whether the kernel holds the same, differs,
 
 DST is the address after any service translation. Without --out-interface, an interface that
 outInterfaces covers is assumed. For another node than this one, the node's own addresses are those of
-its Node.`,
-		Example: "  sallyport explain 10.244.1.10 198.51.100.7\n  sallyport explain 10.244.1.10 198.51.100.7 --proto udp --dport 53 -o json",
-		Args:    cobra.ExactArgs(2),
+its Node.
+
+With --pod, SRC is the address that the agent of this node, which is the pod network, has given to that pod.`,
+		Example: "  sallyport explain 10.244.1.10 198.51.100.7\n  sallyport explain 10.244.1.10 198.51.100.7 --proto udp --dport 53 -o json\n  sallyport explain --pod default/web 198.51.100.7",
+		Args:    func(_ *cobra.Command, args []string) error { return explainArgs(pod, args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkOutput(output, "", "json"); err != nil {
 				return err
+			}
+			if pod != "" {
+				source, err := addressOfPod(cmd.Context(), g, pod, args[0])
+				if err != nil {
+					return err
+				}
+				args = []string{source, args[0]}
 			}
 			f, err := parseFlow(args[0], args[1], proto)
 			if err != nil {
@@ -87,6 +96,7 @@ its Node.`,
 			return printExplanation(human(cmd), e, f)
 		},
 	}
+	cmd.Flags().StringVar(&pod, "pod", "", "take the address of this pod of this node, NAMESPACE/NAME, for SRC")
 	cmd.Flags().StringVar(&proto, "proto", "tcp", "tcp, udp, sctp, icmp, or a protocol number")
 	cmd.Flags().Uint16Var(&dport, "dport", 0, "destination port")
 	cmd.Flags().StringVar(&outInterface, "out-interface", "", "interface by which the connection leaves")
@@ -95,6 +105,37 @@ its Node.`,
 	outputFlag(cmd, &output, "json")
 	must(cmd.RegisterFlagCompletionFunc("proto", cobra.FixedCompletions([]string{"tcp", "udp", "sctp", "icmp"}, cobra.ShellCompDirectiveNoFileComp)))
 	return cmd
+}
+
+// explainArgs says which arguments are missing or too many.
+func explainArgs(pod string, args []string) error {
+	switch {
+	case pod != "" && len(args) != 1:
+		return errors.New("with --pod, give the destination alone: sallyport explain --pod NAMESPACE/NAME DST")
+	case pod == "" && len(args) != 2:
+		return errors.New("give a source and a destination: sallyport explain SRC DST")
+	}
+	return nil
+}
+
+// addressOfPod is the address of a pod of this node, of the family of a destination.
+func addressOfPod(ctx context.Context, g *global, pod, dst string) (string, error) {
+	to, err := parseAddr("DST", dst)
+	if err != nil {
+		return "", err
+	}
+	r, err := g.client().IPAM(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, w := range r.Workloads {
+		for _, a := range w.Addresses {
+			if w.Pod == pod && !w.Leaving && a.Is4() == to.Is4() {
+				return a.String(), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("--pod %s: the agent of node %s has given no address of the family of %s to a pod of that name: see sallyport ipam show, or ask on the pod's node", pod, r.Node, to)
 }
 
 func parseFlow(src, dst, proto string) (compile.Flow, error) {

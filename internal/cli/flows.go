@@ -150,7 +150,11 @@ func flowRow(f agent.Flow) string {
 	if f.Older {
 		state += " (older)"
 	}
-	return saying("%s\t%s\t%s\t%s\t%s\t%s\t%s", endpoint(f.Source), destination, endpoint(f.SeenAs), f.Pool, f.Protocol, state, age)
+	source := endpoint(f.Source)
+	if f.Pod != "" {
+		source += " (" + f.Pod + ")"
+	}
+	return saying("%s\t%s\t%s\t%s\t%s\t%s\t%s", source, destination, endpoint(f.SeenAs), f.Pool, f.Protocol, state, age)
 }
 
 // endpoint leaves out the port where there is none.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/netip"
@@ -85,17 +86,13 @@ func printIPAM(w io.Writer, r *agent.IPAMResponse) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintln(t, "ADDRESSES\tCONTAINER\tINTERFACE\tPOD UID\tLINK")
+	fmt.Fprintln(t, "ADDRESSES\tPOD\tCONTAINER\tINTERFACE\tLINK")
 	for _, l := range r.Workloads {
 		state := ""
 		if l.Leaving {
 			state = " (leaving)"
 		}
-		uid := l.UID
-		if uid == "" {
-			uid = "-"
-		}
-		fmt.Fprintln(t, saying("%s\t%.13s\t%s\t%s\t%s%s", addressList(l.Addresses), l.Container, l.Interface, uid, l.Link, state))
+		fmt.Fprintln(t, saying("%s\t%s\t%.13s\t%s\t%s%s", addressList(l.Addresses), cmp.Or(l.Pod, l.UID, "-"), l.Container, l.Interface, l.Link, state))
 	}
 	if err := t.Flush(); err != nil {
 		return err

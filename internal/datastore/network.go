@@ -75,6 +75,8 @@ type Pods interface {
 	// Pod is what is known of a pod, which must have that UID unless it is empty. It is an error where the pod is gone, and where
 	// nothing is known of it because the API server does not answer (see UnreachableError).
 	Pod(ctx context.Context, namespace, name, uid string) (PodInfo, error)
+	// Names are the pods of this node that were heard of, as NAMESPACE/NAME by their UID.
+	Names() map[string]string
 }
 
 // UnreachableError says that the API server does not answer: the same call may succeed later.

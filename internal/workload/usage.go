@@ -36,6 +36,26 @@ func (m *Manager) Usage(ctx context.Context) (*Usage, error) {
 	return &Usage{Blocks: m.space.Usage(time.Now()), Workloads: held, Shortened: m.space.Shortened(), Faults: m.faults(held)}, nil
 }
 
+// Pods are the pods that have addresses of this node, as NAMESPACE/NAME, by address. Where there is no cluster, nothing is
+// known of pods.
+func (m *Manager) Pods() map[netip.Addr]string {
+	if m.opts.Pods == nil {
+		return nil
+	}
+	names := m.opts.Pods.Names()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[netip.Addr]string, len(m.held))
+	for _, h := range m.held {
+		if name, known := names[h.UID]; known {
+			for _, a := range h.Addresses {
+				out[a] = name
+			}
+		}
+	}
+	return out
+}
+
 // Counts are how much a node gives out.
 type Counts struct {
 	Blocks    []ipam.Usage // sorted by CIDR

@@ -146,3 +146,17 @@ func (w *workloads) find(ctx context.Context, m *Mirror[*described], resource sc
 	}
 	return d, nil
 }
+
+// Names are the pods of this node that were heard of.
+func (s *Store) Names() map[string]string {
+	pods, _ := s.workloads.pods.Objects()
+	out := make(map[string]string, len(pods))
+	for _, p := range pods {
+		for _, uid := range []string{p.uid, p.static} {
+			if uid != "" {
+				out[uid] = p.GetName()
+			}
+		}
+	}
+	return out
+}
