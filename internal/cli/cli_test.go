@@ -277,7 +277,7 @@ func TestBadInputIsNamed(t *testing.T) {
 		{"explain 10.0.0.300 10.0.0.1", `SRC: "10.0.0.300" is not an IP address`},
 		{"explain 10.0.0.1 fe80::1%eth0", `DST: "fe80::1%eth0" is not an IP address`},
 		{"explain 10.0.0.1 10.0.0.2 --proto tpc", `--proto: "tpc" is not known: give tcp, udp`},
-		{"explain 10.0.0.1", "accepts 2 arg(s), received 1"},
+		{"explain 10.0.0.1", "give a source and a destination"},
 		{"get pools -o ymal", `--output: "ymal" is not known: give one of wide, yaml, json, name`},
 		{"get", "requires at least 1 arg(s)"},
 		{"run --log-level loud", `--log-level: "loud" is not known: give debug, info, warn or error`},
