@@ -116,6 +116,7 @@ nightly: ## Run what takes too long for every change: jumps of the clock, an API
 	hack/clock-test
 	SALLYPORT_API_AWAY=60s $(MAKE) test PKG=./test/kube TESTFLAGS=-run=TestDisturbances
 	$(MAKE) walk WALKTIME=20m
+	SALLYPORT_E2E_STORM=1m SALLYPORT_E2E_PODS=1000 $(MAKE) test PKG=./test/e2e TESTFLAGS=-run=TestCNI
 	$(MAKE) fuzz FUZZTIME=60s
 	$(MAKE) mutate
 

@@ -126,7 +126,7 @@ func Patience(verb string) time.Duration {
 	case Status:
 		return 5 * time.Second
 	default:
-		return 10 * time.Second
+		return 30 * time.Second // as many as a node has can go at once, on one that has much else to do
 	}
 }
 

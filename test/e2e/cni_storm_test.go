@@ -94,6 +94,9 @@ func TestCNICrowd(t *testing.T) {
 	})
 	t.Logf("%d pods were deleted in %s", pods, time.Since(start))
 	n.nothingLeft()
+	agent := n.agent
+	n.end(syscall.SIGTERM)
+	t.Logf("the agent has used %s of the processor in user space and %s in the kernel", agent.ProcessState.UserTime(), agent.ProcessState.SystemTime())
 }
 
 // stormPool has as many addresses as the storm can hold at once, so that one that is lost is missed at the end.
