@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -209,13 +210,15 @@ func (c *Cluster) end() {
 	if !c.t.Failed() {
 		return
 	}
-	logs, err := filepath.Glob(c.file("*.log"))
-	if err != nil {
-		c.t.Error(err)
-	}
-	for _, log := range logs {
-		said, err := os.ReadFile(log)
-		c.t.Logf("%s (%v):\n%s", filepath.Base(log), err, said[max(0, len(said)-logTail):])
+	for _, logs := range []string{"*.log", "*/var/log/pods/*/*/*.log"} { // of nodes and of pods
+		found, err := filepath.Glob(c.file(logs))
+		if err != nil {
+			c.t.Error(err)
+		}
+		for _, log := range found {
+			said, err := os.ReadFile(log)
+			c.t.Logf("%s (%v):\n%s", strings.TrimPrefix(log, c.dir), err, said[max(0, len(said)-logTail):])
+		}
 	}
 }
 

@@ -12,11 +12,11 @@ import (
 	"runtime"
 )
 
-// Image is a container image of one static program, in an otherwise empty root.
+// Image is a container image of static programs, in an otherwise empty root.
 type Image struct {
-	Name    string   // with registry and tag, as Pods name it
-	Program string   // path of the file here; in the image it is in /
-	Command []string // what a container runs unless its Pod says otherwise
+	Name     string   // with registry and tag, as Pods name it
+	Programs []string // paths of the files here; in the image they are in /
+	Command  []string // what a container runs unless its Pod says otherwise
 }
 
 // The images that every node has.
@@ -29,7 +29,7 @@ const (
 // ownImages are the images of programs that hack/kube-binaries has built.
 func ownImages(programs string) []Image {
 	image := func(name, program string, args ...string) Image {
-		return Image{Name: name, Program: filepath.Join(programs, program), Command: append([]string{"/" + program}, args...)}
+		return Image{Name: name, Programs: []string{filepath.Join(programs, program)}, Command: append([]string{"/" + program}, args...)}
 	}
 	return []Image{image(pauseImage, "pause"), image(AgnhostImage, "agnhost", "pause"), image(CoreDNSImage, "coredns")}
 }
@@ -44,7 +44,7 @@ func writeImages(path string, images []Image) (err error) {
 	archive := tar.NewWriter(f)
 	var manifest []map[string]any
 	for i, image := range images {
-		layer, err := layerOf(image.Program)
+		layer, err := layerOf(image.Programs)
 		if err != nil {
 			return fmt.Errorf("making the image %s: %w", image.Name, err)
 		}
@@ -69,20 +69,16 @@ func writeImages(path string, images []Image) (err error) {
 	return errors.Join(addFile(archive, "manifest.json", 0o644, index), archive.Close())
 }
 
-// layerOf is the file system of an image: the program, and what programs take for granted.
-func layerOf(program string) ([]byte, error) {
-	content, err := os.ReadFile(program)
-	if err != nil {
-		return nil, err
-	}
+// layerOf is the file system of an image: the programs, and what they take for granted.
+func layerOf(programs []string) ([]byte, error) {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
-	err = errors.Join(
-		w.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}),
-		addFile(w, filepath.Base(program), 0o755, content),
-		w.Close(),
-	)
-	return layer.Bytes(), err
+	err := w.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777})
+	for _, program := range programs {
+		content, failed := os.ReadFile(program)
+		err = errors.Join(err, failed, addFile(w, filepath.Base(program), 0o755, content))
+	}
+	return layer.Bytes(), errors.Join(err, w.Close())
 }
 
 func addFile(w *tar.Writer, name string, mode int64, content []byte) error {

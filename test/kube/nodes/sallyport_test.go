@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,6 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/test/chart"
-	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
 // The pools of a cluster whose network is Sallyport: pods have their addresses in podRanges, and those that ask for the
@@ -45,62 +45,55 @@ metadata: {name: public}
 spec: {cidr: ` + publicRange + `, natOutgoing: false, vxlanMode: CrossSubnet, assignmentMode: Manual, blockSize: 30}
 `
 
-const conflist = `{
-  "cniVersion": "1.0.0", "cniVersions": ["0.4.0", "1.0.0", "1.1.0"], "name": "sallyport",
-  "plugins": [{"type": "sallyport-cni"}, {"type": "portmap", "capabilities": {"portMappings": true}}]
-}
-`
+// programs are what Sallyport's image holds.
+var programs = []string{"sallyport", "sallyport-cni"}
 
-// buildPrograms builds the agent and the plugin into what all nodes share.
-func (c *Cluster) buildPrograms(t *testing.T) {
+// buildPrograms builds them into a directory.
+func buildPrograms(t *testing.T) (dir string) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", c.Shared(""), "./cmd/sallyport", "./cmd/sallyport-cni")
+	dir = t.TempDir()
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir, "./cmd/sallyport", "./cmd/sallyport-cni")
 	cmd.Dir = chart.Root(t)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("building the programs: %v\n%s", err, out)
 	}
+	return dir
 }
 
-// runAgent makes Sallyport the network of a node: with the agent as a program of the node.
-func runAgent(n *Node) error {
-	if err := n.copyPlugins("loopback", "portmap", "bandwidth"); err != nil {
-		return err
-	}
-	plugin, err := os.ReadFile(n.cluster.Shared("sallyport-cni"))
-	if err != nil {
-		return err
-	}
-	if err := n.WriteFile("opt/cni/bin/sallyport-cni", string(plugin), 0o755); err != nil {
-		return err
-	}
-	if err := n.WriteFile("etc/cni/net.d/10-sallyport.conflist", conflist, 0o644); err != nil {
-		return err
-	}
-	if n == n.cluster.Nodes[0] && n.boots == 1 {
-		err := n.Serve("controller", nil, "/shared/sallyport", "controller", "--network", "--kubeconfig=/etc/kubernetes/admin.conf", "--lease-namespace=kube-system")
-		if err != nil {
-			return err
+// install installs Sallyport as the cluster's network, by its chart.
+func (c *Cluster) install(t *testing.T, image string) {
+	t.Helper()
+	name, tag, _ := strings.Cut(image, ":")
+	var definitions, others strings.Builder
+	for _, o := range chart.Render(t, "--set", "network.enabled=true,controller.replicas=1,logLevel=debug,image.pullPolicy=Never,image.repository="+name+",image.tag="+tag) {
+		into := &others
+		if o.Kind == "CustomResourceDefinition" {
+			into = &definitions
 		}
+		into.WriteString("---\n" + o.Text + "\n")
 	}
-	return n.Serve("agent", nil, "/shared/sallyport", "run", "--network", "--datastore=kubernetes", "--kubeconfig=/etc/kubernetes/admin.conf",
-		"--node-name="+n.Name, "--lease-namespace=kube-system", "--log-level=debug")
+	c.apply(t, definitions.String())
+	_, err := c.Kubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=50s")
+	labtest.Must(t, err)
+	c.apply(t, poolManifests)
+	c.apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+chart.Namespace+"}}\n"+others.String())
 }
 
 // TestNetwork runs a cluster whose network is Sallyport, and does with it what its users do.
 func TestNetwork(t *testing.T) {
 	start := time.Now()
-	c := New(t, Options{PodRanges: podRanges, Network: runAgent, Options: cluster.Options{CRDs: true}, Before: func(c *Cluster) {
-		c.buildPrograms(t)
-		_, err := c.Kubectl(t, "", "annotate", "crd", "--all", "sallyport.dev/version=test") // as the chart does
-		labtest.Must(t, err)
-		c.apply(t, poolManifests)
-		admin, err := os.ReadFile(c.Kubeconfig(t, "admin", "system:masters"))
-		labtest.Must(t, err)
-		for _, n := range c.Nodes {
-			labtest.Must(t, n.WriteFile("etc/kubernetes/admin.conf", string(admin), 0o600))
-		}
-	}})
+	const image = "localhost/sallyport:test"
+	built := buildPrograms(t)
+	own := Image{Name: image, Command: []string{"/sallyport"}}
+	for _, name := range programs {
+		own.Programs = append(own.Programs, filepath.Join(built, name))
+	}
+	c := New(t, Options{
+		PodRanges: podRanges, Images: []Image{own},
+		Before:  func(c *Cluster) { c.install(t, image) },
+		Network: func(n *Node) error { return n.copyPlugins("loopback", "portmap", "bandwidth") },
+	})
 	t.Logf("the cluster is ready after %s", time.Since(start))
 	r := &rig{c: c, outside: serveOutside(t, c)}
 	c.apply(t, coreDNS)
@@ -271,7 +264,7 @@ func (r *rig) explain(t *testing.T) {
 		t.Logf("kubectl %s (%v):\n%s", strings.Join(args, " "), err, out)
 	}
 	for _, n := range r.c.Nodes {
-		for _, command := range []string{"/shared/sallyport status", "ip -br address", "ip route", "ip -6 route", "ip -d link show type vxlan", "bridge fdb show", "nft list ruleset"} {
+		for _, command := range []string{"ip -br address", "ip route", "ip -6 route", "ip -d link show type vxlan", "bridge fdb show", "nft list ruleset"} {
 			args := strings.Fields(command)
 			out, err := n.Run(t, args[0], args[1:]...)
 			t.Logf("%s: %s (%v):\n%s", n.Name, command, err, out)
