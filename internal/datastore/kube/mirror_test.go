@@ -82,6 +82,13 @@ func TestMirrorLearns(t *testing.T) {
 			m.learn(object("b", "7"), "7")
 			return m.Delete(object("b", "8"))
 		}, "a1"},
+		{"then gone, and an older list", func(m *Mirror[*entry]) error {
+			m.learn(object("b", "7"), "7")
+			if err := m.Delete(object("b", "8")); err != nil {
+				return err
+			}
+			return m.Replace([]any{object("a", "1")}, "6")
+		}, "a1"},
 		{"gone before", func(m *Mirror[*entry]) error {
 			err := m.Delete(object("b", "8"))
 			m.learn(object("b", "7"), "7")
