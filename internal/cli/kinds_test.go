@@ -41,5 +41,8 @@ func TestEveryKindIsKnownEverywhere(t *testing.T) {
 		if words := fmt.Sprintf("(of(datastore.Kind%s))", r.Kind); !strings.Contains(string(source), words) {
 			t.Errorf("a snapshot of the API has no %ss", r.Kind)
 		}
+		if words := fmt.Sprintf("!changed(datastore.Kind%s)", r.Kind); !strings.Contains(string(source), words) {
+			t.Errorf("a snapshot of the API loses its %ss when another kind changes", r.Kind)
+		}
 	}
 }
