@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -51,8 +52,11 @@ const (
 	pause = 100 * time.Millisecond
 )
 
-// Listen makes the socket, for root alone. One that a dead agent has left is replaced.
+// Listen makes the socket, for root alone, and the directory that it is in. One that a dead agent has left is replaced.
 func Listen(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("making the directory of the socket for the CNI plugin: %w", err)
+	}
 	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != os.ModeSocket {
 		return nil, fmt.Errorf("making the socket for the CNI plugin: %s exists and is not a socket: move it away", path)
 	}

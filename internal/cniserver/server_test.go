@@ -326,7 +326,7 @@ func TestOnlyRootIsAnswered(t *testing.T) {
 
 func TestListen(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "cni.sock")
+	path := filepath.Join(t.TempDir(), "made", "cni.sock")
 	dead, err := Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
