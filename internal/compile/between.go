@@ -40,10 +40,6 @@ type other struct {
 
 // newBetween takes in what is known of this node and the others.
 func newBetween(s *model.Snapshot, local *model.Local, own map[netip.Addr]struct{}) *between {
-	if len(local.Blocks) > 0 {
-		alone := *s
-		alone.Blocks, s = local.Blocks, &alone
-	}
 	b := &between{snapshot: s, local: local, own: own, pools: make(map[string]*model.Pool, len(s.Pools)),
 		others: make([]other, len(s.Nodes)), byName: make(map[string]int, len(s.Nodes))}
 	b.settings, b.origins = mergeNetwork(s, local.Name)
