@@ -108,6 +108,7 @@ func TestNetwork(t *testing.T) {
 		{"services", (*rig).testServices},
 		{"DNS", (*rig).testDNS},
 		{"outgoing connections", (*rig).testOutgoing},
+		{"natOutgoing flipped", (*rig).testFlip},
 		{"reboot", (*rig).testReboot},
 		{"Node deleted", (*rig).testNodeDeleted},
 	} {
@@ -383,10 +384,36 @@ func (r *rig) testReboot(t *testing.T) {
 // testNodeDeleted: a Node that is deleted while its machine runs on comes back, and nothing is given out twice.
 func (r *rig) testNodeDeleted(t *testing.T) {
 	n := r.c.Nodes[1]
+	blocks := func() string { return r.kubectl(t, "get", "ipblocks", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.spec.node}{"\n"}{end}`) }
+	before := blocks()
 	r.kubectl(t, "delete", "node", n.Name)
 	n.End(t, "kubelet", os.Kill) // it registers as it starts
+	n.End(t, "kube-proxy", os.Kill)
 	labtest.Must(t, n.work())
 	labtest.Must(t, r.c.awaitReady(n))
+	if after := blocks(); after != before {
+		t.Errorf("before, the nodes had the blocks\n%s, and now\n%s", before, after)
+	}
+	r.c.AwaitDeployment(t, podNamespace, "web")
+	r.enter(t)
+	r.testMesh(t)
+}
+
+// testFlip: natOutgoing is flipped, and new connections obey once the pool says that it is programmed.
+func (r *rig) testFlip(t *testing.T) {
+	for _, natOutgoing := range []bool{false, true} {
+		r.kubectl(t, "patch", "ippool", "pods-v4", "--type=merge", "-p", fmt.Sprintf(`{"spec": {"natOutgoing": %t}}`, natOutgoing))
+		r.kubectl(t, "wait", "ippool/pods-v4", "--for=condition=Programmed", "--timeout=50s")
+		for _, n := range r.c.Nodes {
+			from := r.on(n)
+			want := n.Addresses[0]
+			if !natOutgoing {
+				want = from.addrs[0]
+				labtest.Must(t, r.c.Router.AddRoute(lab.Route{To: netip.PrefixFrom(want, 32), Via: n.Addresses[0], Dev: n.subnet.bridge}))
+			}
+			expect(t, from.host, r.outside[0], want)
+		}
+	}
 }
 
 // apply applies manifests.
