@@ -52,14 +52,22 @@ type NetworkStatus struct {
 	InUse     int          `json:"inUse"`     // addresses of these blocks that are in use
 	Cooling   int          `json:"cooling"`   // given back, and not given out again yet
 	Shortened uint64       `json:"shortened"` // given out before they had cooled down, since the agent started
+	// Dropped counts packets since the rules were made; absent where the kernel was not read.
+	Dropped *NetworkDropped `json:"dropped,omitempty"`
 	// Settings say for each field of a NodeNetworkConfiguration what is in force, and which object decided that.
 	Settings []compile.NetworkSetting `json:"settings"`
 	// Problems are what keeps blocks of other nodes from being reached.
 	Problems []string `json:"problems"`
 }
 
+// NetworkDropped counts packets that were dropped.
+type NetworkDropped struct {
+	Spoofed  uint64 `json:"spoofed"`  // that a workload sent from an address that is not its own
+	Injected uint64 `json:"injected"` // that were for the overlay between nodes, and not from a node
+}
+
 // status is nil without a plan.
-func (n *network) status(plan *compile.Plan) *NetworkStatus {
+func (n *network) status(ctx context.Context, plan *compile.Plan) *NetworkStatus {
 	if n == nil || plan == nil {
 		return nil
 	}
@@ -70,6 +78,9 @@ func (n *network) status(plan *compile.Plan) *NetworkStatus {
 		if a.IsValid() {
 			out.Addresses = append(out.Addresses, a)
 		}
+	}
+	if d, err := n.links.Drops(ctx); err == nil {
+		out.Dropped = &NetworkDropped{d.Spoofed, d.Injected}
 	}
 	for _, b := range c.Blocks {
 		out.InUse, out.Cooling = out.InUse+b.Used, out.Cooling+b.Cooling
@@ -87,6 +98,11 @@ func collectNetwork(s *NetworkStatus, send func(*prometheus.Desc, prometheus.Val
 	send(addresses, prometheus.GaugeValue, float64(s.InUse), "used")
 	send(addresses, prometheus.GaugeValue, float64(s.Cooling), "cooling")
 	send(desc("addresses_shortened_total", "Addresses that were given out before they had cooled down, since no other one was free."), prometheus.CounterValue, float64(s.Shortened))
+	if s.Dropped != nil {
+		dropped := desc("workload_dropped_total", "Packets of workloads that were dropped, by why: spoofed is another source than the workload's, injected is for the overlay between nodes.", "reason")
+		send(dropped, prometheus.CounterValue, float64(s.Dropped.Spoofed), "spoofed")
+		send(dropped, prometheus.CounterValue, float64(s.Dropped.Injected), "injected")
+	}
 	send(desc("network_problems", "Reasons for which blocks of other nodes are not reached."), prometheus.GaugeValue, float64(len(s.Problems)))
 }
 

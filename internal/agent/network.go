@@ -133,11 +133,12 @@ func (n *network) tunnel(ctx context.Context, a *Agent, plan *compile.Plan) erro
 	return n.announce.Announce(ctx, addresses, tunnels)
 }
 
-// stands waits until the kernel holds the rules of a version of the snapshot, or a newer one.
+// stands waits until the kernel holds the rules of a version of the snapshot, or a newer one: those that translate, and those by
+// which a workload sends from its own addresses alone. A route that is not there keeps no pod from starting.
 func (a *Agent) stands(ctx context.Context, version uint64) error {
 	for {
 		s, changed := a.loop.State()
-		ready, why := s.Ready()
+		ready, why := s.ReadyOf(natDriver{}.Name(), linksDriver{}.Name())
 		if ready && s.Version >= version {
 			return nil
 		}

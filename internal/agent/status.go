@@ -32,7 +32,7 @@ func (a *Agent) status(ctx context.Context) (*Status, error) {
 		out.NAT.Settings = loop.Plan.Settings
 		out.Flows = a.flowsStatus(loop.Plan.NAT.ExistingFlows)
 	}
-	out.Network = a.network.status(loop.Plan)
+	out.Network = a.network.status(ctx, loop.Plan)
 	counted, err := a.counting.get(ctx)
 	if loop.Plan != nil && loop.Plan.NAT.LeakGuard {
 		out.LeakGuard = &LeakGuardStatus{DroppedOut: counted.dropped.Out, DroppedIn: counted.dropped.In}

@@ -140,6 +140,9 @@ func printCondition(w io.Writer, s *agent.Status) error {
 		say(t, "Pod network:\t%d workloads; %d addresses of %d blocks are in use, %d cool down; node address %s, tunnel %s\n",
 			n.Workloads, n.InUse, n.Blocks, n.Cooling, orNone(addressList(n.Addresses)), orNone(addressList(n.Tunnels)))
 	}
+	if n := s.Network; n != nil && n.Dropped != nil {
+		say(t, "Pods' packets:\tdropped %d from addresses that are not the pod's, %d for the overlay between nodes\n", n.Dropped.Spoofed, n.Dropped.Injected)
+	}
 	for _, d := range s.Drivers {
 		state := "ready"
 		if !d.Ready {

@@ -12,6 +12,7 @@ package reconcile
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,12 +96,17 @@ type DriverState struct {
 }
 
 // Ready says whether the kernel holds the newest plan, and if not why.
-func (s State) Ready() (bool, string) {
+func (s State) Ready() (bool, string) { return s.ready(nil) }
+
+// ReadyOf says so of the parts of some drivers alone.
+func (s State) ReadyOf(drivers ...string) (bool, string) { return s.ready(drivers) }
+
+func (s State) ready(of []string) (bool, string) {
 	if s.waiting != "" {
 		return false, s.waiting
 	}
 	for _, d := range s.Drivers {
-		if !d.Ready {
+		if !d.Ready && (of == nil || slices.Contains(of, d.Name)) {
 			return false, d.Name + ": " + d.Error
 		}
 	}

@@ -11,6 +11,9 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
+// reportPause is the time between two reports of how much of a block is in use, in a whole cluster: each agent hears of each.
+const reportPause = 30 * time.Millisecond
+
 // tend gives back the blocks that are not needed, and reports how much of the others is in use.
 func (m *Manager) tend(ctx context.Context) {
 	now := time.Now()
@@ -41,6 +44,10 @@ func (m *Manager) tend(ctx context.Context) {
 		}
 		m.opts.Log.Info("gave back a block", "block", cidr)
 	}
+	if now.Before(m.reportAt) {
+		return
+	}
+	m.reportAt = now.Add(max(lookEvery, reportPause*time.Duration(len(d.blocks))))
 	if err := m.opts.Claims.Usage(ctx, usage); err != nil && ctx.Err() == nil {
 		m.opts.Log.Warn("reporting how much of this node's blocks is in use failed; it is tried again", "error", err, "retry_in", lookEvery)
 	}

@@ -53,6 +53,8 @@ type Manager struct {
 	leaving leaving
 	names   keyed // one request at a time for each link
 
+	reportAt time.Time // of Run: before that, nothing is reported
+
 	claiming sync.Mutex // one request at a time claims a block
 
 	mu       sync.Mutex

@@ -254,7 +254,7 @@ func (m *maker) open(ctx context.Context) error {
 // await waits until the container's side takes packets to its IPv6 addresses: a work queue of the kernel's adds their routes
 // (addrconf_dad_work of net/ipv6/addrconf.c), mostly before this looks.
 func (m *maker) await(ctx context.Context) error {
-	const first, atMost = 100 * time.Microsecond, 5 * time.Second
+	const first, atMost = 100 * time.Microsecond, 30 * time.Second
 	for _, a := range m.alias.Addresses {
 		if a.Is4() {
 			continue
