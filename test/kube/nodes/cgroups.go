@@ -158,7 +158,7 @@ func inheritCPUs(dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), above, 0); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), above, 0); err != nil { //nolint:gosec // below the mounted hierarchies
 			return err
 		}
 	}

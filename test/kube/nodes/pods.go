@@ -63,7 +63,7 @@ func (c *Cluster) Create(t labtest.TB, pods ...*corev1.Pod) {
 // AwaitPod waits until a pod is ready.
 func (c *Cluster) AwaitPod(t labtest.TB, name string) *corev1.Pod {
 	t.Helper()
-	return c.awaitPod(t, name, func(pod *corev1.Pod) bool { return true })
+	return c.awaitPod(t, name, func(*corev1.Pod) bool { return true })
 }
 
 // AwaitPodSince waits until a pod's containers run, ready, that were started after those that the pod had.
@@ -155,7 +155,7 @@ func (c *Cluster) Enter(t labtest.TB, pod *corev1.Pod) *lab.Host {
 	if !ok {
 		t.Fatalf("no process is in the container %s of pod %s", container, pod.Name)
 	}
-	ns, err := os.Open(filepath.Join("/proc", pid, "ns/net"))
+	ns, err := os.Open(filepath.Join("/proc", pid, "ns/net")) //nolint:gosec // the kernel names the process
 	labtest.Must(t, err)
 	defer ns.Close()
 	host, err := lab.Open(pod.Name, ns)

@@ -384,7 +384,9 @@ func (r *rig) testReboot(t *testing.T) {
 // testNodeDeleted: a Node that is deleted while its machine runs on comes back, and nothing is given out twice.
 func (r *rig) testNodeDeleted(t *testing.T) {
 	n := r.c.Nodes[1]
-	blocks := func() string { return r.kubectl(t, "get", "ipblocks", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.spec.node}{"\n"}{end}`) }
+	blocks := func() string {
+		return r.kubectl(t, "get", "ipblocks", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.spec.node}{"\n"}{end}`)
+	}
 	before := blocks()
 	r.kubectl(t, "delete", "node", n.Name)
 	n.End(t, "kubelet", os.Kill) // it registers as it starts
