@@ -70,6 +70,16 @@ var (
 		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond, connections: 10, pairs: 2, podsOfNode: 10}
 )
 
+// find says where the programs are.
+func (o *options) find(program, plugin, reference string) (err error) {
+	for to, file := range map[*string]string{&o.program: program, &o.plugin: plugin, &o.reference: reference} {
+		if *to, err = filepath.Abs(file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func run() error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -93,10 +103,8 @@ func run() error {
 		return fmt.Errorf("-only %s: is not %s, %s, %s, %s, %s or %s", *only, partTraffic, partChange, partAgent, partPods, partCluster, partFleet)
 	}
 	var err error
-	for to, file := range map[*string]string{&o.program: *program, &o.plugin: *plugin, &o.reference: *reference} {
-		if *to, err = filepath.Abs(file); err != nil {
-			return err
-		}
+	if err := o.find(*program, *plugin, *reference); err != nil {
+		return err
 	}
 	if *before != "" {
 		if o.before, err = filepath.Abs(*before); err != nil {

@@ -84,7 +84,7 @@ func measurePods(ctx context.Context, o options, tmp string) (_ []result, err er
 
 // inTurn adds and deletes one pod after the other.
 func inTurn(ctx context.Context, o options, ours, theirs *podNetwork) (_ []result, err error) {
-	pods, err := crowdOf(2*o.pairs)
+	pods, err := crowdOf(2 * o.pairs)
 	if err != nil {
 		return nil, err
 	}

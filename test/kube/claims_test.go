@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,10 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 
-	control "github.com/sallyport/sallyport/internal/controller"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
 	"github.com/sallyport/sallyport/internal/ipam"
@@ -443,97 +440,3 @@ func (v *claims) two(t *testing.T) {
 
 // absentAfter is how long the controller of TestClaims sees no Node before it gives back the node's blocks.
 const absentAfter = 6 * time.Second
-
-// condition waits until the node n1 sees why a pool is allocatable, or is not.
-func (v *claims) condition(t *testing.T, pool, reason, message string) {
-	t.Helper()
-	awaiting(t, fmt.Sprintf("n1 hears of the pool %s that it is %s %s", pool, reason, message), func() (bool, string) {
-		got := v.a.state().Conditions[pool]
-		return got.Reason == reason && strings.Contains(got.Message, message) && got.Allocatable == (reason == "OK"), fmt.Sprintf("%+v", got)
-	})
-}
-
-// kept starts a controller, which takes up a new pool: agents claim blocks of it from then on.
-func (v *claims) kept(t *testing.T) {
-	v.kubectl(t, strings.ReplaceAll(servingPool("new", "10.20.0.0/16"), ", finalizers: [sallyport.dev/blocks]", ""), "apply", "-f", "-")
-	v.condition(t, "new", "Pending", "has not said yet")
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- control.Run(ctx, control.Options{Config: asAccount(v.whole, v.c, controllerAccount, "n1", "controller"), LeaseNamespace: chart.Namespace, NodeSelector: labels.Everything(),
-			Network: true, AbsentAfter: absentAfter, Version: "0.1.0-dev", Log: slog.New(slog.DiscardHandler)})
-	}()
-	v.whole.Cleanup(func() {
-		stop()
-		labtest.Must(v.whole, <-ended)
-	})
-	v.condition(t, "new", "OK", "")
-	awaiting(t, "a block of it can be claimed", func() (bool, string) {
-		err := v.a.Claim(t.Context(), netip.MustParsePrefix("10.20.0.0/26"), "new")
-		return err == nil, fmt.Sprint(err)
-	})
-	// What the controller has judged is of another generation, until it has judged again.
-	v.kubectl(t, "", "patch", "ippool", "new", "--type=merge", "-p", `{"spec":{"natOutgoing":true}}`)
-	v.condition(t, "new", "OK", "")
-}
-
-// terminating deletes a pool of which two nodes own blocks: it stays until the last is back.
-func (v *claims) terminating(t *testing.T) {
-	second := netip.MustParsePrefix("10.20.0.64/26")
-	labtest.Must(t, v.b.Claim(t.Context(), second, "new"))
-	v.kubectl(t, "", "delete", "ippool", "new", "--wait=false")
-	v.condition(t, "new", "Terminating", "")
-	var refused *datastore.RefusedError
-	if err := v.a.Claim(t.Context(), netip.MustParsePrefix("10.20.1.0/26"), "new"); !errors.As(err, &refused) {
-		t.Errorf("claiming of a pool that is being deleted: %v", err)
-	}
-	labtest.Must(t, v.a.GiveBack(t.Context(), netip.MustParsePrefix("10.20.0.0/26")))
-	awaiting(t, "one block is left", func() (bool, string) { return v.b.owner(netip.MustParsePrefix("10.20.0.0/26")) == "", "" })
-	if i := slices.IndexFunc(v.b.state().Snapshot.Pools, func(p *model.Pool) bool { return p.Name == "new" && p.Terminating && p.NATOutgoing }); i < 0 {
-		t.Error("a pool that has a block is not in the Snapshot any more")
-	}
-	labtest.Must(t, v.b.GiveBack(t.Context(), second))
-	awaiting(t, "the pool is gone", func() (bool, string) {
-		out := v.kubectl(t, "", "get", "ippool", "new", "--ignore-not-found")
-		return out == "", out
-	})
-}
-
-// overlapping removes a pool by force while a node owns a block of it: another pool of the range waits for the block.
-func (v *claims) overlapping(t *testing.T) {
-	cidr := netip.MustParsePrefix("10.30.0.0/26")
-	v.kubectl(t, servingPool("old", "10.30.0.0/16"), "apply", "-f", "-")
-	v.condition(t, "old", "OK", "")
-	labtest.Must(t, v.a.Claim(t.Context(), cidr, "old"))
-	v.kubectl(t, "", "delete", "ippool", "old", "--wait=false")
-	v.kubectl(t, "", "patch", "ippool", "old", "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
-	v.kubectl(t, servingPool("next", "10.30.0.0/17"), "apply", "-f", "-")
-	v.condition(t, "next", "CIDROverlap", "overlaps the block 10.30.0.0/26, which node n1 has from the pool old")
-	labtest.Must(t, v.a.GiveBack(t.Context(), cidr))
-	v.condition(t, "next", "OK", "")
-}
-
-// absent deletes the Node of n2 and makes it again, and then deletes it for good: its blocks go once it has been absent for long.
-func (v *claims) absent(t *testing.T) {
-	cidr := netip.MustParsePrefix("10.0.110.0/26")
-	labtest.Must(t, v.b.Claim(t.Context(), cidr, "p"))
-	v.kubectl(t, "", "delete", "node", "n2")
-	v.kubectl(t, "apiVersion: v1\nkind: Node\nmetadata: {name: n2}\n", "apply", "-f", "-")
-	labtest.Must(t, v.a.Claim(t.Context(), netip.MustParsePrefix("10.0.111.0/26"), "p")) // a while passes
-	if v.a.owner(cidr) != "n2" {
-		t.Error("a Node that was made again has lost a block")
-	}
-	gone := time.Now()
-	v.kubectl(t, "", "delete", "node", "n2")
-	awaiting(t, "the blocks of n2 are free", func() (bool, string) {
-		blocks := v.a.state().Snapshot.Blocks
-		return !slices.ContainsFunc(blocks, func(b model.Block) bool { return b.Node == "n2" }), fmt.Sprint(blocks)
-	})
-	if d := time.Since(gone); d < absentAfter {
-		t.Errorf("the blocks of an absent node are free after %s already", d)
-	}
-	if v.a.owner(netip.MustParsePrefix("10.0.111.0/26")) != "n1" {
-		t.Error("n1, whose Node is there, has lost a block")
-	}
-	labtest.Must(t, v.a.Claim(t.Context(), cidr, "p"))
-}

@@ -254,7 +254,7 @@ func (s *Store) signal() {
 // step takes what was heard, and asks about what is not clear.
 func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGroup) error {
 	var c changes
-	if why := s.Alone(); why != s.because {
+	if why := s.Alone(); (why == nil) != (s.because == nil) || why != nil && why.Error() != s.because.Error() {
 		s.because, s.stale = why, true
 	}
 	for _, k := range s.kinds {

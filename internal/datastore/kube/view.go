@@ -116,6 +116,12 @@ func (v *view) one(c *changes, name string, e *entry) {
 		}
 		return
 	}
+	v.use(c, was, e, version)
+}
+
+// use takes one object that can be used.
+func (v *view) use(c *changes, was, e *entry, version uint64) {
+	name := e.Name
 	judged := was != nil && (!sameJudgement(was, e) || e.judged != nil && was.Generation != e.Generation)
 	c.differ = c.differ || was == nil || judged || !same(was.value, e.value)
 	if was == nil || was.UID != e.UID || was.Generation != e.Generation || !same(was.value, e.value) {
