@@ -14,6 +14,7 @@ import (
 	links "github.com/sallyport/sallyport/internal/driver/workload"
 	"github.com/sallyport/sallyport/internal/ipam"
 	"github.com/sallyport/sallyport/internal/model"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // The codes of errors of ours, beside those of package cni.
@@ -107,7 +108,11 @@ func (m *Manager) assign(ctx context.Context, r *ipam.Request) ([]netip.Addr, ui
 	m.claiming.Lock() // what one claims usually serves those that wait too
 	defer m.claiming.Unlock()
 	for range tries {
-		if out, version, err = m.try(r); err != nil || len(out.Addresses) > 0 {
+		out, version, err = m.try(r)
+		if err != nil && m.refusedLately() && waiting.Sleep(ctx, nil, refusedFor) {
+			continue
+		}
+		if err != nil || len(out.Addresses) > 0 {
 			return out.Addresses, version, err
 		}
 		if err := m.claim(ctx, out.Claim); err != nil {
@@ -115,6 +120,19 @@ func (m *Manager) assign(ctx context.Context, r *ipam.Request) ([]netip.Addr, ui
 		}
 	}
 	return nil, 0, again("claiming a block", fmt.Errorf("other nodes were faster %d times", tries))
+}
+
+// refusedLately says whether a pool has begun a moment ago to refuse blocks, such as a new one that the controller has not
+// taken up yet: that is worth a short wait, since a runtime tries again only after many seconds.
+func (m *Manager) refusedLately() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.refused {
+		if time.Since(r.since) < settle {
+			return true
+		}
+	}
+	return false
 }
 
 // try asks for addresses of the blocks that the node owns now.
@@ -147,6 +165,7 @@ func (m *Manager) claim(ctx context.Context, b ipam.Block) error {
 	switch {
 	case err == nil:
 		m.space.Own(b)
+		delete(m.refused, b.Pool)
 		if !m.standalone() {
 			m.pending[b.CIDR] = pending{claimed, now}
 		}
@@ -155,7 +174,11 @@ func (m *Manager) claim(ctx context.Context, b ipam.Block) error {
 	case errors.As(err, &other):
 		m.pending[b.CIDR] = pending{taken, now}
 	case errors.As(err, &refused):
-		m.refused[b.Pool] = refusal{refused.Error(), now}
+		since := now
+		if r, again := m.refused[b.Pool]; again {
+			since = r.since
+		}
+		m.refused[b.Pool] = refusal{refused.Error(), now, since}
 	default:
 		return again(fmt.Sprintf("claiming block %s of pool %s", b.CIDR, b.Pool), err)
 	}

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -23,6 +24,7 @@ func (m *Manager) tend(ctx context.Context) {
 		return
 	}
 	m.own(now)
+	maps.DeleteFunc(m.refused, func(_ string, r refusal) bool { return now.Sub(r.last) > forgetAfter })
 	d := m.declared
 	for _, b := range m.space.Spare(now, d.serves) { // no request gets an address of it from here on
 		m.space.Disown(b.CIDR)

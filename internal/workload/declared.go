@@ -37,15 +37,15 @@ const (
 	taken                 // another node has it
 )
 
-// refusal is why no block could be claimed from a pool.
+// refusal is why no block could be claimed from a pool, when the API last said so, and since when it does.
 type refusal struct {
-	why   string
-	since time.Time
+	why         string
+	last, since time.Time
 }
 
 // refusedFor is how long a pool is not asked for a block again after the API refused one: the request goes on with other pools,
 // and the next one asks again.
-const refusedFor = time.Second
+const refusedFor = 200 * time.Millisecond
 
 // forgetAfter is how long a claim, or that another node was faster, is believed where the API does not show it.
 const forgetAfter = time.Minute
@@ -189,10 +189,8 @@ func (m *Manager) cluster(now time.Time) *ipam.Cluster {
 	c.Pools = nil
 	for _, p := range d.pools {
 		if r, ok := m.refused[p.Name]; ok && p.Why == "" {
-			if now.Sub(r.since) < refusedFor {
+			if now.Sub(r.last) < refusedFor {
 				p.Why = r.why
-			} else {
-				delete(m.refused, p.Name)
 			}
 		}
 		c.Pools = append(c.Pools, p)
