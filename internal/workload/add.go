@@ -105,8 +105,12 @@ func (m *Manager) assign(ctx context.Context, r *ipam.Request) ([]netip.Addr, ui
 	if err != nil || len(out.Addresses) > 0 {
 		return out.Addresses, version, err
 	}
-	m.claiming.Lock() // what one claims usually serves those that wait too
-	defer m.claiming.Unlock()
+	select { // what one claims usually serves those that wait too
+	case m.claiming <- struct{}{}:
+		defer func() { <-m.claiming }()
+	case <-ctx.Done():
+		return nil, 0, again("claiming a block, behind other requests", ctx.Err())
+	}
 	for range tries {
 		out, version, err = m.try(r)
 		if err != nil && m.refusedLately() && waiting.Sleep(ctx, nil, refusedFor) {

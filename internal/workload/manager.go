@@ -55,7 +55,7 @@ type Manager struct {
 
 	reportAt time.Time // of Run: before that, nothing is reported
 
-	claiming sync.Mutex // one request at a time claims a block
+	claiming chan struct{} // holds a token while a request claims a block: one at a time does
 
 	mu       sync.Mutex
 	space    *ipam.Space
@@ -72,7 +72,7 @@ type Manager struct {
 // New is a manager that serves nothing before Run.
 func New(o Options) *Manager {
 	return &Manager{opts: o, wake: make(chan struct{}, 1), space: ipam.NewSpace(o.Random), held: map[string]links.Held{},
-		pending: map[netip.Prefix]pending{}, refused: map[string]refusal{}, changed: make(chan struct{}), names: keyed{held: map[string]chan struct{}{}},
+		pending: map[netip.Prefix]pending{}, refused: map[string]refusal{}, changed: make(chan struct{}), claiming: make(chan struct{}, 1), names: keyed{held: map[string]chan struct{}{}},
 		leaving: leaving{wake: make(chan struct{}, 1)}}
 }
 
