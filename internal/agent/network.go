@@ -83,8 +83,12 @@ func (n *network) close() error {
 // run serves the CNI plugin until the context ends.
 func (n *network) run(ctx context.Context, a *Agent) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { n.manager.Run(ctx); return nil })
-	g.Go(func() error { return cniserver.Serve(ctx, n.socket, n.manager, n.log) })
+	managing, stop := context.WithCancel(context.WithoutCancel(ctx)) // requests at work are finished
+	g.Go(func() error { n.manager.Run(managing); return nil })
+	g.Go(func() error {
+		defer stop()
+		return cniserver.Serve(ctx, n.socket, n.manager, n.log)
+	})
 	if n.announce != nil {
 		g.Go(func() error { n.tunnels(ctx, a); return nil })
 	}
@@ -121,7 +125,7 @@ func (n *network) tunnels(ctx context.Context, a *Agent) {
 func (n *network) tunnel(ctx context.Context, a *Agent, plan *compile.Plan) error {
 	tunnels, err := n.manager.Tunnels(ctx, plan.Network.WantsTunnel4, plan.Network.WantsTunnel6)
 	if err != nil {
-		return fmt.Errorf("giving this node a tunnel address: %w", err)
+		err = fmt.Errorf("giving this node a tunnel address: %w", err)
 	}
 	a.local.set(func(l *model.Local) { l.Tunnels = tunnels })
 	var addresses []netip.Addr
@@ -130,7 +134,7 @@ func (n *network) tunnel(ctx context.Context, a *Agent, plan *compile.Plan) erro
 			addresses = append(addresses, address)
 		}
 	}
-	return n.announce.Announce(ctx, addresses, tunnels)
+	return errors.Join(err, n.announce.Announce(ctx, addresses, tunnels)) // what one family lacks, the other does without
 }
 
 // stands waits until the kernel holds the rules of a version of the snapshot, or a newer one: those that translate, and those by

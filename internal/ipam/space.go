@@ -97,6 +97,12 @@ func (s *Space) Release(a netip.Addr, workload, pod string, now time.Time) {
 	b.cooling = append(b.cooling, cooled{a, now, pod})
 }
 
+// Free says whether an address is in a block of this node, and nothing has it.
+func (s *Space) Free(a netip.Addr) bool {
+	b := s.holding(a)
+	return b != nil && b.used[a] == ""
+}
+
 // User is the workload that has an address, or "".
 func (s *Space) User(a netip.Addr) string {
 	if b := s.holding(a); b != nil {

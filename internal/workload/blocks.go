@@ -40,11 +40,10 @@ func (m *Manager) tend(ctx context.Context) {
 		return
 	}
 	for _, cidr := range back {
-		if err := m.opts.Claims.GiveBack(ctx, cidr); err != nil {
+		if err := m.giveBack(ctx, cidr); err != nil {
 			m.opts.Log.Error("giving back a block failed; it is tried again", "block", cidr, "error", err, "retry_in", lookEvery)
 			continue
 		}
-		m.opts.Log.Info("gave back a block", "block", cidr)
 	}
 	if now.Before(m.reportAt) {
 		return
@@ -53,6 +52,27 @@ func (m *Manager) tend(ctx context.Context) {
 	if err := m.opts.Claims.Usage(ctx, usage); err != nil && ctx.Err() == nil {
 		m.opts.Log.Warn("reporting how much of this node's blocks is in use failed; it is tried again", "error", err, "retry_in", lookEvery)
 	}
+}
+
+// giveBack gives back one block, unless it has become this node's again meanwhile. It claims none at the same time.
+func (m *Manager) giveBack(ctx context.Context, cidr netip.Prefix) error {
+	select {
+	case m.claiming <- struct{}{}:
+		defer func() { <-m.claiming }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	m.mu.Lock()
+	still := slices.Contains(m.empty(), cidr)
+	m.mu.Unlock()
+	if !still {
+		return nil
+	}
+	err := m.opts.Claims.GiveBack(ctx, cidr)
+	if err == nil {
+		m.opts.Log.Info("gave back a block", "block", cidr)
+	}
+	return err
 }
 
 // serves says whether a pool gives out addresses.

@@ -112,12 +112,14 @@ func (m *Manager) own(now time.Time) {
 			mine[cidr] = true
 		}
 	}
+	var owned []ipam.Block
 	for cidr, b := range m.declared.blocks {
 		if _, undone := m.pending[cidr]; b.Node == m.opts.Node && !b.Terminating && !undone {
 			mine[cidr] = true
-			m.space.Own(ipam.Block{CIDR: cidr, Pool: b.Pool})
+			owned = append(owned, ipam.Block{CIDR: cidr, Pool: b.Pool})
 		}
 	}
+	// What goes, goes first: a block that takes the place of another must find what is in use there.
 	for _, u := range m.space.Usage(now) {
 		if mine[u.CIDR] {
 			continue
@@ -128,6 +130,9 @@ func (m *Manager) own(now time.Time) {
 				"block", u.CIDR, "owner", b.Node, "workloads", u.Used)
 		}
 	}
+	for _, b := range owned {
+		m.space.Own(b)
+	}
 }
 
 // restore makes a node that is alone own the blocks of the addresses that are in use, and disown those whose pool is gone. mu
@@ -136,16 +141,16 @@ func (m *Manager) restore() {
 	if !m.standalone() || !m.began || m.declared == nil {
 		return
 	}
+	for _, u := range m.space.Usage(time.Now()) {
+		if b, ok := m.declared.blockOf(u.CIDR.Addr()); !ok || b != u.Block {
+			m.space.Disown(u.CIDR)
+		}
+	}
 	for _, h := range m.held {
 		for _, a := range h.Addresses {
 			if b, ok := m.declared.blockOf(a); ok {
 				m.space.Own(b)
 			}
-		}
-	}
-	for _, u := range m.space.Usage(time.Now()) {
-		if b, ok := m.declared.blockOf(u.CIDR.Addr()); !ok || b != u.Block {
-			m.space.Disown(u.CIDR)
 		}
 	}
 }

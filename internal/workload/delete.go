@@ -20,7 +20,7 @@ type leaving struct {
 	// asked are the links that requests wait for; behind are workloads whose links are gone or go, and whose connections are
 	// to be ended.
 	asked  map[string][]chan error
-	behind map[string]links.Held
+	behind []links.Held
 }
 
 // ask returns a channel with what has come of the removal of a link.
@@ -36,18 +36,16 @@ func (l *leaving) ask(name string) <-chan error {
 	return done
 }
 
-// late notes a workload whose link is gone, or goes.
-func (l *leaving) late(h links.Held) {
+// late notes workloads whose links are gone, or go.
+func (l *leaving) late(h ...links.Held) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.behind == nil {
-		l.behind = map[string]links.Held{}
-	}
-	l.behind[h.Link] = h
+	l.behind = append(l.behind, h...)
+	l.mu.Unlock()
+	waiting.Signal(l.wake)
 }
 
 // take takes all that is to be done now.
-func (l *leaving) take() (asked map[string][]chan error, behind map[string]links.Held) {
+func (l *leaving) take() (asked map[string][]chan error, behind []links.Held) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	asked, behind = l.asked, l.behind
@@ -132,15 +130,12 @@ func (m *Manager) leave(ctx context.Context) {
 }
 
 // removeLinks answers those who asked once the kernel knows that these workloads go.
-func (m *Manager) removeLinks(ctx context.Context, asked map[string][]chan error, behind *map[string]links.Held) {
+func (m *Manager) removeLinks(ctx context.Context, asked map[string][]chan error, behind *[]links.Held) {
 	err := m.opts.Links.Leave(ctx, slices.Collect(maps.Keys(asked)))
-	if err == nil && *behind == nil {
-		*behind = map[string]links.Held{}
-	}
 	m.mu.Lock()
 	for name := range asked {
 		if h, there := m.held[name]; err == nil && there {
-			(*behind)[name] = h
+			*behind = append(*behind, h)
 			delete(m.held, name)
 		}
 	}
@@ -156,13 +151,12 @@ func (m *Manager) removeLinks(ctx context.Context, asked map[string][]chan error
 const finishAgain = time.Second
 
 // finish ends the connections of workloads that are gone, and gives their addresses back.
-func (m *Manager) finish(ctx context.Context, behind map[string]links.Held) {
+func (m *Manager) finish(ctx context.Context, behind []links.Held) {
 	gone := map[netip.Addr]bool{}
 	m.mu.Lock()
-	for name, h := range behind {
-		delete(m.held, name) // of a link that went by itself
+	for _, h := range behind {
 		for _, a := range h.Addresses {
-			if by := m.space.User(a); by == "" || by == name {
+			if by := m.space.User(a); by == "" || by == h.Link {
 				gone[a] = true
 			}
 		}
@@ -170,13 +164,11 @@ func (m *Manager) finish(ctx context.Context, behind map[string]links.Held) {
 	m.mu.Unlock()
 	if err := m.opts.Forget(ctx, func(a netip.Addr) bool { return gone[a] }); err != nil {
 		m.opts.Log.Error("ending the connections of workloads that are gone failed; their addresses are not given out again before that", "addresses", len(gone), "error", err, "retry_in", finishAgain)
-		for _, h := range behind {
-			m.leaving.late(h)
-		}
 		waiting.Sleep(ctx, nil, finishAgain)
+		m.leaving.late(behind...)
 		return
 	}
-	for name, h := range behind {
-		m.release(name, h.UID, h.Addresses)
+	for _, h := range behind {
+		m.release(h.Link, h.UID, h.Addresses)
 	}
 }

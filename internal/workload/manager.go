@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"sync"
@@ -49,7 +50,6 @@ type Options struct {
 // Manager gives out the addresses of a node. Make one with New.
 type Manager struct {
 	opts    Options
-	wake    chan struct{} // holds a token when Run has something to do
 	leaving leaving
 	names   keyed // one request at a time for each link
 
@@ -64,6 +64,7 @@ type Manager struct {
 	pending  map[netip.Prefix]pending
 	refused  map[string]refusal // pools that the API refused to claim from, by name
 	began    bool               // what the kernel held at the start is known
+	cleared  bool               // the connections of what went before that have ended
 	changed  chan struct{}      // closed and replaced when what is declared, or began, changes
 	told     []model.Block      // what Owns was told last
 	tunnels  []netip.Addr       // of this node's VXLAN devices, at most one of each family
@@ -71,7 +72,7 @@ type Manager struct {
 
 // New is a manager that serves nothing before Run.
 func New(o Options) *Manager {
-	return &Manager{opts: o, wake: make(chan struct{}, 1), space: ipam.NewSpace(o.Random), held: map[string]links.Held{},
+	return &Manager{opts: o, space: ipam.NewSpace(o.Random), held: map[string]links.Held{},
 		pending: map[netip.Prefix]pending{}, refused: map[string]refusal{}, changed: make(chan struct{}), claiming: make(chan struct{}, 1), names: keyed{held: map[string]chan struct{}{}},
 		leaving: leaving{wake: make(chan struct{}, 1)}}
 }
@@ -90,28 +91,35 @@ func (m *Manager) Run(ctx context.Context) {
 			return
 		}
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); m.leave(ctx) }()
-	defer func() { <-done }()
-	tick := time.NewTicker(lookEvery)
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() { m.leave(ctx) })
+	others.Go(func() { m.clear(ctx) })
+	tick, look := time.NewTicker(lookEvery), time.NewTicker(compareEvery)
 	defer tick.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-m.wake:
+			m.tend(ctx)
+		case <-look.C:
+			m.compare(ctx)
 		}
-		m.tend(ctx)
 	}
 }
 
 // begin learns which workloads the kernel has.
 func (m *Manager) begin(ctx context.Context) bool {
-	held, err := m.opts.Links.Held(ctx)
 	var tunnels []netip.Addr
-	if err == nil && m.opts.Tunnels != nil {
+	var held []links.Held
+	var err error
+	if m.opts.Tunnels != nil {
 		tunnels, err = m.opts.Tunnels(ctx)
+	}
+	if err == nil {
+		held, err = m.opts.Links.Held(ctx)
 	}
 	if err != nil {
 		m.opts.Log.Error("reading which addresses of this node are in use failed; no pod can start before that; it is tried again", "error", err, "retry_in", beginAgain)
@@ -123,21 +131,24 @@ func (m *Manager) begin(ctx context.Context) bool {
 	for _, h := range held {
 		if h.Leaving {
 			left = append(left, h)
-			continue
+		} else {
+			m.hold(h)
 		}
-		m.hold(h)
 	}
 	for _, a := range tunnels {
 		if m.space.Use(a, tunnelName(a.Is6())) == "" {
 			m.tunnels = append(m.tunnels, a)
 		}
 	}
+	for _, h := range left { // nothing else gets their addresses before their connections have ended
+		for _, a := range h.Addresses {
+			m.space.Use(a, h.Link)
+		}
+	}
 	m.began = true
 	m.restore()
 	m.notify()
-	for _, h := range left {
-		m.leaving.late(h)
-	}
+	m.leaving.late(left...)
 	return true
 }
 
@@ -158,42 +169,74 @@ func (m *Manager) notify() {
 	m.changed = make(chan struct{})
 }
 
-// Gone notes that the kernel has a link no more, whoever removed it.
+// Gone notes that the kernel has a link no more, whatever removed it.
 func (m *Manager) Gone(h links.Held) {
 	m.mu.Lock()
-	_, known := m.held[h.Link]
+	was, known := m.held[h.Link]
+	delete(m.held, h.Link)
 	m.mu.Unlock()
 	if !known {
 		return // a request has removed it
 	}
 	m.opts.Log.Info("the link of a workload is gone without a request to remove it; its addresses are given back", "link", h.Link, "container", h.ContainerID)
-	m.leaving.late(h)
-	waiting.Signal(m.leaving.wake)
+	m.leaving.late(was)
 }
+
+// compare finds links that have gone unnoticed, such as between the moment when they were listed and that when they were noted.
+func (m *Manager) compare(ctx context.Context) {
+	m.mu.Lock()
+	known := maps.Clone(m.held)
+	m.mu.Unlock()
+	held, err := m.opts.Links.Held(ctx)
+	if err != nil {
+		m.opts.Log.Warn("listing the links of workloads failed; it is tried again", "error", err, "retry_in", compareEvery)
+		return
+	}
+	for _, h := range held {
+		delete(known, h.Link)
+	}
+	for _, h := range known {
+		m.Gone(h)
+	}
+}
+
+// compareEvery is the time between two looks at which links the kernel has.
+const compareEvery = time.Minute
 
 // ready waits until addresses can be given out, or the context ends.
 func (m *Manager) ready(ctx context.Context) (*declared, error) {
+	return m.await(ctx, func() string {
+		if !m.cleared {
+			return "the connections of workloads that went while no agent ran have not ended yet"
+		}
+		return ""
+	})
+}
+
+// await waits until what is in use and what is declared are known, and missing says that nothing else is missing. That is called
+// while mu is held.
+func (m *Manager) await(ctx context.Context, missing func() string) (*declared, error) {
 	for {
 		m.mu.Lock()
-		d, began, changed := m.declared, m.began, m.changed
-		m.mu.Unlock()
-		var why string
+		d, changed, why := m.declared, m.changed, ""
 		switch {
-		case !began:
+		case !m.began:
 			why = "the links of workloads are not known yet"
 		case d == nil:
 			why = "no valid resources were read yet"
 		case !d.fresh:
 			why = "the API server was not heard of since the agent started"
 		default:
-			if m.standalone() {
-				return d, nil
+			why = missing()
+		}
+		m.mu.Unlock()
+		if why == "" && !m.standalone() {
+			if err := m.opts.Claims.Alone(); err != nil {
+				why = err.Error()
 			}
-			err := m.opts.Claims.Alone()
-			if err == nil {
-				return d, nil
-			}
-			why = err.Error()
+		}
+		if why == "" {
+			return d, nil
 		}
 		select {
 		case <-ctx.Done():
@@ -201,6 +244,35 @@ func (m *Manager) ready(ctx context.Context) (*declared, error) {
 		case <-changed:
 		case <-time.After(aloneAgain):
 		}
+	}
+}
+
+// clear ends the connections of addresses of this node's blocks that nothing has: of workloads that went while no agent ran.
+func (m *Manager) clear(ctx context.Context) {
+	if _, err := m.await(ctx, func() string { return "" }); err != nil {
+		return
+	}
+	for ctx.Err() == nil {
+		free := map[netip.Addr]bool{} // by whether it is in a block of this node and nothing has it
+		err := m.opts.Forget(ctx, func(a netip.Addr) bool {
+			is, known := free[a]
+			if !known {
+				m.mu.Lock()
+				is = m.space.Free(a)
+				m.mu.Unlock()
+				free[a] = is
+			}
+			return is
+		})
+		if err == nil {
+			m.mu.Lock()
+			m.cleared = true
+			m.notify()
+			m.mu.Unlock()
+			return
+		}
+		m.opts.Log.Error("ending the connections of workloads that went while no agent ran failed; no pod can start before that; it is tried again", "error", err, "retry_in", finishAgain)
+		waiting.Sleep(ctx, nil, finishAgain)
 	}
 }
 

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,12 +20,14 @@ func tunnelName(v6 bool) string {
 }
 
 // Tunnels makes the node have a tunnel address of each family that is wanted, and of no other. An address stays as long as
-// it is in a block of this node, of a pool that is for tunnels. It is for one goroutine at a time.
+// it is in a block of this node, of a pool that is for tunnels. With an error, the node has the addresses that are returned, and
+// lacks one of the other family. It is for one goroutine at a time.
 func (m *Manager) Tunnels(ctx context.Context, v4, v6 bool) ([]netip.Addr, error) {
 	if _, err := m.ready(ctx); err != nil {
 		return nil, err
 	}
 	var out []netip.Addr
+	var errs []error
 	for _, family := range []struct{ wanted, v6 bool }{{v4, false}, {v6, true}} {
 		if a := m.tunnel(family.v6); a.IsValid() && m.keepsTunnel(a, family.wanted) {
 			out = append(out, a)
@@ -39,14 +42,15 @@ func (m *Manager) Tunnels(ctx context.Context, v4, v6 bool) ([]netip.Addr, error
 		addresses, _, err := m.assign(ctx, &ipam.Request{Workload: tunnelName(family.v6), V4: !family.v6, V6: family.v6,
 			Wish: ipam.Wish{Use: model.UseTunnel, Node: m.opts.Node, NodeLabels: labels}})
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		m.mu.Lock()
 		m.tunnels = append(m.tunnels, addresses...)
 		m.mu.Unlock()
 		out = append(out, addresses...)
 	}
-	return out, nil
+	return out, errors.Join(errs...)
 }
 
 // tunnel is the tunnel address of a family that the node has.

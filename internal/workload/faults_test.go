@@ -1,0 +1,219 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/cni"
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
+	links "github.com/sallyport/sallyport/internal/driver/workload"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// single is a node without a cluster. Forgetting connections fails as often as forgetFails says.
+type single struct {
+	*Manager
+	t           *testing.T
+	kernel      *kernel
+	forgetFails int
+	version     uint64
+}
+
+func newSingle(t *testing.T, o Options, pools ...*model.Pool) *single {
+	s := &single{t: t, kernel: &kernel{links: map[string]links.Held{}}}
+	if o.Links == nil {
+		o.Links = s.kernel
+	}
+	o.Node, o.Log, o.Owns, o.Random = "n", slog.New(slog.DiscardHandler), func([]model.Block) {}, func() uint64 { return 0 }
+	o.Stands = func(context.Context, uint64) error { return nil }
+	o.Forget = func(context.Context, func(netip.Addr) bool) error {
+		if s.forgetFails > 0 {
+			s.forgetFails--
+			return errInjected
+		}
+		return nil
+	}
+	s.Manager = New(o)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	if pools != nil {
+		s.declare(pools...)
+	}
+	return s
+}
+
+func (s *single) declare(pools ...*model.Pool) {
+	synctest.Wait()
+	s.version++
+	s.SetState(datastore.State{Snapshot: &model.Snapshot{Pools: pools}, Version: s.version, Fresh: true, Conditions: compile.Allocatable(pools)})
+	synctest.Wait()
+}
+
+// add adds a workload and returns its address.
+func (s *single) add(container string) netip.Addr {
+	s.t.Helper()
+	out, err := s.Add(context.Background(), &cni.Request{Network: "net", ContainerID: container, Interface: "eth0"}, nil, nil)
+	labtest.Must(s.t, err)
+	return out.Addresses[0]
+}
+
+func poolOf(name, cidr string, size int, uses model.Uses) *model.Pool {
+	return &model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), BlockSize: size, AllowedUses: uses, NodeSelector: "all()", NamespaceSelector: "all()"}
+}
+
+// TestAddedAgainBeforeItsConnectionsEnd deletes a workload, and adds another one of the same name before the connections of
+// the first have ended: the second is known, and no address is lost.
+func TestAddedAgainBeforeItsConnectionsEnd(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t, Options{}, poolOf("p", "10.0.0.0/24", 26, model.UseWorkload))
+		first := s.add("a")
+		s.forgetFails = 1
+		r := &cni.Request{Network: "net", ContainerID: "a", Interface: "eth0"}
+		labtest.Must(t, s.Delete(t.Context(), r))
+		if second := s.add("a"); second == first {
+			t.Errorf("%s is given out before its connections have ended", first)
+		}
+		time.Sleep(5 * time.Second)
+		labtest.Must(t, s.Check(t.Context(), r, nil), s.Delete(t.Context(), r))
+		time.Sleep(5 * time.Minute)
+		if c := s.Counts(); c.Workloads != 0 || c.Blocks[0].Used != 0 {
+			t.Errorf("%+v after all were deleted", c)
+		}
+	})
+}
+
+// TestBlocksThatTakeThePlaceOfOthers changes the blocks of a pool under running workloads: their addresses stay in use.
+func TestBlocksThatTakeThePlaceOfOthers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t, Options{}, poolOf("p", "10.0.0.0/26", 28, model.UseWorkload))
+		seen := map[netip.Addr]string{}
+		for i := range 30 {
+			if i == 3 {
+				s.declare(poolOf("p", "10.0.0.0/26", 27, model.UseWorkload))
+			}
+			name := fmt.Sprint("c", i)
+			a := s.add(name)
+			if other := seen[a]; other != "" {
+				t.Fatalf("%s is given to %s and %s", a, other, name)
+			}
+			seen[a] = name
+		}
+	})
+}
+
+// vanishing is a kernel in which a link goes right after it was listed, of which nothing tells.
+type vanishing struct{ *kernel }
+
+func (v vanishing) Held(ctx context.Context) ([]links.Held, error) {
+	held, err := v.kernel.Held(ctx)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	clear(v.links)
+	return held, err
+}
+
+func TestLinkThatGoesUnnoticed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := vanishing{&kernel{links: map[string]links.Held{}}}
+		k.links["sly0"] = links.Held{Link: "sly0", Workload: links.Workload{Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5")}}}
+		s := newSingle(t, Options{Links: k}, poolOf("p", "10.0.0.0/24", 26, model.UseWorkload))
+		if c := s.Counts(); c.Workloads != 1 {
+			t.Fatalf("%+v at the start, want the workload that was listed", c)
+		}
+		time.Sleep(2 * compareEvery)
+		if c := s.Counts(); c.Workloads != 0 || c.Blocks[0].Used != 0 {
+			t.Errorf("%+v long after the link has gone", c)
+		}
+	})
+}
+
+// TestTunnelOfOneFamily has no address for one family: the other has its own all the same.
+func TestTunnelOfOneFamily(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t, Options{}, poolOf("four", "10.0.0.0/24", 26, model.UseTunnel), poolOf("six", "fd00::/112", 122, model.UseWorkload))
+		got, err := s.Tunnels(t.Context(), true, true)
+		if len(got) != 1 || !got[0].Is4() || err == nil {
+			t.Errorf("tunnels %v, error %v; want that of IPv4, and an error about IPv6", got, err)
+		}
+		again, _ := s.Tunnels(t.Context(), true, true)
+		if len(again) != 1 || again[0] != got[0] {
+			t.Errorf("then %v", again)
+		}
+	})
+}
+
+// TestNoPodBeforeOldConnectionsHaveEnded has what ends the connections of earlier workloads fail for a while.
+func TestNoPodBeforeOldConnectionsHaveEnded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t, Options{})
+		s.forgetFails = 20
+		s.declare(poolOf("p", "10.0.0.0/24", 26, model.UseWorkload))
+		r := &cni.Request{Network: "net", ContainerID: "a", Interface: "eth0"}
+		if _, err := s.Add(t.Context(), r, nil, nil); err == nil {
+			t.Error("a pod starts before the connections of earlier ones have ended")
+		}
+		time.Sleep(time.Minute)
+		_, err := s.Add(t.Context(), r, nil, nil)
+		labtest.Must(t, err)
+	})
+}
+
+// telling is an API of which the node hears in the middle of a call.
+type telling struct {
+	claims
+	during func(netip.Prefix)
+}
+
+func (c *telling) GiveBack(ctx context.Context, cidr netip.Prefix) error {
+	if c.during != nil {
+		c.during(cidr)
+	}
+	return c.claims.GiveBack(ctx, cidr)
+}
+
+// TestGiveBackOfWhatIsGone has a node hear, while it gives back one block, that another one is gone already: from then on it may
+// be claimed again, and must not be given back.
+func TestGiveBackOfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := poolOf("p", "10.0.0.0/24", 32, model.UseWorkload)
+		shared := &api{blocks: map[netip.Prefix]model.Block{}, fail: map[string]int{}}
+		c := &telling{claims: claims{shared, "n", func(string) *model.Pool { return p }}}
+		s := newSingle(t, Options{Claims: c})
+		var blocks []model.Block
+		for i := range 3 {
+			cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32)
+			blocks = append(blocks, model.Block{CIDR: cidr, Pool: "p", Node: "n"})
+			shared.blocks[cidr] = blocks[i]
+		}
+		hear := func(blocks ...model.Block) {
+			s.version++
+			pools := []*model.Pool{p}
+			s.SetState(datastore.State{Snapshot: &model.Snapshot{Pools: pools, Blocks: blocks}, Version: s.version, Fresh: true, Conditions: compile.Allocatable(pools)})
+		}
+		var given []netip.Prefix
+		c.during = func(cidr netip.Prefix) {
+			given = append(given, cidr)
+			hear(blocks[0]) // the one that is kept
+		}
+		hear(blocks...)
+		time.Sleep(lookEvery + time.Second)
+		if len(given) != 1 {
+			t.Errorf("%v are given back, though all but the first were gone by then", given)
+		}
+	})
+}
