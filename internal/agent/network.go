@@ -138,16 +138,21 @@ func (n *network) tunnel(ctx context.Context, a *Agent, plan *compile.Plan) erro
 }
 
 // stands waits until the kernel holds the rules of a version of the snapshot, or a newer one: those that translate, and those by
-// which a workload sends from its own addresses alone. A route that is not there keeps no pod from starting.
+// which a workload sends from its own addresses alone. A route that is not there, also one to another pod of this node, keeps
+// no pod from starting.
 func (a *Agent) stands(ctx context.Context, version uint64) error {
 	for {
 		s, changed := a.loop.State()
-		ready, why := s.ReadyOf(natDriver{}.Name(), linksDriver{}.Name())
-		if ready && s.Version >= version {
-			return nil
+		ready, why := s.ReadyOf(natDriver{}.Name())
+		if ready && s.Version < version {
+			ready, why = false, "the newest resources are not programmed yet"
 		}
 		if ready {
-			why = "the newest resources are not programmed yet"
+			err := a.network.links.RulesStand(&s.Plan.Workloads) // with a driver that is ready there is a plan
+			if err == nil {
+				return nil
+			}
+			why = linksDriver{}.Name() + ": " + err.Error()
 		}
 		select {
 		case <-ctx.Done():

@@ -1,6 +1,7 @@
 package workload
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,19 +24,53 @@ func sourceFor(plan *compile.Workloads, a netip.Addr) netip.Addr {
 
 // Apply makes the kernel equal to a plan: the routes to the workloads, their neighbours, and the rules. The MTU is for links
 // that are made later: see Add. It finishes what killed agents have left. Called again with an equal plan it does nothing,
-// unless Observe has found a difference. The plan must not be changed afterwards.
+// unless Observe has found a difference, or the call before failed. The plan must not be changed afterwards. The rules
+// are brought to the kernel also where a route or a neighbour fails: see RulesStand.
 func (d *Driver) Apply(ctx context.Context, plan compile.Workloads) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
-	if d.settled && equalPlans(d.plan.Load(), &plan) {
+	before := d.plan.Load()
+	again := before != nil && equalPlans(before, &plan)
+	if again && d.settled {
 		return nil
 	}
 	d.plan.Store(&plan)
 	d.settled = false
-	_, err := d.converge(ctx, &plan, true)
-	err = errors.Join(err, d.rules.apply(ctx, &plan))
+	if again {
+		_, _ = d.rules.observe(ctx) // while a route fails, no other Observe comes; apply repairs, and reads back itself after an error
+	}
+	rules := d.relist(ctx) // without it, it is not known which devices need rules
+	var routes error
+	if rules == nil {
+		_, routes = d.converge(ctx, &plan, true)
+	}
+	rules = errors.Join(rules, d.rules.apply(ctx, &plan))
+	d.standing.Store(&standing{plan: &plan, err: rules})
+	err := errors.Join(routes, rules)
 	d.settled = err == nil
 	return err
+}
+
+// standing says of which plan the kernel holds the rules.
+type standing struct {
+	plan *compile.Workloads
+	err  error // why it does not hold them; nil: it does
+}
+
+// errUndone is why the rules do not stand where a third party has changed them.
+var errUndone = errors.New("a third party changed the rules of workloads; the agent repairs them")
+
+// RulesStand says whether the kernel holds the rules of a plan, and if not why. Unlike Apply it leaves out routes and
+// neighbours: one that a foreign route keeps away concerns one workload alone. It waits for nothing.
+func (d *Driver) RulesStand(plan *compile.Workloads) error {
+	switch s := d.standing.Load(); {
+	case s == nil:
+		return ErrNoPlan
+	case !equalPlans(s.plan, plan):
+		return errors.New("the newest rules of workloads are not programmed yet")
+	default:
+		return s.err
+	}
 }
 
 func equalPlans(a, b *compile.Workloads) bool {
@@ -51,8 +86,13 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	if plan == nil {
 		return 0, nil
 	}
-	drift, err = d.converge(ctx, plan, false)
+	if err = d.relist(ctx); err == nil {
+		drift, err = d.converge(ctx, plan, false)
+	}
 	rules, rulesErr := d.rules.observe(ctx)
+	if rules > 0 || rulesErr != nil {
+		d.standing.Store(&standing{plan: plan, err: cmp.Or(rulesErr, errUndone)})
+	}
 	drift, err = drift+rules, errors.Join(err, rulesErr)
 	d.settled = d.settled && err == nil && drift == 0
 	return drift, err
@@ -60,9 +100,6 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 
 // converge counts what differs from the plan, and if it is to repair makes it what it should be.
 func (d *Driver) converge(ctx context.Context, plan *compile.Workloads, repair bool) (drift int, err error) {
-	if err := d.relist(ctx); err != nil {
-		return 0, err
-	}
 	err = d.with(func(c *rtnetlink.Conn) error {
 		k, err := readKernel(ctx, c)
 		if err != nil {
@@ -184,6 +221,7 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	d.gate.Lock()
 	defer d.gate.Unlock()
 	d.plan.Store(nil)
+	d.standing.Store(nil)
 	d.settled = false
 	return d.with(func(c *rtnetlink.Conn) error {
 		list, err := readDevices(ctx, c)

@@ -46,6 +46,8 @@ type Driver struct {
 	gate sync.RWMutex
 	// plan is the one last handed to Apply; nil before. It changes while the gate is held.
 	plan atomic.Pointer[compile.Workloads]
+	// standing is what RulesStand tells; nil before the first Apply, and after Cleanup.
+	standing atomic.Pointer[standing]
 	// settled says that the kernel holds the plan, as far as is known. Guarded by gate.
 	settled bool
 
