@@ -168,4 +168,7 @@ type ExplainResponse struct {
 	// Fault is the first of those for which the last good state is in force, and not what the manifests declare; absent
 	// where there is none.
 	Fault *model.Fault `json:"fault,omitempty"`
+	// Route is how the plan reaches the block of the destination, in words; absent where no block holds it, and where the agent
+	// is not the pod network.
+	Route string `json:"route,omitempty"`
 }

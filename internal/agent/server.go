@@ -176,6 +176,9 @@ func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out := ExplainResponse{Node: a.cfg.NodeName, Verdict: s.Plan.Decide(f), Settings: s.Plan.Settings, Ready: ok, Reason: reason}
+	if r, ok := s.Plan.RouteOf(f.Destination); ok {
+		out.Route = r.CIDR.String() + ": " + r.Reason()
+	}
 	if a.cfg.Datastore != Kubernetes {
 		out.Dir = a.store.Contact().Where
 		out.Current = looked == nil && s.Version == held.Version && asDeclared(held)

@@ -30,6 +30,8 @@ type explanation struct {
 	// Fault is why the agent, which has decided, holds the last good state and not what the manifests say.
 	Fault  *model.Fault `json:"fault,omitempty"`
 	Kernel kernelView   `json:"kernel"`
+	// Route is how the agent's plan reaches the block of the destination; absent without one, or where no agent answers.
+	Route string `json:"route,omitempty"`
 }
 
 // What a verdict was decided by.
@@ -227,6 +229,9 @@ func byDeclared(f compile.Flow, declaredIn *model.Snapshot, inCluster bool, loca
 	}
 	plan := compile.Compile(declaredIn, local)
 	e := explanation{Verdict: plan.Decide(f), Settings: plan.Settings, DecidedBy: byManifests}
+	if here && running != nil {
+		e.Route = running.Route
+	}
 	if inCluster {
 		e.DecidedBy = byAPI
 	}
@@ -276,7 +281,7 @@ func explainFaulty(g *global, here bool, running *agent.ExplainResponse, agentEr
 
 // saidBy is the verdict of the agent itself.
 func saidBy(running *agent.ExplainResponse) explanation {
-	return explanation{Verdict: running.Verdict, Settings: running.Settings, DecidedBy: byAgent, Fault: running.Fault, Kernel: compare(running.Verdict, running)}
+	return explanation{Verdict: running.Verdict, Settings: running.Settings, DecidedBy: byAgent, Fault: running.Fault, Kernel: compare(running.Verdict, running), Route: running.Route}
 }
 
 // localOf is what is known here of a node, and whether it is this machine. An agent, where one answers,
@@ -342,6 +347,9 @@ func printExplanation(w io.Writer, e explanation, f compile.Flow) error {
 	}
 	if by := decidedBy(e.Settings); by != "" {
 		say(&s, "\nSettings: %s.", by)
+	}
+	if e.Route != "" {
+		say(&s, "\nRoute: block %s.", e.Route)
 	}
 	say(&s, "\nThis is by %s.", map[string]string{byAgent: "the agent", byManifests: "the manifests", byAPI: "the API"}[e.DecidedBy])
 	if e.Fault != nil {
