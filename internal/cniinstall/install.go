@@ -129,7 +129,11 @@ func put(path string, content []byte, mode fs.FileMode) (wrote bool, err error) 
 	}
 	// The name is always the same, so that crashes leave no more than one; a runtime does not read it.
 	aside := filepath.Join(dir, "."+filepath.Base(path)+".tmp")
-	if err := errors.Join(writeSynced(aside, content, mode), os.Rename(aside, path)); err != nil {
+	err = writeSynced(aside, content, mode)
+	if err == nil { // a disk that is full must not replace what works with a part of the new
+		err = os.Rename(aside, path)
+	}
+	if err != nil {
 		_ = os.Remove(aside) // the error that is returned says more
 		return false, err
 	}

@@ -149,6 +149,20 @@ func TestInstallFails(t *testing.T) {
 	}
 }
 
+// What could not be written takes the place of nothing: here the name of the file aside is taken.
+func TestInstallPutsNothingHalfWritten(t *testing.T) {
+	t.Parallel()
+	f := files(t)
+	aside := "." + PluginFile + ".tmp"
+	write(t, filepath.Join(f.BinDir, aside, "file"), "in a directory of this name")
+	if _, err := f.Install(t.Context()); err == nil || !strings.Contains(err.Error(), aside) {
+		t.Errorf("installed: %v", err)
+	}
+	if got := names(t, f.BinDir); !slices.Equal(got, []string{aside}) {
+		t.Errorf("the directory of plugins holds %s", got)
+	}
+}
+
 // What runtimes make of the list, with the plugins that a node may have.
 func TestList(t *testing.T) {
 	t.Parallel()
