@@ -24,6 +24,8 @@ const (
 	// silence is how long another agent has not renewed the Lease until its node takes it for dead: longer than agents wait
 	// between two renewals, with one that failed.
 	silence = 75 * time.Second
+	// dead is the age of a Lease, by this node's clock, from which on nobody waits for a renewal: more than clocks differ.
+	dead = 10 * time.Minute
 	// settleEvery is the time between two looks at the Lease at first, until it is known whether another agent lives.
 	settleEvery = 3 * time.Second
 )
@@ -90,8 +92,8 @@ func (a *alone) may(l *coordinationv1.Lease, now time.Time) bool {
 	case renewed != a.renewed:
 		a.renewed, a.since, a.lives = renewed, now, true
 	}
-	// What this machine wrote before it booted has its own clock; with that of another machine, it is by what was seen here.
-	if quiet := l.Spec.RenewTime != nil && now.Sub(l.Spec.RenewTime.Time) >= silence; !a.lives && quiet || now.Sub(a.since) >= silence {
+	// The clock of another machine may be behind: only what is far too old for that is dead at the first look.
+	if old := l.Spec.RenewTime != nil && now.Sub(l.Spec.RenewTime.Time) > dead; !a.lives && old || now.Sub(a.since) >= silence {
 		return true
 	}
 	a.version = ""

@@ -24,8 +24,10 @@ func TestAlone(t *testing.T) {
 	for name, looks := range map[string][]look{
 		"its own":                 {{0, "mine", 0, true, ""}},
 		"nobody's":                {{0, "", 0, true, ""}},
-		"of an earlier boot":      {{0, "other", -2 * time.Minute, true, ""}},
-		"of one just before":      {{0, "other", -time.Second, false, unknown}, {3 * time.Second, "other", -time.Second, false, unknown}, {74 * time.Second, "other", -time.Second, true, ""}},
+		"of an earlier boot":      {{0, "other", -2 * time.Minute, false, unknown}, {74 * time.Second, "other", -2 * time.Minute, false, unknown}, {75 * time.Second, "other", -2 * time.Minute, true, ""}},
+		"with a clock behind":     {{0, "other", -80 * time.Second, false, unknown}, {40 * time.Second, "other", -50 * time.Second, false, lives}},
+		"of ten minutes ago":      {{0, "other", -10 * time.Minute, false, unknown}, {time.Second, "other", -10 * time.Minute, true, ""}},
+		"of one just before":      {{0, "other", -time.Second, false, unknown}, {3 * time.Second, "other", -time.Second, false, unknown}, {74 * time.Second, "other", -time.Second, false, unknown}, {75 * time.Second, "other", -time.Second, true, ""}},
 		"with a clock far ahead":  {{0, "other", time.Hour, false, unknown}, {74 * time.Second, "other", time.Hour, false, unknown}, {75 * time.Second, "other", time.Hour, true, ""}},
 		"of one that lives":       {{0, "other", 0, false, unknown}, {40 * time.Second, "other", 30 * time.Second, false, lives}, {80 * time.Second, "other", 70 * time.Second, false, lives}},
 		"of one that lived":       {{0, "other", 0, false, unknown}, {40 * time.Second, "other", 30 * time.Second, false, lives}, {114 * time.Second, "other", 30 * time.Second, false, lives}, {115 * time.Second, "other", 30 * time.Second, true, ""}},
