@@ -56,6 +56,12 @@ func request(verb string, args *skel.CmdArgs) (*config, *cni.Request, error) {
 	if verb == cni.Status || verb == cni.GC {
 		r.ContainerID, r.Interface = "", "" // a runtime may leave them in the environment
 	}
+	if verb == cni.GC {
+		var err error
+		if r.Attachments, err = attachments(args.StdinData); err != nil {
+			return nil, nil, err
+		}
+	}
 	if verb == cni.Del || verb == cni.GC {
 		return c, r, r.Validate() // that goes on also where the configuration has become wrong
 	}
@@ -83,6 +89,33 @@ func request(verb string, args *skel.CmdArgs) (*config, *cni.Request, error) {
 		}
 	}
 	return c, r, r.Validate()
+}
+
+// attachments are those that a runtime still knows. All others lose their network: so a runtime must name them, if only by
+// an empty list (null is Go's). The key is of the specification as it is, or as it was in libcni before 1.2.1.
+func attachments(conf []byte) ([]cni.Attachment, error) {
+	var keys map[string]json.RawMessage
+	err := json.Unmarshal(conf, &keys)
+	for _, key := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		list, ok := keys[key]
+		if !ok {
+			continue
+		}
+		var known []types.GCAttachment
+		if err = json.Unmarshal(list, &known); err != nil {
+			break
+		}
+		out := make([]cni.Attachment, 0, len(known))
+		for _, a := range known {
+			out = append(out, cni.Attachment{ContainerID: a.ContainerID, Interface: a.IfName})
+		}
+		return out, nil
+	}
+	if err != nil {
+		return nil, &cni.Error{Code: types.ErrDecodingFailure, Message: "reading the network configuration", Details: err.Error()}
+	}
+	return nil, &cni.Error{Code: cni.CodeConfig, Message: "GC needs cni.dev/valid-attachments, the attachments that the runtime still knows, and the network configuration has no such key",
+		Details: "without it, all pods of the network would lose their interfaces; nothing was removed"}
 }
 
 // address reads an address with or without a prefix length.

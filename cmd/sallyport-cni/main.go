@@ -85,9 +85,6 @@ func gc(args *skel.CmdArgs) error {
 	if err != nil {
 		return reported(err)
 	}
-	for _, a := range c.ValidAttachments {
-		r.Attachments = append(r.Attachments, cni.Attachment{ContainerID: a.ContainerID, Interface: a.IfName})
-	}
 	return reported(once(c.Socket, r))
 }
 

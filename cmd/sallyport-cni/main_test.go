@@ -51,7 +51,12 @@ func TestRequest(t *testing.T) {
 		{"an address that is none", `{"name":"n","runtimeConfig":{"ips":["10.0.0.0/33"]}}`, "", cni.Add, "", cni.CodeConfig, "10.0.0.0/33"},
 		{"arguments that nobody knows", `{"name":"n"}`, "COLOUR=red", cni.Add, "", cni.CodeEnvironment, "COLOUR"},
 		{"DEL with a configuration that has become wrong", `{"name":"n","family":[],"mtu":1}`, "COLOUR=red", cni.Del, `"ContainerID":"c1","Interface":"eth0"`, 0, ""},
-		{"GC has no container", `{"name":"n"}`, "", cni.GC, ``, 0, ""},
+		{"GC has no container", `{"name":"n","cni.dev/valid-attachments":[]}`, "", cni.GC, ``, 0, ""},
+		{"GC by a runtime that knows of none", `{"name":"n","cni.dev/valid-attachments":null}`, "", cni.GC, ``, 0, ""},
+		{"GC", `{"name":"n","cni.dev/valid-attachments":[{"containerID":"c2","ifname":"eth0"}],"cni.dev/attachments":[]}`, "", cni.GC, `"Attachments":[{"ContainerID":"c2","Interface":"eth0"}]`, 0, ""},
+		{"GC of the first libcni with it", `{"name":"n","cni.dev/attachments":[{"containerID":"c2","ifname":"eth0"}]}`, "", cni.GC, `"Attachments":[{"ContainerID":"c2","Interface":"eth0"}]`, 0, ""},
+		{"GC without the attachments", `{"name":"n"}`, "", cni.GC, "", cni.CodeConfig, "cni.dev/valid-attachments"},
+		{"GC with attachments that are none", `{"name":"n","cni.dev/attachments":{}}`, "", cni.GC, "", 6, "cannot unmarshal object"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
