@@ -3,7 +3,6 @@ package compile
 import (
 	"crypto/sha256"
 	"fmt"
-	"iter"
 	"net/netip"
 	"slices"
 
@@ -23,7 +22,8 @@ type between struct {
 	pools    map[string]*model.Pool
 	others   []other        // as Snapshot.Nodes
 	byName   map[string]int // of others that run a pod network of ours
-	near     bart.Lite      // this node's subnets
+	blocks   blocks
+	near     bart.Lite // this node's subnets
 	settings netSettings
 	origins  []NetworkSetting
 	uplinks  [2]standing
@@ -49,6 +49,7 @@ func newBetween(s *model.Snapshot, local *model.Local, own map[netip.Addr]struct
 			b.vxlan[familyOf(p.CIDR.Addr())] = true
 		}
 	}
+	b.blocks = sift(s.Blocks, local.Blocks, b.pools)
 	for i := range local.Links {
 		for _, p := range local.Links[i].Addresses {
 			if !p.IsSingleIP() && !p.Addr().IsLoopback() {
@@ -95,33 +96,10 @@ func (b *between) meet(i int) {
 
 // holder is the node of the block that an address lies in.
 func (b *between) holder(a netip.Addr) string {
-	if block := b.block(a); block != nil {
+	if block := b.blocks.holding(a); block != nil {
 		return block.Node
 	}
 	return ""
-}
-
-// block is the block that an address lies in, or nil. Blocks do not overlap, so that it is the last that begins before. What the
-// snapshot says goes before what this node says of itself.
-func (b *between) block(a netip.Addr) *model.Block {
-	if block := holding(b.snapshot.Blocks, a); block != nil {
-		return block
-	}
-	return holding(b.local.Blocks, a)
-}
-
-// holding is the one of some blocks, sorted, that an address lies in, or nil.
-func holding(blocks []model.Block, a netip.Addr) *model.Block {
-	i, _ := slices.BinarySearchFunc(blocks, a, func(block model.Block, a netip.Addr) int {
-		if block.CIDR.Addr().Compare(a) <= 0 {
-			return -1
-		}
-		return 1
-	})
-	if i == 0 || !blocks[i-1].CIDR.Contains(a) {
-		return nil
-	}
-	return &blocks[i-1]
 }
 
 // encapsulates says whether a mode does, at least sometimes.
@@ -157,8 +135,6 @@ func (b *between) way(to *other, f family, pool *model.Pool) Way {
 		return NoAddress
 	case ours:
 		return OurAddress
-	case pool == nil:
-		return NoPool
 	case pool.IPIPMode == model.ModeAlways, pool.IPIPMode == model.ModeCrossSubnet && !to.near[f]:
 		return NoIPIP
 	case to.near[f] && pool.VXLANMode != model.ModeAlways:
@@ -179,10 +155,10 @@ var deviceNames = [2]string{v4: Device4, v6: Device6}
 
 // compile decides about every block, and what the overlay and the workloads need.
 func (b *between) compile() (Workloads, Routes, Network) {
-	routes := Routes{Routes: make([]Route, 0, len(b.snapshot.Blocks)+len(b.local.Blocks))}
+	routes := Routes{Routes: make([]Route, 0, len(b.blocks.good))}
 	unreached := [NoIPIP + 1]int{}
 	var examples [NoIPIP + 1]Route
-	for block := range b.blocks() {
+	for _, block := range b.blocks.good {
 		r := b.route(block)
 		if r.Way >= NoNode {
 			if unreached[r.Way]++; unreached[r.Way] == 1 {
@@ -196,7 +172,7 @@ func (b *between) compile() (Workloads, Routes, Network) {
 			routes.Routes = append(routes.Routes, r)
 		}
 	}
-	network := Network{Settings: b.origins}
+	network := Network{Settings: b.origins, Problems: b.blocks.problems()}
 	for way, n := range unreached {
 		if n > 0 {
 			network.Problems = append(network.Problems, fmt.Sprintf("unreachable blocks: %d, such as %s: %s", n, examples[way].CIDR, examples[way].Reason()))
@@ -212,34 +188,6 @@ func (b *between) compile() (Workloads, Routes, Network) {
 	network.Problems = append(network.Problems, b.lacks()...)
 	return Workloads{MTU: b.mtu(), Node4: b.uplinks[v4].addr, Node6: b.uplinks[v6].addr, Nodes: b.nodes(), VXLANPort: b.settings.port,
 		VXLAN: len(routes.Devices) > 0}, routes, network
-}
-
-// blocks are those of the snapshot, and those of this node that it lacks, in the order of their CIDRs.
-func (b *between) blocks() iter.Seq[*model.Block] {
-	return func(yield func(*model.Block) bool) {
-		all, own := b.snapshot.Blocks, b.local.Blocks
-		for len(all) > 0 || len(own) > 0 {
-			var next *model.Block
-			c := -1
-			switch {
-			case len(all) == 0:
-				c = 1
-			case len(own) > 0:
-				c = all[0].CIDR.Compare(own[0].CIDR)
-			}
-			if c <= 0 {
-				next, all = &all[0], all[1:]
-			} else {
-				next = &own[0]
-			}
-			if c >= 0 {
-				own = own[1:]
-			}
-			if !yield(next) {
-				return
-			}
-		}
-	}
 }
 
 // device is the VXLAN device of a family, with the nodes that routes go to.
@@ -348,7 +296,7 @@ func (p *Plan) RouteOf(a netip.Addr) (Route, bool) {
 	if p.between == nil {
 		return Route{}, false
 	}
-	block := p.between.block(a)
+	block := p.between.blocks.holding(a)
 	if block == nil {
 		return Route{}, false
 	}

@@ -90,7 +90,6 @@ const (
 	NoTunnel                 // it announces no tunnel address that lies in a block of its own
 	NoAddressHere            // this node has no address of the family
 	NoTunnelHere             // this node has no tunnel address of the family
-	NoPool                   // the block's pool does not exist
 	NoIPIP                   // the pool asks for IPIP
 )
 
@@ -118,8 +117,6 @@ func (r Route) Reason() string {
 		return "this node has no " + family + " address by which other nodes reach it"
 	case NoTunnelHere:
 		return "this node has no " + family + " tunnel address yet"
-	case NoPool:
-		return "pool " + r.Pool + " does not exist"
 	case NoIPIP:
 		return "pool " + r.Pool + " asks for ipipMode, which Sallyport does not have: set vxlanMode instead"
 	}

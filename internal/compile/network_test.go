@@ -31,7 +31,11 @@ func prefixes(texts ...string) []netip.Prefix {
 
 // networkPool is a pool for pods with the modes of VXLAN and IPIP.
 func networkPool(name, cidr string, vxlan, ipip model.Mode) *model.Pool {
-	return &model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), VXLANMode: vxlan, IPIPMode: ipip, AllowedUses: model.UseWorkload | model.UseTunnel}
+	p := &model.Pool{Name: name, CIDR: netip.MustParsePrefix(cidr), VXLANMode: vxlan, IPIPMode: ipip, AllowedUses: model.UseWorkload | model.UseTunnel, BlockSize: 26}
+	if p.CIDR.Addr().Is6() {
+		p.BlockSize = 112
+	}
+	return p
 }
 
 // cluster is three nodes: a, which the plans are for, b in its subnet, and c elsewhere.
@@ -164,9 +168,8 @@ fd00::3:0/112 unreachable
 sallyport.v4 vni 4097 port 4789 local 192.0.2.1 address 10.1.0.1 mtu 1450 to
 sallyport.v6 vni 4097 port 4789 local 2001:db8:1::1 address fd00::1:1 mtu 1430 to
 10.1.0.0/26 unreachable
-10.1.0.64/26 unreachable
 10.1.0.128/26 unreachable
-`, says: "unreachable blocks: 1, such as 10.1.0.128/26: node c announces an IPv4 address that this node has: give one of them another address|unreachable blocks: 1, such as 10.1.0.64/26: pool gone does not exist"},
+`, says: "unreachable blocks: 1, such as 10.1.0.128/26: node c announces an IPv4 address that this node has: give one of them another address|: 1, such as 10.1.0.64/26 of node \"b\": pool \"gone\" does not exist"},
 		{name: "blocks that this node alone knows of", vxlan: model.ModeCrossSubnet, change: func(s *model.Snapshot, l *model.Local) {
 			s.Blocks = s.Blocks[1:3]
 			for i := range 3 {
@@ -284,6 +287,7 @@ func drawNetwork(t *rapid.T) (*model.Snapshot, model.Local) {
 	s := &model.Snapshot{}
 	for _, name := range []string{"p", "q"} {
 		p := networkPool(name, "10.1.0.0/16", rapid.SampledFrom(modes).Draw(t, "vxlan"), model.ModeNever)
+		p.BlockSize = 28
 		if p.VXLANMode == model.ModeNever {
 			p.IPIPMode = rapid.SampledFrom([]model.Mode{model.ModeNever, model.ModeNever, model.ModeAlways, model.ModeCrossSubnet}).Draw(t, "ipip")
 		}
@@ -324,7 +328,7 @@ func slowRoute(s *model.Snapshot, l model.Local, to netip.Addr) string {
 			block = &s.Blocks[i]
 		}
 	}
-	if block == nil {
+	if block == nil || block.Pool == "gone" {
 		return "not ours"
 	}
 	var node model.Node
@@ -353,7 +357,7 @@ func slowRoute(s *model.Snapshot, l model.Local, to netip.Addr) string {
 		return "not ours"
 	}
 	inOwn := len(node.Tunnels) > 0 && slices.ContainsFunc(s.Blocks, func(b model.Block) bool {
-		return b.Node == node.Name && b.CIDR.Contains(node.Tunnels[0])
+		return b.Node == node.Name && b.Pool != "gone" && b.CIDR.Contains(node.Tunnels[0])
 	})
 	if len(l.Links) == 0 || len(l.Tunnels) == 0 || !inOwn {
 		return "unreachable"
@@ -437,7 +441,7 @@ func BenchmarkCompileBlocks(b *testing.B) {
 func TestBlocksWithoutADatastore(t *testing.T) {
 	t.Parallel()
 	mine := netip.MustParsePrefix("10.244.1.0/26")
-	p := Compile(&model.Snapshot{Pools: []*model.Pool{{Name: "p", CIDR: netip.MustParsePrefix("10.244.0.0/16"), AllowedUses: model.UseWorkload}}},
+	p := Compile(&model.Snapshot{Pools: []*model.Pool{{Name: "p", CIDR: netip.MustParsePrefix("10.244.0.0/16"), BlockSize: 26, AllowedUses: model.UseWorkload}}},
 		model.Local{Name: "n", Network: true, Blocks: []model.Block{{CIDR: mine, Pool: "p", Node: "n"}}})
 	if r := p.Routes.Routes; len(r) != 1 || r[0].CIDR != mine || r[0].Way != Here {
 		t.Errorf("routes are %+v, want the own block unreachable", r)

@@ -65,9 +65,12 @@ func podOf(i int, v6 bool) netip.Addr {
 func newCluster(t *testing.T, mode model.Mode) *cluster {
 	t.Helper()
 	c := &cluster{t: t, router: labtest.NewHost(t, "router"), snapshot: &model.Snapshot{}}
-	for _, p := range []struct{ name, cidr string }{{"p4", "10.1.0.0/16"}, {"p6", "fd00::/64"}} {
+	for _, p := range []struct {
+		name, cidr string
+		size       int
+	}{{"p4", "10.1.0.0/16", 26}, {"p6", "fd00::/64", 112}} {
 		c.snapshot.Pools = append(c.snapshot.Pools, &model.Pool{Name: p.name, CIDR: netip.MustParsePrefix(p.cidr), VXLANMode: mode,
-			AllowedUses: model.UseWorkload | model.UseTunnel})
+			BlockSize: p.size, AllowedUses: model.UseWorkload | model.UseTunnel})
 	}
 	sw := labtest.NewHost(t, "switch")
 	at := [][]string{{"192.0.2.1/24", "2001:db8:1::1/64"}, {"192.0.2.2/24", "2001:db8:1::2/64"}, {"198.51.100.3/24", "2001:db8:2::3/64"}}

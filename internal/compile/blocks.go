@@ -1,0 +1,112 @@
+package compile
+
+import (
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// blocks are the blocks that count. An IPBlock is what some node wrote: one that is no block of its pool would take packets of
+// other networks away, or those of a block of another node, and one without a pool would have them dropped.
+type blocks struct {
+	good []*model.Block // sorted by CIDR; none overlaps another
+
+	misfits, overlaps            int
+	misfit, overlap, overlapping *model.Block // the first of each, and the block that it overlaps
+	why                          string       // of the misfit
+}
+
+// sift takes the blocks of the snapshot, and those of this node that it lacks.
+func sift(all, own []model.Block, pools map[string]*model.Pool) blocks {
+	b := blocks{good: make([]*model.Block, 0, len(all)+len(own))}
+	for block := range inOrder(all, own) {
+		if why := misfit(block, pools[block.Pool]); why != "" {
+			if b.misfits++; b.misfits == 1 {
+				b.misfit, b.why = block, why
+			}
+			continue
+		}
+		// In the order of CIDRs, what overlaps any block before it overlaps the last that counts.
+		if n := len(b.good); n > 0 && b.good[n-1].CIDR.Overlaps(block.CIDR) {
+			if b.overlaps++; b.overlaps == 1 {
+				b.overlap, b.overlapping = block, b.good[n-1]
+			}
+			continue
+		}
+		b.good = append(b.good, block)
+	}
+	return b
+}
+
+// misfit says why a block is none of its pool; empty: it is one.
+func misfit(block *model.Block, pool *model.Pool) string {
+	switch {
+	case pool == nil:
+		return fmt.Sprintf("pool %q does not exist", block.Pool)
+	case pool.LoadBalancerOnly():
+		return "pool " + pool.Name + " is for load balancers alone"
+	case pool.CIDR.Bits() > block.CIDR.Bits() || !pool.CIDR.Contains(block.CIDR.Addr()):
+		return fmt.Sprintf("pool %s is %s, which does not contain it", pool.Name, pool.CIDR)
+	case pool.BlockSize != block.CIDR.Bits():
+		return fmt.Sprintf("pool %s has blockSize: %d", pool.Name, pool.BlockSize)
+	}
+	return ""
+}
+
+// problems says which blocks do not count.
+func (b *blocks) problems() []string {
+	var out []string
+	if b.misfits > 0 {
+		out = append(out, fmt.Sprintf("blocks without a route, since they are no blocks of their pools: %d, such as %s of node %q: %s; delete the IPBlock if no pod has an address of it",
+			b.misfits, b.misfit.CIDR, b.misfit.Node, b.why))
+	}
+	if b.overlaps > 0 {
+		out = append(out, fmt.Sprintf("blocks without a route, since they overlap others: %d, such as %s of node %q, which overlaps %s of node %q: delete one of the two IPBlocks",
+			b.overlaps, b.overlap.CIDR, b.overlap.Node, b.overlapping.CIDR, b.overlapping.Node))
+	}
+	return out
+}
+
+// holding is the block that an address lies in, or nil. Blocks do not overlap, so that it is the last that begins before.
+func (b *blocks) holding(a netip.Addr) *model.Block {
+	i, _ := slices.BinarySearchFunc(b.good, a, func(block *model.Block, a netip.Addr) int {
+		if block.CIDR.Addr().Compare(a) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	if i == 0 || !b.good[i-1].CIDR.Contains(a) {
+		return nil
+	}
+	return b.good[i-1]
+}
+
+// inOrder are all blocks, and this node's own that are not among them, in the order of their CIDRs.
+func inOrder(all, own []model.Block) iter.Seq[*model.Block] {
+	return func(yield func(*model.Block) bool) {
+		for len(all) > 0 || len(own) > 0 {
+			var next *model.Block
+			c := -1
+			switch {
+			case len(all) == 0:
+				c = 1
+			case len(own) > 0:
+				c = all[0].CIDR.Compare(own[0].CIDR)
+			}
+			if c <= 0 {
+				next, all = &all[0], all[1:]
+			} else {
+				next = &own[0]
+			}
+			if c >= 0 {
+				own = own[1:]
+			}
+			if !yield(next) {
+				return
+			}
+		}
+	}
+}
