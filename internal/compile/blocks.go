@@ -46,8 +46,6 @@ func misfit(block *model.Block, pool *model.Pool) string {
 	switch {
 	case pool == nil:
 		return fmt.Sprintf("pool %q does not exist", block.Pool)
-	case pool.LoadBalancerOnly():
-		return "pool " + pool.Name + " is for load balancers alone"
 	case pool.CIDR.Bits() > block.CIDR.Bits() || !pool.CIDR.Contains(block.CIDR.Addr()):
 		return fmt.Sprintf("pool %s is %s, which does not contain it", pool.Name, pool.CIDR)
 	case pool.BlockSize != block.CIDR.Bits():

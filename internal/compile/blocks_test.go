@@ -27,7 +27,6 @@ func TestBlocksThatDoNotCount(t *testing.T) {
 		"all addresses of the pool":       {[]model.Block{block("10.1.0.0/16", "p4")}, misfit + `1, such as 10.1.0.0/16 of node "c": pool p4 has blockSize: 26`},
 		"another family":                  {[]model.Block{block("10.1.5.0/26", "p6")}, misfit + `1, such as 10.1.5.0/26 of node "c": pool p6 is fd00::/64`},
 		"no pool":                         {[]model.Block{block("10.1.5.0/26", "gone\n")}, misfit + `1, such as 10.1.5.0/26 of node "c": pool "gone\n" does not exist`},
-		"load balancers":                  {[]model.Block{block("10.2.0.0/26", "lb")}, misfit + `1, such as 10.2.0.0/26 of node "c": pool lb is for load balancers alone`},
 		"another's block":                 {[]model.Block{block("10.1.0.64/26", "p4")}, overlap + `1, such as 10.1.0.64/26 of node "c", which overlaps 10.1.0.64/26 of node "b": delete`},
 		"blocks of a pool in another one": {[]model.Block{block("10.1.0.64/28", "small"), block("10.1.0.80/28", "small")}, overlap + `2, such as 10.1.0.64/28 of node "c", which overlaps 10.1.0.64/26 of node "b"`},
 	} {
