@@ -238,10 +238,8 @@ func (d *Document) mark(p *Places, n *Node) {
 func (p *Places) untyped(n *Node) bool {
 	// Where an anchor stands before the tag, the node begins with it.
 	at, text := p.Offset(n), p.text
-	for at < len(text) && text[at] == '&' {
-		for at < len(text) && !blank(text[at]) {
-			at++
-		}
+	if at < len(text) && text[at] == '&' {
+		at += 1 + len(n.Anchor)
 		for at < len(text) && blank(text[at]) && (n.Value != "" || lineBreak(text[at:]) == 0) { // behind an empty one stands another
 			at++
 		}
