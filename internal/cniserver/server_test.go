@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -170,13 +171,14 @@ func TestRemovalsDoNotWaitForADDs(t *testing.T) {
 	t.Parallel()
 	var inside, most atomic.Int32
 	full, release := make(chan struct{}), make(chan struct{})
+	fill := sync.OnceFunc(func() { close(full) }) // they may be as many again once some have gone
 	path, _ := start(t, network{add: func(context.Context, *cni.Request, *os.File, *os.File) (*cni.Result, error) {
 		n := inside.Add(1)
 		defer inside.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
 		if n == atWork {
-			close(full)
+			fill()
 		}
 		<-release
 		return &cni.Result{}, nil

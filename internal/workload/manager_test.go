@@ -33,6 +33,20 @@ type kernel struct {
 	fail  int // how many of the next calls fail
 }
 
+// failNext makes that many of the next calls fail.
+func (k *kernel) failNext(n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fail = n
+}
+
+// now is the links that there are.
+func (k *kernel) now() map[string]links.Held {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return maps.Clone(k.links)
+}
+
 func (k *kernel) failing() bool {
 	if k.fail > 0 {
 		k.fail--
@@ -85,6 +99,20 @@ type api struct {
 	mu     sync.Mutex
 	blocks map[netip.Prefix]model.Block
 	fail   map[string]int // by node: how many of the next calls fail, each after it was done
+}
+
+// failNext makes that many of the next calls of a node fail.
+func (a *api) failNext(node string, n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fail[node] = n
+}
+
+// now is the blocks that there are.
+func (a *api) now() map[netip.Prefix]model.Block {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.blocks)
 }
 
 // claims is the API as one node sees it.
@@ -205,14 +233,14 @@ func (s *site) check(*rapid.T) {
 	synctest.Wait()
 	owner := map[netip.Addr]string{}
 	for _, n := range s.nodes {
-		for name, h := range n.kernel.links {
+		for name, h := range n.kernel.now() {
 			for _, a := range h.Addresses {
 				if other := owner[a]; other != "" {
 					s.t.Fatalf("%s has workloads %s and %s of node %s", a, other, name, n.name)
 				}
 				owner[a] = name
 				inBlock := false
-				for cidr, b := range s.api.blocks {
+				for cidr, b := range s.api.now() {
 					inBlock = inBlock || cidr.Contains(a) && b.Node == n.name
 				}
 				if !inBlock {
@@ -241,7 +269,7 @@ func (s *site) actions() map[string]func(*rapid.T) {
 			if err == nil && len(out.Addresses) == 0 {
 				s.t.Fatal("no address and no error")
 			}
-			if _, there := n.kernel.links[linkOf(r.ContainerID)]; there != (err == nil) {
+			if _, there := n.kernel.now()[linkOf(r.ContainerID)]; there != (err == nil) {
 				s.t.Fatalf("a link is there: %t, and the error is %v", there, err)
 			}
 		},
@@ -258,14 +286,14 @@ func (s *site) actions() map[string]func(*rapid.T) {
 		"delete": func(*rapid.T) {
 			n := s.draw()
 			r := s.request(n, fmt.Sprint("c", rapid.IntRange(1, n.next+1).Draw(s.t, "which")))
-			if err := n.manager.Delete(context.Background(), r); err == nil && n.kernel.links[linkOf(r.ContainerID)].Link != "" {
+			if err := n.manager.Delete(context.Background(), r); err == nil && n.kernel.now()[linkOf(r.ContainerID)].Link != "" {
 				s.t.Fatal("deleted, and still there")
 			}
 		},
 		"vanish": func(*rapid.T) {
 			n := s.draw()
-			for _, name := range slices.Sorted(maps.Keys(n.kernel.links)) {
-				h := n.kernel.links[name]
+			for _, name := range slices.Sorted(maps.Keys(n.kernel.now())) {
+				h := n.kernel.now()[name]
 				n.kernel.mu.Lock()
 				delete(n.kernel.links, name)
 				n.kernel.mu.Unlock()
@@ -276,25 +304,25 @@ func (s *site) actions() map[string]func(*rapid.T) {
 		"collect": func(*rapid.T) {
 			n := s.draw()
 			r := &cni.Request{Network: "net"}
-			for _, h := range n.kernel.links {
+			for _, h := range n.kernel.now() {
 				if rapid.Bool().Draw(s.t, "known") {
 					r.Attachments = append(r.Attachments, cni.Attachment{ContainerID: h.ContainerID, Interface: h.Interface})
 				}
 			}
-			if err := n.manager.GC(context.Background(), r); err == nil && len(n.kernel.links) != len(r.Attachments) {
-				s.t.Fatalf("%d links are left, want %d", len(n.kernel.links), len(r.Attachments))
+			if err := n.manager.GC(context.Background(), r); err == nil && len(n.kernel.now()) != len(r.Attachments) {
+				s.t.Fatalf("%d links are left, want %d", len(n.kernel.now()), len(r.Attachments))
 			}
 		},
 		"hear":   func(*rapid.T) { s.hear(s.draw()) },
 		"late":   func(*rapid.T) { n := s.draw(); n.manager.SetState(*n.heard) },
 		"tell":   func(*rapid.T) { s.tell(s.draw()) },
 		"wait":   func(*rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 100).Draw(s.t, "seconds")) * time.Second) },
-		"kernel": func(*rapid.T) { s.draw().kernel.fail = 1 },
-		"lose":   func(*rapid.T) { s.api.fail[s.draw().name] = 1 },
+		"kernel": func(*rapid.T) { s.draw().kernel.failNext(1) },
+		"lose":   func(*rapid.T) { s.api.failNext(s.draw().name, 1) },
 		"restart": func(*rapid.T) {
 			n := s.draw()
 			n.stop()
-			n.kernel.fail = 0
+			n.kernel.failNext(0)
 			s.start(n)
 		},
 		"pool": func(*rapid.T) {
@@ -332,8 +360,8 @@ func TestClaimedBeforeHeard(t *testing.T) {
 				}
 				n.manager.SetState(*n.heard) // of the time before
 			}
-			if len(s.api.blocks) != 2 { // one of each family
-				r.Fatalf("%d blocks are claimed for two workloads: %v", len(s.api.blocks), s.api.blocks)
+			if len(s.api.now()) != 2 { // one of each family
+				r.Fatalf("%d blocks are claimed for two workloads: %v", len(s.api.now()), s.api.now())
 			}
 		})
 	})
@@ -361,7 +389,8 @@ func (s *site) stop() {
 // drain deletes all workloads: then each node has one block of each family at most, and no address is in use.
 func (s *site) drain() {
 	for _, n := range s.nodes {
-		n.kernel.fail, s.api.fail[n.name] = 0, 0
+		n.kernel.failNext(0)
+		s.api.failNext(n.name, 0)
 		if err := n.manager.GC(context.Background(), &cni.Request{Network: "net"}); err != nil {
 			s.t.Fatal(err)
 		}
@@ -373,7 +402,7 @@ func (s *site) drain() {
 		}
 	}
 	kept := map[string]int{}
-	for cidr, b := range s.api.blocks {
+	for cidr, b := range s.api.now() {
 		kept[fmt.Sprint(b.Node, cidr.Addr().Is6())]++
 	}
 	for which, n := range kept {
@@ -382,7 +411,7 @@ func (s *site) drain() {
 		}
 	}
 	for _, n := range s.nodes {
-		for _, u := range n.manager.space.Usage(time.Now()) {
+		for _, u := range n.manager.Counts().Blocks {
 			if u.Used+u.Cooling > 0 {
 				s.t.Fatalf("%+v of node %s, which has no workload", u, n.name)
 			}
