@@ -88,7 +88,7 @@ func (n *node) withoutVerb(all []permission, p permission, poolVersion string) {
 	case p.resource == "sallyportnodes" && p.verb != "get":
 		s.kubectl("", "delete", "sallyportnode", n.name)
 	case p.resource == "leases" && p.verb == "create":
-		s.kubectl("", "delete", "lease", "-n", chart.Namespace, "sallyport-node-"+n.name)
+		s.kubectl("", "delete", "lease", "--ignore-not-found", "-n", chart.Namespace, "sallyport-node-"+n.name)
 	case p.resource == "nodes" && p.verb == "patch":
 		s.kubectl("", "taint", "node", n.name, "sallyport.dev/not-ready=:NoSchedule")
 	}
