@@ -131,7 +131,7 @@ func address(text string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// unknown is an error where the configuration has a key that nobody knows, such as a misspelt one of ours.
+// unknown is an error where the configuration has an unknown key, such as a misspelt one of ours.
 func unknown(conf []byte) error {
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(conf, &keys); err != nil {

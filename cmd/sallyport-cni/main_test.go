@@ -49,7 +49,7 @@ func TestRequest(t *testing.T) {
 		{"a family that is none", `{"name":"n","families":["ipv4"]}`, "", cni.Add, "", cni.CodeConfig, `"ipv4" is neither`},
 		{"an MTU that is a text", `{"name":"n","mtu":"1400"}`, "", cni.Add, "", 6, "mtu"},
 		{"an address that is none", `{"name":"n","runtimeConfig":{"ips":["10.0.0.0/33"]}}`, "", cni.Add, "", cni.CodeConfig, "10.0.0.0/33"},
-		{"arguments that nobody knows", `{"name":"n"}`, "COLOUR=red", cni.Add, "", cni.CodeEnvironment, "COLOUR"},
+		{"unknown arguments", `{"name":"n"}`, "COLOUR=red", cni.Add, "", cni.CodeEnvironment, "COLOUR"},
 		{"DEL with a configuration that has become wrong", `{"name":"n","family":[],"mtu":1}`, "COLOUR=red", cni.Del, `"ContainerID":"c1","Interface":"eth0"`, 0, ""},
 		{"GC has no container", `{"name":"n","cni.dev/valid-attachments":[]}`, "", cni.GC, ``, 0, ""},
 		{"GC by a runtime that knows of none", `{"name":"n","cni.dev/valid-attachments":null}`, "", cni.GC, ``, 0, ""},

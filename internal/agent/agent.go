@@ -115,7 +115,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := check(ctx, driver, table, cfg.Log); err != nil {
 		return err
 	}
-	socket, err := listenSocket(ctx, cfg.Socket)
+	socket, err := listenSocket(ctx, cfg.Socket, "--socket", 0o660)
 	if err != nil {
 		return err
 	}
@@ -266,17 +266,18 @@ func (d natDriver) Apply(ctx context.Context, p *compile.Plan) error {
 	return err
 }
 
-// listenSocket makes the agent's socket, which root and its group alone may use. A socket that a dead
-// agent left is replaced; one on which an agent answers is an error.
-func listenSocket(ctx context.Context, path string) (net.Listener, error) {
+// listenSocket makes a socket of the agent, which the users that its mode names alone may use, and the directory that it is in.
+// A socket that a dead agent left is replaced; one on which an agent answers is an error. The flag is the one that names another
+// path.
+func listenSocket(ctx context.Context, path, flag string, mode os.FileMode) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("making the directory of the socket: %w", err)
 	}
 	if NewClient(path).Running(ctx) {
-		return nil, fmt.Errorf("another agent answers on %s: stop it first, or give this one its own --socket and --state-dir in another network namespace", path)
+		return nil, fmt.Errorf("another agent answers on %s: stop it first, or give this one its own %s and --state-dir in another network namespace", path, flag)
 	}
 	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != os.ModeSocket {
-		return nil, fmt.Errorf("making the socket: %s is there and is no socket: move it away, or give another --socket", path)
+		return nil, fmt.Errorf("making the socket: %s is there and is no socket: move it away, or give another %s", path, flag)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("removing the socket of an earlier agent: %w", err)
@@ -285,7 +286,7 @@ func listenSocket(ctx context.Context, path string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the socket: %w", err)
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		return nil, errors.Join(fmt.Errorf("restricting the socket: %w", err), l.Close())
 	}
 	return l, nil

@@ -8,8 +8,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
-	"reflect"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -65,13 +63,13 @@ func openNetwork(ctx context.Context, a *Agent) (*network, error) {
 		opts.Claims, opts.Pods, opts.Tunnels, n.announce = s, s, n.routes.Tunnels, s
 	}
 	n.manager = workload.New(opts)
-	if n.socket, err = cniserver.Listen(ctx, a.cfg.CNISocket); err != nil {
+	if n.socket, err = listenSocket(ctx, a.cfg.CNISocket, "--cni-socket", 0o600); err != nil {
 		return nil, errors.Join(err, n.routes.Close(), n.links.Close())
 	}
 	return n, nil
 }
 
-// close lets go of all that openNetwork has opened.
+// close closes the drivers and the socket.
 func (n *network) close() error {
 	err := n.socket.Close()
 	if errors.Is(err, net.ErrClosed) { // run has closed it
@@ -173,32 +171,6 @@ func forget(ctx context.Context, table *conntrack.Table, of func(netip.Addr) boo
 		}
 	})
 	return err
-}
-
-// local is what the node knows of itself, put together from those who know a part of it.
-type local struct {
-	loop *reconcile.Loop
-
-	mu   sync.Mutex
-	now  model.Local
-	sent *model.Local // what the loop has; nil before the interfaces are known
-}
-
-// set changes a part of it, and hands it on once the interfaces are known.
-func (l *local) set(change func(*model.Local)) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	change(&l.now)
-	if l.now.Interfaces == nil || l.sent != nil && reflect.DeepEqual(*l.sent, l.now) {
-		return
-	}
-	now := l.now
-	l.sent = &now
-	l.loop.SetLocal(now)
-}
-
-func newLocal(loop *reconcile.Loop, node string, network bool) *local {
-	return &local{loop: loop, now: model.Local{Name: node, Network: network}}
 }
 
 // drivers are those that the reconcile loop drives.

@@ -14,7 +14,7 @@ import (
 func TestASocketOfADeadAgentIsReplaced(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "made", "agent.sock")
-	dead, err := listenSocket(t.Context(), path)
+	dead, err := listenSocket(t.Context(), path, "--socket", 0o660)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func TestASocketOfADeadAgentIsReplaced(t *testing.T) {
 	if err := dead.Close(); err != nil {
 		t.Fatal(err)
 	}
-	l, err := listenSocket(t.Context(), path)
+	l, err := listenSocket(t.Context(), path, "--socket", 0o660)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestNoFileIsTakenForASocket(t *testing.T) {
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := listenSocket(t.Context(), path)
+	l, err := listenSocket(t.Context(), path, "--socket", 0o660)
 	if err == nil {
 		_ = l.Close()
 		t.Error("listening where a file stands")
@@ -62,7 +62,7 @@ func TestAnAgentThatDoesNotAnswerRuns(t *testing.T) {
 	defer l.Close()
 	answer := make(chan error, 1)
 	go func() {
-		second, err := listenSocket(t.Context(), path)
+		second, err := listenSocket(t.Context(), path, "--socket", 0o660)
 		if err == nil {
 			_ = second.Close()
 		}

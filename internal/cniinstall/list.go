@@ -88,7 +88,7 @@ func render(chained []plugin, all bool) []byte {
 	}
 	b, err := json.MarshalIndent(l, "", "  ")
 	if err != nil {
-		panic(err) // strings and booleans
+		panic(err) // strings and booleans always have a JSON form
 	}
 	return append(b, '\n')
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -51,30 +50,6 @@ const (
 	// pause follows when no connection can be accepted, because descriptors or memory ran out.
 	pause = 100 * time.Millisecond
 )
-
-// Listen makes the socket, for root alone, and the directory that it is in. One that a dead agent has left is replaced.
-func Listen(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, fmt.Errorf("making the directory of the socket for the CNI plugin: %w", err)
-	}
-	if st, err := os.Lstat(path); err == nil && st.Mode().Type() != os.ModeSocket {
-		return nil, fmt.Errorf("making the socket for the CNI plugin: %s exists and is not a socket: move it away", path)
-	}
-	if c, err := new(net.Dialer).DialContext(ctx, "unix", path); err == nil {
-		return nil, errors.Join(fmt.Errorf("making the socket for the CNI plugin: another agent answers on %s: stop it first", path), c.Close())
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("removing the socket of an earlier agent: %w", err)
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("making the socket for the CNI plugin: %w", err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("restricting the socket for the CNI plugin: %w", err), l.Close())
-	}
-	return l, nil
-}
 
 type server struct {
 	network       Network
@@ -231,8 +206,13 @@ func rootOnly(conn *net.UnixConn) error {
 	if err := errors.Join(ctl, err); err != nil {
 		return fmt.Errorf("reading whose process it is: %w", err)
 	}
-	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
-		return fmt.Errorf("only root may ask the Sallyport agent for a pod's network, not user %d", peer.Uid)
+	return mayAsk(peer.Uid, os.Geteuid())
+}
+
+// mayAsk is an error for a user that is neither root nor the agent's own.
+func mayAsk(user uint32, own int) error {
+	if user != 0 && int(user) != own {
+		return fmt.Errorf("only root may ask the Sallyport agent for a pod's network, not user %d", user)
 	}
 	return nil
 }

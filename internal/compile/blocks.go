@@ -41,7 +41,7 @@ func sift(all, own []model.Block, pools map[string]*model.Pool) blocks {
 	return b
 }
 
-// misfit says why a block is none of its pool; empty: it is one.
+// misfit says why a block is not a block of its pool; empty: it is one.
 func misfit(block *model.Block, pool *model.Pool) string {
 	switch {
 	case pool == nil:

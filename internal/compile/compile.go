@@ -28,7 +28,7 @@ var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
 // Compile decides what the kernel of one node should hold. It reads s and local and keeps references to
 // them, so they must not be changed afterwards.
 func Compile(s *model.Snapshot, local model.Local) *Plan {
-	cfg, origins := merge(selecting(s, local.Name))
+	cfg, origins := merge(selecting(s, local.Name, s.NATConfigurations, natSelector))
 	p := &Plan{Settings: origins, local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools,
 		keepLinkLocal: cfg.linkLocal == model.LinkLocalKeep}
 	for _, i := range local.Interfaces {

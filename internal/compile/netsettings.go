@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/internal/model"
-	"github.com/sallyport/sallyport/internal/selector"
 )
 
 // netSettings are what the NodeNetworkConfigurations come to for one node, with the defaults filled in.
@@ -33,14 +32,7 @@ type NetworkSetting struct {
 // mergeNetwork merges the configurations that select a node, field by field: the highest priority wins, then the lower name. Nodes
 // that differ in port or VNI part in silence, so that these two are taken from configurations for all nodes alone.
 func mergeNetwork(s *model.Snapshot, node string) (netSettings, []NetworkSetting) {
-	labels := labelsOf(s.Nodes, node)
-	var chosen []*model.NodeNetworkConfiguration
-	for i := range s.NodeNetworkConfigurations {
-		c := &s.NodeNetworkConfigurations[i]
-		if sel, err := selector.Parse(c.NodeSelector); err == nil && sel.Matches(labels) {
-			chosen = append(chosen, c)
-		}
-	}
+	chosen := selecting(s, node, s.NodeNetworkConfigurations, func(c *model.NodeNetworkConfiguration) string { return c.NodeSelector })
 	slices.SortFunc(chosen, func(a, b *model.NodeNetworkConfiguration) int {
 		return cmp.Or(cmp.Compare(b.Priority, a.Priority), cmp.Compare(a.Name, b.Name))
 	})

@@ -36,7 +36,7 @@ type Setting struct {
 
 // NeedsNodes says whether the plan of a node depends on the addresses of other nodes.
 func NeedsNodes(s *model.Snapshot, node string) bool {
-	merged, _ := merge(selecting(s, node))
+	merged, _ := merge(selecting(s, node, s.NATConfigurations, natSelector))
 	return merged.exclusions == model.ExcludeIPPoolsAndHostIPs
 }
 
@@ -47,19 +47,20 @@ func Merge(configs []*model.NATConfiguration) []Setting {
 	return origins
 }
 
-// selecting are the configurations that select the node. A selector that does not parse selects nothing (validation
-// refuses it).
-func selecting(s *model.Snapshot, node string) []*model.NATConfiguration {
+// selecting are the configurations, of whichever kind, that select the node. A selector that does not parse selects nothing
+// (validation refuses it).
+func selecting[C any](s *model.Snapshot, node string, all []C, nodeSelector func(*C) string) []*C {
 	labels := labelsOf(s.Nodes, node)
-	var chosen []*model.NATConfiguration
-	for i := range s.NATConfigurations {
-		c := &s.NATConfigurations[i]
-		if sel, err := selector.Parse(c.NodeSelector); err == nil && sel.Matches(labels) {
-			chosen = append(chosen, c)
+	var chosen []*C
+	for i := range all {
+		if sel, err := selector.Parse(nodeSelector(&all[i])); err == nil && sel.Matches(labels) {
+			chosen = append(chosen, &all[i])
 		}
 	}
 	return chosen
 }
+
+func natSelector(c *model.NATConfiguration) string { return c.NodeSelector }
 
 // merge merges configurations, which it sorts, field by field: the highest priority wins, then the lower name. The
 // Settings come in the order of the fields of the spec.

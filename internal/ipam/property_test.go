@@ -146,7 +146,7 @@ func (w *world) mustBeLast(node string, got netip.Addr, at time.Time) {
 	}
 }
 
-// serves is all addresses of a family that a node could give out now: those of its blocks, and of blocks of nobody.
+// serves is all addresses of a family that a node could give out now: those of its blocks, and of blocks without an owner.
 func (w *world) serves(node string, v6 bool) func(func(netip.Addr) bool) {
 	return func(yield func(netip.Addr) bool) {
 		for _, p := range w.cluster.Pools {
@@ -220,7 +220,7 @@ func (w *world) giveBack() {
 	}
 }
 
-// restart lets a node learn anew what the kernel holds, in any order.
+// restart lets a node learn again what the kernel holds, in any order.
 func (w *world) restart() {
 	node := rapid.SampledFrom(nodes).Draw(w.t, "restarted")
 	s := NewSpace(rand.New(rand.NewPCG(1, uint64(w.serial))).Uint64)

@@ -47,7 +47,7 @@ func (s *Space) Own(b Block) {
 	s.blocks[b.CIDR] = n
 }
 
-// Disown removes a block. Workloads that have addresses of it keep them, and nobody gets another one.
+// Disown removes a block. Workloads that have addresses of it keep them, and no workload gets another one.
 func (s *Space) Disown(cidr netip.Prefix) {
 	b := s.blocks[cidr]
 	if b == nil {

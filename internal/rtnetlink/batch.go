@@ -87,6 +87,18 @@ func (b *Batch) Nest(kind uint16, inside func()) {
 	nfnetlink.CloseNest(b.buf, at)
 }
 
+// skipStatistics is RTEXT_FILTER_SKIP_STATS (include/uapi/linux/rtnetlink.h): what links have carried is of no interest.
+const skipStatistics = 1 << 3
+
+// GetLink asks for a link by its name; empty: for all.
+func (b *Batch) GetLink(name string) {
+	b.Message(unix.RTM_GETLINK, 0, Link(0, 0, 0))
+	if name != "" {
+		b.Text(unix.IFLA_IFNAME, name)
+	}
+	b.Uint32(unix.IFLA_EXT_MASK, skipStatistics)
+}
+
 // Link is the fixed part of messages about links (struct ifinfomsg): an index, or 0 where an attribute names the link, and
 // the flags to set of those in change (unix.IFF_…).
 func Link(index int, flags, change uint32) []byte {
@@ -104,6 +116,10 @@ func Address(index int, p netip.Prefix) []byte {
 	binary.NativeEndian.PutUint32(fixed[4:], uint32(index))
 	return fixed
 }
+
+// RouteProtocol marks Sallyport's routes (rtm_protocol): the kernel and the daemons of others leave such alone, and
+// include/uapi/linux/rtnetlink.h names none of this number.
+const RouteProtocol = 115
 
 // RouteFixed is the fixed part of messages about routes (struct rtmsg).
 type RouteFixed struct {

@@ -158,6 +158,27 @@ func (c *Conn) Dump(ctx context.Context, doing string, b *Batch, handle func(nfn
 	return c.conn.Dump(ctx, doing, c.request(b, unix.NLM_F_DUMP), handle)
 }
 
+// readings bounds how often what changes while it is read is read again.
+const readings = 20
+
+// DumpWhole is Dump, again and again where objects change meanwhile; begin is called before each reading. A family of addresses
+// that the kernel lacks has no objects.
+func (c *Conn) DumpWhole(ctx context.Context, doing string, b *Batch, begin func(), handle func(nfnetlink.Message) error) error {
+	var err error
+	for range readings {
+		begin()
+		err = c.Dump(ctx, doing, b, handle)
+		switch {
+		case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
+			begin()
+			return nil
+		case !errors.Is(err, nfnetlink.ErrInterrupted) || ctx.Err() != nil:
+			return err
+		}
+	}
+	return fmt.Errorf("%w, in each of %d readings", err, readings)
+}
+
 // request is the only message of a batch, with a number and flags.
 func (c *Conn) request(b *Batch, flags uint16) []byte {
 	c.conn.Seq++

@@ -225,7 +225,7 @@ func families(out *ipam.Request, named []string, pools []ipam.Pool) error {
 		return nil
 	}
 	if len(named) > 0 {
-		out.V4, out.V6 = slices.Contains(named, "IPv4"), slices.Contains(named, "IPv6")
+		out.V4, out.V6 = slices.Contains(named, cni.IPv4), slices.Contains(named, cni.IPv6)
 		return nil
 	}
 	var meant []ipam.Pool

@@ -42,15 +42,15 @@ func (m *Manager) tend(ctx context.Context) {
 	for _, cidr := range back {
 		if err := m.giveBack(ctx, cidr); err != nil {
 			m.opts.Log.Error("giving back a block failed; it is tried again", "block", cidr, "error", err, "retry_in", lookEvery)
-			continue
 		}
 	}
 	if now.Before(m.reportAt) {
 		return
 	}
-	m.reportAt = now.Add(max(lookEvery, reportPause*time.Duration(len(d.blocks))))
+	pause := max(lookEvery, reportPause*time.Duration(len(d.blocks)))
+	m.reportAt = now.Add(pause)
 	if err := m.opts.Claims.Usage(ctx, usage); err != nil && ctx.Err() == nil {
-		m.opts.Log.Warn("reporting how much of this node's blocks is in use failed; it is tried again", "error", err, "retry_in", lookEvery)
+		m.opts.Log.Warn("reporting how much of this node's blocks is in use failed; it is tried again", "error", err, "retry_in", pause)
 	}
 }
 

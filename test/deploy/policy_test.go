@@ -90,6 +90,14 @@ const (
 	controllerAccount = "system:serviceaccount:sallyport-system:sallyport-controller"
 )
 
+// judges asks a policy about the request of a client, which does what its name says, and compares the answer.
+func (p *policy) judges(t *testing.T, name string, r request, want string) {
+	t.Helper()
+	if got := p.ask(t, r); got != want {
+		t.Errorf("a client that %s is told %q, want %q", name, got, want)
+	}
+}
+
 // ask returns what the policy says against a request: "" if it lets it pass.
 func (p *policy) ask(t *testing.T, r request) string {
 	t.Helper()
@@ -206,9 +214,7 @@ func TestAgentWritesOwnSallyportNode(t *testing.T) {
 	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases")["sallyport-agent-sallyportnodes"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Group: "sallyport.dev", Version: "v1alpha1", Resource: "sallyportnodes"}
-		if got := p.ask(t, tt.request); got != tt.says {
-			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
-		}
+		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }
 
@@ -241,9 +247,7 @@ func TestAgentRenewsOwnLease(t *testing.T) {
 	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases")["sallyport-agent-leases"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
-		if got := p.ask(t, tt.request); got != tt.says {
-			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
-		}
+		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }
 
@@ -272,9 +276,7 @@ func TestControllerWritesOwnLeases(t *testing.T) {
 	p := policies(t, "default", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases")["sallyport-controller-leases"]
 	for _, tt := range tests {
 		tt.resource = schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"}
-		if got := p.ask(t, tt.request); got != tt.says {
-			t.Errorf("a client that %s is told %q, want %q", tt.name, got, tt.says)
-		}
+		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }
 
@@ -332,9 +334,7 @@ status: {phase: Running}
 		if tt.account == "" {
 			tt.account = agentAccount
 		}
-		if got := p.ask(t, tt.request); got != tt.says {
-			t.Errorf("who %s is told %q, want %q", tt.name, got, tt.says)
-		}
+		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }
 
@@ -369,9 +369,7 @@ func TestAgentWritesOwnBlocks(t *testing.T) {
 		{"is the controller", request{account: controllerAccount, oldValue: block}, ""},
 	} {
 		tt.resource = schema.GroupVersionResource{Group: "sallyport.dev", Version: "v1alpha1", Resource: "ipblocks"}
-		if got := p.ask(t, tt.request); got != tt.says {
-			t.Errorf("a client that %s is told %q, want %q", tt.name, got, tt.says)
-		}
+		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }
 
@@ -401,9 +399,7 @@ func TestControllerWritesFinalizers(t *testing.T) {
 			tt.account = controllerAccount
 		}
 		tt.resource = schema.GroupVersionResource{Group: "projectcalico.org", Version: "v3", Resource: "ippools"}
-		if got := p.ask(t, tt.request); got != tt.says {
-			t.Errorf("a client that %s is told %q, want %q", tt.name, got, tt.says)
-		}
+		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }
 
@@ -432,8 +428,6 @@ func TestAgentAnnouncesItself(t *testing.T) {
 		{"changes the podCIDR", request{node: "a", oldValue: node, object: with("10.244.1", "10.244.2")}, change},
 	} {
 		tt.account, tt.resource = agentAccount, schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
-		if got := p.ask(t, tt.request); got != tt.says {
-			t.Errorf("a client that %s is told %q, want %q", tt.name, got, tt.says)
-		}
+		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }

@@ -196,7 +196,7 @@ func TestCNIAgentAway(t *testing.T) {
 	}
 }
 
-// TestCNILinksDeletedByHand: a device that somebody deletes gives its address back, CHECK says so, and DEL does not mind.
+// TestCNILinksDeletedByHand: a device that is deleted by hand gives its address back, CHECK says so, and DEL does not mind.
 func TestCNILinksDeletedByHand(t *testing.T) {
 	t.Parallel()
 	n := newCNINode(t, cniPools("10.244.0.0/16", ""))

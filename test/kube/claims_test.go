@@ -277,7 +277,7 @@ func (v *claims) givenBack(t *testing.T) {
 	}
 	labtest.Must(t, v.a.GiveBack(t.Context(), cidr))
 	labtest.Must(t, v.a.GiveBack(t.Context(), cidr))
-	awaiting(t, "the block is nobody's", func() (bool, string) { return v.a.owner(cidr) == "", fmt.Sprint(v.a.state().Snapshot.Blocks) })
+	awaiting(t, "the block has no owner", func() (bool, string) { return v.a.owner(cidr) == "", fmt.Sprint(v.a.state().Snapshot.Blocks) })
 	labtest.Must(t, v.b.Claim(t.Context(), cidr, "p"))
 	// An agent that ended halfway has deleted the block, and not let it go.
 	v.kubectl(t, "", "delete", "ipblock", ipam.Name(cidr), "--wait=false")

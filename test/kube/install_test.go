@@ -77,7 +77,7 @@ func TestInstall(t *testing.T) {
 	if out := s.kubectl("", "get", "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name"); strings.Contains(out, "sallyport") {
 		t.Errorf("after it was uninstalled there is still:\n%s", out)
 	}
-	in.run(in.now, uninstall.sh[4])
+	in.run(in.now, uninstall.sh[5]) // the one before is for a whole network
 	if out := s.kubectl("", "get", "crd", "-o", "name"); out != "" {
 		t.Errorf("after the definitions were deleted there is still:\n%s", out)
 	}

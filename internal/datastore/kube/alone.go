@@ -24,7 +24,7 @@ const (
 	// silence is how long another agent has not renewed the Lease until its node takes it for dead: longer than agents wait
 	// between two renewals, with one that failed.
 	silence = 75 * time.Second
-	// dead is the age of a Lease, by this node's clock, from which on nobody waits for a renewal: more than clocks differ.
+	// dead is the age of a Lease, by this node's clock, from which on the agent waits for no renewal: more than clocks differ.
 	dead = 10 * time.Minute
 	// settleEvery is the time between two looks at the Lease at first, until it is known whether another agent lives.
 	settleEvery = 3 * time.Second

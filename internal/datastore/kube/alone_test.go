@@ -23,7 +23,7 @@ func TestAlone(t *testing.T) {
 	const unknown, lives = "takes over 1m15s later", "give each machine a name of its own"
 	for name, looks := range map[string][]look{
 		"its own":                 {{0, "mine", 0, true, ""}},
-		"nobody's":                {{0, "", 0, true, ""}},
+		"without owner":           {{0, "", 0, true, ""}},
 		"of an earlier boot":      {{0, "other", -2 * time.Minute, false, unknown}, {74 * time.Second, "other", -2 * time.Minute, false, unknown}, {75 * time.Second, "other", -2 * time.Minute, true, ""}},
 		"with a clock behind":     {{0, "other", -80 * time.Second, false, unknown}, {40 * time.Second, "other", -50 * time.Second, false, lives}},
 		"of ten minutes ago":      {{0, "other", -10 * time.Minute, false, unknown}, {time.Second, "other", -10 * time.Minute, true, ""}},

@@ -183,7 +183,7 @@ func valueOf(kind string, b []byte) (any, error) {
 	default:
 		return v, err
 	}
-	// A pool whose selector cannot be read is translated all the same; of these settings nobody knows whose they are.
+	// A pool whose selector cannot be read is translated all the same; it is unknown which nodes these settings are for.
 	if _, err := selector.Parse(chooses); err != nil {
 		return nil, fmt.Errorf("spec.nodeSelector: is not a selector: %w", err)
 	}

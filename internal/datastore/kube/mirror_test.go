@@ -127,6 +127,6 @@ func TestMirrorLearns(t *testing.T) {
 	}
 	m := newMirror()
 	if m.learn(object("b", "7"), "7"); len(m.live) > 0 {
-		t.Error("before all was heard, something was learned: what is there would count as all")
+		t.Error("before all was heard, something was learned: the objects heard so far would count as all")
 	}
 }

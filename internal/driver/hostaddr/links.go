@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sallyport/sallyport/internal/cni"
+	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 	"github.com/sallyport/sallyport/internal/rtnetlink"
@@ -64,13 +66,13 @@ func followLinks(ctx context.Context, reread func(context.Context) error) error 
 func matters(m nfnetlink.Message) bool {
 	switch m.Kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
-		_, l, ok := parseLink(m)
-		return !ok || !ours(l.Name)
+		l, err := rtnetlink.ParseLink(m)
+		return err != nil || !ours(l.Name)
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		return isDefault(m)
 	}
-	a, ok := parseAddress(m)
-	return !ok || !unreported(a.prefix.Addr())
+	a, err := rtnetlink.ParseAddress(m)
+	return err != nil || !unreported(a.Prefix.Addr())
 }
 
 // unreported says whether an address is link-local, of IPv6.
@@ -78,37 +80,13 @@ func unreported(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
 // ours says whether Sallyport makes links of that name: those of workloads, and VXLAN devices.
 func ours(name string) bool {
-	return strings.HasPrefix(name, "sly") || strings.HasPrefix(name, "sallyport.")
+	return strings.HasPrefix(name, cni.LinkPrefix) || name == compile.Device4 || name == compile.Device6
 }
 
 // isDefault says whether a message is about a default route of the main table.
 func isDefault(m nfnetlink.Message) bool {
 	return len(m.Body) >= unix.SizeofRtMsg && m.Body[1] == 0 && m.Body[4] == unix.RT_TABLE_MAIN && m.Body[7] == unix.RTN_UNICAST
 }
-
-// parseLink reads a link that is up or down, with its index.
-func parseLink(m nfnetlink.Message) (index uint32, l model.Link, ok bool) {
-	if len(m.Body) < unix.SizeofIfInfomsg {
-		return 0, l, false
-	}
-	for a, err := range nfnetlink.Attributes(m.Body[unix.SizeofIfInfomsg:]) {
-		switch {
-		case err != nil:
-			return 0, l, false
-		case a.Kind == unix.IFLA_IFNAME:
-			l.Name = a.Text()
-		case a.Kind == unix.IFLA_MTU && len(a.Data) == 4:
-			l.MTU = int(binary.NativeEndian.Uint32(a.Data))
-		}
-	}
-	return binary.NativeEndian.Uint32(m.Body[4:]), l, true
-}
-
-// skipStats is RTEXT_FILTER_SKIP_STATS (include/uapi/linux/rtnetlink.h): links are read without what they have carried.
-const skipStats = 1 << 3
-
-// readings bounds how often what changes while it is read is read again.
-const readings = 10
 
 // read reads all addresses but link-local ones of IPv6, and the links that are up and have addresses, sorted.
 func read(ctx context.Context) (addresses []netip.Prefix, links []model.Link, err error) {
@@ -117,53 +95,56 @@ func read(ctx context.Context) (addresses []netip.Prefix, links []model.Link, er
 		return nil, nil, err
 	}
 	defer conn.Close()
-	for range readings {
-		r := reader{ctx: ctx, conn: conn, byIndex: map[uint32]*model.Link{}}
-		if err = r.read(); !errors.Is(err, nfnetlink.ErrInterrupted) {
-			addresses, links = r.result()
-			return addresses, links, err
-		}
+	r := reader{ctx: ctx, conn: conn}
+	if err := r.read(); err != nil {
+		return nil, nil, err
 	}
-	return nil, nil, err
+	addresses, links = r.result()
+	return addresses, links, nil
 }
 
 // reader is a reading under way.
 type reader struct {
 	ctx       context.Context
 	conn      *rtnetlink.Conn
-	byIndex   map[uint32]*model.Link
-	addresses []netip.Prefix
+	byIndex   map[int]*model.Link
+	addresses []rtnetlink.AddressMessage
 }
 
 func (r *reader) read() error {
 	var b rtnetlink.Batch
-	b.Message(unix.RTM_GETLINK, 0, rtnetlink.Link(0, 0, 0))
-	b.Uint32(unix.IFLA_EXT_MASK, skipStats)
-	if err := r.conn.Dump(r.ctx, "listing this node's links", &b, r.link); err != nil {
+	b.GetLink("")
+	if err := r.conn.DumpWhole(r.ctx, "listing this node's links", &b, func() { r.byIndex = map[int]*model.Link{} }, r.link); err != nil {
 		return err
 	}
 	b.Reset()
 	b.Message(unix.RTM_GETADDR, 0, make([]byte, unix.SizeofIfAddrmsg))
-	if err := r.conn.Dump(r.ctx, "listing the addresses of this node's links", &b, r.address); err != nil {
+	if err := r.conn.DumpWhole(r.ctx, "listing the addresses of this node's links", &b, func() { r.addresses = nil }, r.address); err != nil {
 		return err
 	}
 	for _, any := range []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)} {
 		b.Reset()
 		b.Message(unix.RTM_GETROUTE, 0, rtnetlink.RouteFixed{Destination: any, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST}.Encode())
-		err := r.conn.Dump(r.ctx, "listing this node's routes", &b, r.route)
-		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		if err := r.conn.DumpWhole(r.ctx, "listing this node's routes", &b, func() { r.forgetDefault(any.Addr().Is6()) }, r.route); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *reader) link(m nfnetlink.Message) error {
-	index, l, ok := parseLink(m)
-	if ok && !ours(l.Name) && binary.NativeEndian.Uint32(m.Body[8:])&unix.IFF_UP != 0 {
-		r.byIndex[index] = &l
+// forgetDefault forgets which links have a default route of a family.
+func (r *reader) forgetDefault(v6 bool) {
+	for _, l := range r.byIndex {
+		l.Default4, l.Default6 = l.Default4 && v6, l.Default6 && !v6
 	}
-	return nil
+}
+
+func (r *reader) link(m nfnetlink.Message) error {
+	l, err := rtnetlink.ParseLink(m)
+	if err == nil && l.Up && !ours(l.Name) {
+		r.byIndex[l.Index] = &model.Link{Name: l.Name, MTU: l.MTU}
+	}
+	return err
 }
 
 // passing are the flags of addresses by which no other node should know this one: the kernel does not use them yet or any more, or
@@ -171,50 +152,11 @@ func (r *reader) link(m nfnetlink.Message) error {
 const passing = unix.IFA_F_TENTATIVE | unix.IFA_F_DADFAILED | unix.IFA_F_DEPRECATED | unix.IFA_F_TEMPORARY
 
 func (r *reader) address(m nfnetlink.Message) error {
-	a, ok := parseAddress(m)
-	if !ok || unreported(a.prefix.Addr()) {
-		return nil
+	a, err := rtnetlink.ParseAddress(m)
+	if err == nil && a.Prefix.IsValid() && !unreported(a.Prefix.Addr()) {
+		r.addresses = append(r.addresses, a)
 	}
-	r.addresses = append(r.addresses, a.prefix)
-	if l := r.byIndex[a.index]; l != nil && a.flags&passing == 0 {
-		l.Addresses = append(l.Addresses, a.prefix)
-	}
-	return nil
-}
-
-// linkAddress is an address on a link.
-type linkAddress struct {
-	index  uint32
-	prefix netip.Prefix
-	flags  uint32 // unix.IFA_F_…
-}
-
-func parseAddress(m nfnetlink.Message) (linkAddress, bool) {
-	if len(m.Body) < unix.SizeofIfAddrmsg {
-		return linkAddress{}, false
-	}
-	out := linkAddress{index: binary.NativeEndian.Uint32(m.Body[4:]), flags: uint32(m.Body[2])}
-	var local, address netip.Addr
-	for a, err := range nfnetlink.Attributes(m.Body[unix.SizeofIfAddrmsg:]) {
-		switch {
-		case err != nil:
-			return linkAddress{}, false
-		case a.Kind == unix.IFA_LOCAL:
-			local, _ = netip.AddrFromSlice(a.Data)
-		case a.Kind == unix.IFA_ADDRESS:
-			address, _ = netip.AddrFromSlice(a.Data)
-		case a.Kind == unix.IFA_FLAGS && len(a.Data) == 4:
-			out.flags = binary.NativeEndian.Uint32(a.Data)
-		}
-	}
-	if !local.IsValid() { // IPv6 has it where there is a peer alone
-		local = address
-	}
-	if local.Is4() {
-		out.flags &^= unix.IFA_F_SECONDARY // the bit that means IFA_F_TEMPORARY of an address of IPv6
-	}
-	out.prefix = netip.PrefixFrom(local, int(m.Body[1]))
-	return out, local.IsValid()
+	return err
 }
 
 func (r *reader) route(m nfnetlink.Message) error {
@@ -222,7 +164,7 @@ func (r *reader) route(m nfnetlink.Message) error {
 		return nil
 	}
 	hop := func(index uint32) {
-		if l := r.byIndex[index]; l != nil {
+		if l := r.byIndex[int(index)]; l != nil {
 			l.Default4 = l.Default4 || m.Body[0] == unix.AF_INET
 			l.Default6 = l.Default6 || m.Body[0] == unix.AF_INET6
 		}
@@ -249,11 +191,15 @@ func (r *reader) route(m nfnetlink.Message) error {
 
 // result is what was read, sorted.
 func (r *reader) result() ([]netip.Prefix, []model.Link) {
-	slices.SortFunc(r.addresses, netip.Prefix.Compare)
-	addresses := slices.Compact(r.addresses)
-	if addresses == nil {
-		addresses = []netip.Prefix{} // none, and that is known
+	addresses := []netip.Prefix{} // if there are none, that is known
+	for _, a := range r.addresses {
+		addresses = append(addresses, a.Prefix)
+		if l := r.byIndex[a.Index]; l != nil && a.Flags&passing == 0 {
+			l.Addresses = append(l.Addresses, a.Prefix)
+		}
 	}
+	slices.SortFunc(addresses, netip.Prefix.Compare)
+	addresses = slices.Compact(addresses)
 	var links []model.Link
 	for _, l := range r.byIndex {
 		if len(l.Addresses) > 0 {

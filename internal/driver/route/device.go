@@ -84,15 +84,15 @@ func (d *Driver) setUp(ctx context.Context, wanted *device) error {
 	return nil
 }
 
-// clash names who has the port or the VNI that a device of ours is to have.
+// clash names the device or program that has the port or the VNI which a device of ours is to have.
 func (d *Driver) clash(ctx context.Context, wanted *device, err error) error {
 	var others []string
 	failed := d.dump(ctx, "reading VXLAN devices", func() { others = nil }, func(b *rtnetlink.Batch) {
 		b.Message(unix.RTM_GETLINK, 0, rtnetlink.Link(0, 0, 0))
 		b.Nest(unix.IFLA_LINKINFO, func() { b.Text(unix.IFLA_INFO_KIND, "vxlan") })
 	}, func(m nfnetlink.Message) error {
-		var o device
-		if err := parseLink(m, &o); err != nil {
+		o, err := parseDevice(m)
+		if err != nil {
 			return err
 		}
 		if o.kind == "vxlan" && o.port == wanted.port && !slices.Contains(deviceNames[:], o.name) {

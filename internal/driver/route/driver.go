@@ -160,7 +160,7 @@ func (d *Driver) put(ctx context.Context, wanted [2]*device, routes []entry) (sh
 	for _, r := range refused {
 		m := d.batch.At(r.Index)
 		failure := r.Error(describe(m))
-		if e, ok := parseRoute(m); ok && m.Kind == unix.RTM_NEWROUTE {
+		if e, ok, _ := parseRoute(m); ok && m.Kind == unix.RTM_NEWROUTE { // it is our own message
 			if r.Errno == unix.EEXIST && len(d.refused) < named {
 				failure = d.inTheWay(ctx, e)
 			}

@@ -23,7 +23,7 @@ func putRoute(b *rtnetlink.Batch, e entry, there bool) {
 func dropRoute(b *rtnetlink.Batch, e entry) { routeMessage(b, unix.RTM_DELROUTE, 0, e) }
 
 func routeMessage(b *rtnetlink.Batch, kind, flags uint16, e entry) {
-	fixed := rtnetlink.RouteFixed{Destination: e.to, Table: unix.RT_TABLE_MAIN, Protocol: protocol, Type: e.kind}
+	fixed := rtnetlink.RouteFixed{Destination: e.to, Table: unix.RT_TABLE_MAIN, Protocol: rtnetlink.RouteProtocol, Type: e.kind}
 	if e.dev != 0 {
 		fixed.Flags = unix.RTNH_F_ONLINK
 	}
@@ -159,25 +159,25 @@ func deleteDevice(b *rtnetlink.Batch, index int32) {
 	b.Message(unix.RTM_DELLINK, 0, rtnetlink.Link(int(index), 0, 0))
 }
 
-// describe says what a message was to do.
+// describe says what a message of ours was to do.
 func describe(m nfnetlink.Message) string {
 	switch m.Kind {
 	case unix.RTM_NEWROUTE:
-		e, _ := parseRoute(m)
+		e, _, _ := parseRoute(m)
 		return "putting " + e.String()
 	case unix.RTM_DELROUTE:
-		e, _ := parseRoute(m)
+		e, _, _ := parseRoute(m)
 		return "removing " + e.String()
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		n, _ := parseNeighbour(m, int32(number(m.Body[4:])))
+		n, _ := rtnetlink.ParseNeighbour(m)
 		what := "neighbour "
 		if m.Body[0] == unix.AF_BRIDGE {
 			what = "forwarding entry to "
 		}
 		if m.Kind == unix.RTM_NEWNEIGH {
-			return "putting the " + what + n.dst.String()
+			return "putting the " + what + n.Addr.String()
 		}
-		return "removing the " + what + n.dst.String()
+		return "removing the " + what + n.Addr.String()
 	case unix.RTM_NEWADDR:
 		return "putting an address on a VXLAN device"
 	case unix.RTM_DELADDR:

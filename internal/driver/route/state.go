@@ -12,9 +12,6 @@ import (
 	"github.com/sallyport/sallyport/internal/compile"
 )
 
-// protocol marks our routes (include/uapi/linux/rtnetlink.h names none of this number).
-const protocol = 115
-
 // Metrics: the lowest wins. Of IPv6, 0 means 1024.
 const (
 	metric4           = 0

@@ -2,20 +2,17 @@ package route
 
 import (
 	"context"
-	"net/netip"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sallyport/sallyport/internal/cni"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 	"github.com/sallyport/sallyport/internal/rtnetlink"
 )
 
-// workloadLinks is how the names of workloads' links begin, which come and go with every pod.
-const workloadLinks = "sly"
-
-// Watch calls changed, which must not wait, when somebody else changes what is ours, or what the kernel drops routes for
+// Watch calls changed, which must not wait, when another program changes what is ours, or what the kernel drops routes for
 // without a word: an interface that goes down, an address that goes. It ends with the context, or where it cannot go on.
 func (d *Driver) Watch(ctx context.Context, changed func()) error {
 	w := d.watcher()
@@ -52,48 +49,36 @@ func (w *watcher) matters(m nfnetlink.Message) bool {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return w.link(m)
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
-		e, ok := parseRoute(m)
-		return ok && m.PortID != w.own && (e.via.IsValid() || e.kind == unix.RTN_UNREACHABLE)
+		e, ok, err := parseRoute(m)
+		return err != nil || ok && m.PortID != w.own && (e.via.IsValid() || e.kind == unix.RTN_UNREACHABLE)
 	case unix.RTM_DELADDR:
-		return m.PortID != w.own && !linkLocal(m)
+		a, err := rtnetlink.ParseAddress(m)
+		return m.PortID != w.own && (err != nil || !a.Prefix.Addr().IsLinkLocalUnicast()) // no route of ours needs those
 	case unix.RTM_DELNEIGH:
 		// The kernel does not say who changed a forwarding entry, so that new ones, which are mostly ours, tell nothing.
-		return m.PortID != w.own && len(m.Body) >= unix.SizeofNdMsg && w.ours(int32(number(m.Body[4:])))
-	}
-	return false
-}
-
-// linkLocal says whether a message is about an address that no route of ours needs.
-func linkLocal(m nfnetlink.Message) bool {
-	if len(m.Body) < unix.SizeofIfAddrmsg {
-		return false
-	}
-	for a, err := range nfnetlink.Attributes(m.Body[unix.SizeofIfAddrmsg:]) {
-		if err == nil && a.Kind == unix.IFA_ADDRESS {
-			addr, _ := netip.AddrFromSlice(a.Data)
-			return addr.IsLinkLocalUnicast()
-		}
+		n, err := rtnetlink.ParseNeighbour(m)
+		return m.PortID != w.own && (err != nil || w.ours(int32(n.Index)))
 	}
 	return false
 }
 
 // link says whether a change of a link matters: of ours any that another program made, of others that they go up or down.
 func (w *watcher) link(m nfnetlink.Message) bool {
-	var l device
-	if err := parseLink(m, &l); err != nil {
+	l, err := rtnetlink.ParseLink(m)
+	if err != nil {
 		return true // it cannot be told
 	}
-	if strings.HasPrefix(l.name, workloadLinks) {
+	if strings.HasPrefix(l.Name, cni.LinkPrefix) { // of a workload: they come and go with every pod
 		return false
 	}
-	if slices.Contains(deviceNames[:], l.name) {
+	if slices.Contains(deviceNames[:], l.Name) {
 		return m.PortID != w.own
 	}
-	before, known := w.up[l.index]
+	before, known := w.up[int32(l.Index)]
 	if m.Kind == unix.RTM_DELLINK {
-		delete(w.up, l.index)
+		delete(w.up, int32(l.Index))
 		return true
 	}
-	w.up[l.index] = l.up
-	return !known || before != l.up
+	w.up[int32(l.Index)] = l.Up
+	return !known || before != l.Up
 }

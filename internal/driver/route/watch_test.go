@@ -61,14 +61,14 @@ func TestWatchLeavesOutWhatIsNothingToIt(t *testing.T) {
 	defer cancel()
 	go func() {
 		done <- rtnetlink.Subscribe(ctx, a.FD(), groups(), func() { close(began) }, func(m nfnetlink.Message) {
-			var l device
+			var l rtnetlink.LinkMessage
 			if m.Kind == unix.RTM_NEWLINK || m.Kind == unix.RTM_DELLINK {
-				_ = parseLink(m, &l)
+				l, _ = rtnetlink.ParseLink(m)
 			}
-			if m.Kind == unix.RTM_DELLINK && l.name == "mark" {
+			if m.Kind == unix.RTM_DELLINK && l.Name == "mark" {
 				cancel()
 			} else if w.matters(m) {
-				mattered = append(mattered, fmt.Sprintf("kind %d, link %q", m.Kind, l.name))
+				mattered = append(mattered, fmt.Sprintf("kind %d, link %q", m.Kind, l.Name))
 			}
 		})
 	}()

@@ -232,7 +232,7 @@ func (m *maker) open(ctx context.Context) error {
 	r.alias(m.name, text)
 	r.up(m.node.index, "setting "+m.name+" up")
 	for _, a := range m.alias.Addresses {
-		r.routeTo(unix.NLM_F_EXCL, m.node.index, a, sourceFor(plan, a), Protocol, "adding the route to "+a.String())
+		r.routeTo(unix.NLM_F_EXCL, m.node.index, a, sourceFor(plan, a), rtnetlink.RouteProtocol, "adding the route to "+a.String())
 		r.neighbour(m.node.index, a, m.alias.mac, "adding the neighbour "+a.String())
 	}
 	if err := send(ctx, m.host, &r, nil); err != nil {
@@ -312,7 +312,7 @@ func (m *maker) undo(ctx context.Context) error {
 		defer func() {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			m.link.pending = false // nobody is told of what nobody knows
+			m.link.pending = false // Gone is not told of a link that was never held
 			d.forget(m.link)
 			d.remover.tidy()
 		}()

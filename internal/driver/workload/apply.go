@@ -195,9 +195,9 @@ func (k *kernel) repair(r *request, l *link, plan *compile.Workloads) error {
 		at, from := place{l.Index, a}, sourceFor(plan, a)
 		switch have := k.routes[at]; {
 		case len(have) == 0:
-			r.routeTo(unix.NLM_F_EXCL, l.Index, a, from, Protocol, "adding the route to "+a.String())
+			r.routeTo(unix.NLM_F_EXCL, l.Index, a, from, rtnetlink.RouteProtocol, "adding the route to "+a.String())
 		case have[0].from != from:
-			r.routeTo(unix.NLM_F_REPLACE, l.Index, a, from, Protocol, "changing the route to "+a.String())
+			r.routeTo(unix.NLM_F_REPLACE, l.Index, a, from, rtnetlink.RouteProtocol, "changing the route to "+a.String())
 		}
 		delete(k.routes, at)
 		if n := k.neighbours[at]; !n.permanent || n.mac != l.alias.mac {

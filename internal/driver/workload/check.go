@@ -115,45 +115,26 @@ func checkInside(ctx context.Context, pod *rtnetlink.Conn, node *device, a *alia
 
 // readAddresses reads the addresses of a device.
 func readAddresses(ctx context.Context, c *rtnetlink.Conn, index int) (list []netip.Addr, err error) {
-	fixed := make([]byte, unix.SizeofIfAddrmsg)
-	err = dump(ctx, c, "reading the addresses", unix.RTM_GETADDR, fixed, func() { list = list[:0] }, func(m nfnetlink.Message) error {
-		if len(m.Body) < unix.SizeofIfAddrmsg || int(native32(m.Body[4:])) != index {
-			return nil
+	var b rtnetlink.Batch
+	b.Message(unix.RTM_GETADDR, 0, make([]byte, unix.SizeofIfAddrmsg))
+	err = c.DumpWhole(ctx, "reading the addresses", &b, func() { list = list[:0] }, func(m nfnetlink.Message) error {
+		a, err := rtnetlink.ParseAddress(m)
+		if err == nil && a.Index == index {
+			list = append(list, a.Prefix.Addr())
 		}
-		for a, err := range nfnetlink.Attributes(m.Body[unix.SizeofIfAddrmsg:]) {
-			if err != nil {
-				return err
-			}
-			if a.Kind == unix.IFA_ADDRESS {
-				list = append(list, address(a))
-			}
-		}
-		return nil
+		return err
 	})
 	return list, err
 }
 
 // readDefault says whether a device has a default route by a gateway.
 func readDefault(ctx context.Context, c *rtnetlink.Conn, index int, gateway netip.Addr) (yes bool, err error) {
-	fixed := rtnetlink.RouteFixed{Destination: anyOf(gateway), Table: unix.RT_TABLE_MAIN}.Encode()
-	err = dump(ctx, c, "reading the routes", unix.RTM_GETROUTE, fixed, func() { yes = false }, func(m nfnetlink.Message) error {
-		if len(m.Body) < unix.SizeofRtMsg || m.Body[1] != 0 {
-			return nil
-		}
-		via, by := netip.Addr{}, 0
-		for a, err := range nfnetlink.Attributes(m.Body[unix.SizeofRtMsg:]) {
-			if err != nil {
-				return err
-			}
-			switch a.Kind {
-			case unix.RTA_GATEWAY:
-				via = address(a)
-			case unix.RTA_OIF:
-				by = number(a)
-			}
-		}
-		yes = yes || via == gateway && by == index
-		return nil
+	var b rtnetlink.Batch
+	b.Message(unix.RTM_GETROUTE, 0, rtnetlink.RouteFixed{Destination: anyOf(gateway), Table: unix.RT_TABLE_MAIN}.Encode())
+	err = c.DumpWhole(ctx, "reading the routes", &b, func() { yes = false }, func(m nfnetlink.Message) error {
+		r, err := rtnetlink.ParseRoute(m)
+		yes = yes || err == nil && r.To.Bits() == 0 && r.Via == gateway && r.Index == index
+		return err
 	})
 	return yes, err
 }

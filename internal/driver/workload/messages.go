@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -9,11 +8,8 @@ import (
 	"github.com/sallyport/sallyport/internal/rtnetlink"
 )
 
-// Protocol is that of all routes of ours: the kernel and other daemons leave such alone (rtm_protocol).
-const Protocol = 115
-
 // Gateway4 is the address by which a workload reaches its node over IPv4. No device has it: a permanent neighbour stands for
-// it. It is link-local, so that it is nobody else's.
+// it. It is link-local, so that no other host has it.
 func Gateway4() netip.Addr { return netip.AddrFrom4([4]byte{169, 254, 1, 1}) }
 
 // Gateway6 is that of IPv6.
@@ -23,7 +19,7 @@ func Gateway6() netip.Addr { return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 
 // what a workload keeps of its gateway stays true.
 func hostMAC() mac { return mac{0xee, 0xee, 0xee, 0xee, 0xee, 0xee} }
 
-// What golang.org/x/sys/unix has not (linux/veth.h, linux/if_link.h, linux/ip.h, linux/rtnetlink.h).
+// What golang.org/x/sys/unix has not (linux/veth.h, linux/if_link.h, linux/ip.h).
 const (
 	vethInfoPeer        = 1 // VETH_INFO_PEER
 	inetConf            = 1 // IFLA_INET_CONF
@@ -32,7 +28,6 @@ const (
 	confForwarding      = 1 // IPV4_DEVCONF_FORWARDING
 	confAcceptRedirects = 4 // IPV4_DEVCONF_ACCEPT_REDIRECTS
 	confSourceRoute     = 9 // IPV4_DEVCONF_ACCEPT_SOURCE_ROUTE
-	skipStatistics      = 8 // RTEXT_FILTER_SKIP_STATS
 )
 
 // request is what is asked of the kernel, with what each message is for.
@@ -104,7 +99,7 @@ func (r *request) up(index int, doing string) {
 	r.message(unix.RTM_NEWLINK, 0, rtnetlink.Link(index, unix.IFF_UP, unix.IFF_UP), doing)
 }
 
-// address gives a device an address of its own, which is usable at once: nobody else has it.
+// address gives a device an address of its own, which is usable at once: no other device can have it.
 func (r *request) address(index int, a netip.Addr, doing string) {
 	r.message(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, rtnetlink.Address(index, single(a)), doing)
 	r.Addr(unix.IFA_LOCAL, a)
@@ -124,7 +119,7 @@ func (r *request) routeTo(flags uint16, index int, a, from netip.Addr, protocol 
 
 // noRouteTo deletes the route of routeTo.
 func (r *request) noRouteTo(index int, a netip.Addr, doing string) {
-	r.message(unix.RTM_DELROUTE, 0, route(a, Protocol).Encode(), doing)
+	r.message(unix.RTM_DELROUTE, 0, route(a, rtnetlink.RouteProtocol).Encode(), doing)
 	r.Addr(unix.RTA_DST, a)
 	r.Uint32(unix.RTA_OIF, uint32(index))
 }
@@ -179,5 +174,3 @@ func anyOf(a netip.Addr) netip.Prefix {
 
 // single is the prefix of one address.
 func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-func native32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

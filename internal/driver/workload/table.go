@@ -39,7 +39,7 @@ const TableName = "sallyport-workloads"
 //
 // and where there is an overlay at all, also without them:
 //
-//	detour    what somebody has turned towards a node's overlay on its way, such as a service whose endpoint is one, goes to
+//	detour    what a translation of others has turned towards a node's overlay on its way, such as a service whose endpoint is one, goes to
 //	          injected; of type nat, so that it sees the first packet of a connection alone
 //	injected  counts and drops
 const (
@@ -209,7 +209,7 @@ const (
 	listenerReport2        = 143
 )
 
-// localChain passes neighbour discovery that nobody has forwarded. What workloads' kernels say about multicast groups, which no
+// localChain passes neighbour discovery that was not forwarded. What workloads' kernels say about multicast groups, which no
 // node forwards, is dropped and does not count.
 func localChain() nftables.Chain {
 	icmp := func(kind byte, verdict nftables.Term, more ...nftables.Term) nftables.Rule {

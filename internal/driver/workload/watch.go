@@ -13,7 +13,7 @@ import (
 )
 
 // Watch follows the links of workloads until the context ends, or it cannot go on; then it must be called again, and misses
-// nothing. Options.Gone is told of each that vanishes. Changed, which must not wait, is called when somebody else may have
+// nothing. Options.Gone is told of each that vanishes. Changed, which must not wait, is called when another program may have
 // changed a link that is held, its routes or its neighbours, or the rules.
 func (d *Driver) Watch(ctx context.Context, changed func()) error {
 	g, ctx := errgroup.WithContext(ctx)
@@ -100,7 +100,7 @@ func (d *Driver) noticeRoute(r *routeTo, gone bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	l, plan := d.byAddr[r.to], d.plan.Load()
-	return l != nil && (gone || r.index != l.Index || r.protocol != Protocol || plan != nil && r.from != sourceFor(plan, r.to))
+	return l != nil && (gone || r.index != l.Index || r.protocol != rtnetlink.RouteProtocol || plan != nil && r.from != sourceFor(plan, r.to))
 }
 
 // differs says whether a link that is held is not as it should be.

@@ -96,7 +96,7 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// TestOwnChangesAreNoneOfOthers: what the driver does itself makes nobody look at the kernel.
+// TestOwnChangesAreNoneOfOthers: what the driver does itself makes the loop look at nothing.
 func TestOwnChangesAreNoneOfOthers(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, Options{})
