@@ -233,7 +233,7 @@ func (v *claims) refused(t *testing.T) {
 		strings.ReplaceAll(servingPool("young", "10.9.0.0/16"), ", finalizers: [sallyport.dev/blocks]", ""), "apply", "-f", "-")
 	for _, test := range []struct{ pool, cidr, why string }{
 		{"idle", "10.8.0.0/26", "it is disabled"},
-		{"young", "10.9.0.0/26", "has not put the finalizer sallyport.dev/blocks on it yet"},
+		{"young", "10.9.0.0/26", `has not put the finalizer sallyport.dev/blocks on it yet, without which it could vanish under its pods; "sallyport controller --network" does that`},
 		{"none", "10.10.0.0/26", "it was deleted"},
 	} {
 		err := v.a.Claim(t.Context(), netip.MustParsePrefix(test.cidr), test.pool)

@@ -83,6 +83,9 @@ func (s *Store) Claim(ctx context.Context, cidr netip.Prefix, pool string) error
 	}
 }
 
+// needsController is the remedy where nothing is said of pools, or done about them, for long.
+const needsController = `; "sallyport controller --network" does that: make sure that one runs (the chart with network.enabled=true runs it)`
+
 // serves says which pool of a name there is now, by its UID, unless it gives out no address: then it fails with a
 // *RefusedError. So it does where the pool is not the one with the UID given.
 func (s *Store) serves(ctx context.Context, name, uid string) (string, error) {
@@ -106,7 +109,7 @@ func (s *Store) serves(ctx context.Context, name, uid string) (string, error) {
 	case pool.Spec.Disabled:
 		return refuse("it is disabled")
 	case !slices.Contains(pool.Finalizers, v1alpha1.PoolFinalizer):
-		return refuse("the controller has not put the finalizer " + v1alpha1.PoolFinalizer + " on it yet, without which it could vanish under its pods")
+		return refuse("the controller has not put the finalizer " + v1alpha1.PoolFinalizer + " on it yet, without which it could vanish under its pods" + needsController)
 	}
 	return string(pool.UID), nil
 }

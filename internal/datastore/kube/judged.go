@@ -26,7 +26,7 @@ const reasonPending = "Pending"
 func (j *judgement) heed(c compile.Condition, generation int64) compile.Condition {
 	switch {
 	case j == nil:
-		return compile.Condition{Reason: reasonPending, Message: "the controller has not said yet whether the pool is allocatable"}
+		return compile.Condition{Reason: reasonPending, Message: "the controller has not said yet whether the pool is allocatable" + needsController}
 	case j.generation != generation:
 		return compile.Condition{Reason: reasonPending, Message: fmt.Sprintf("the controller has judged generation %d of the pool, which is at %d", j.generation, generation)}
 	case !j.allocatable:

@@ -122,7 +122,7 @@ func TestPoolsAreJudgedByTheController(t *testing.T) {
 		allocatable     bool
 		reason, message string
 	}{
-		{1, "{}", false, "Pending", "has not said yet"},
+		{1, "{}", false, "Pending", `has not said yet whether the pool is allocatable; "sallyport controller --network" does that`},
 		{1, `{"conditions":[{"type":"Allocatable","status":"True","observedGeneration":1,"reason":"OK"}]}`, true, "OK", ""},
 		{2, `{"conditions":[{"type":"Allocatable","status":"True","observedGeneration":1,"reason":"OK"}]}`, false, "Pending", "judged generation 1 of the pool, which is at 2"},
 		{2, `{"conditions":[{"type":"Allocatable","status":"True","observedGeneration":2,"reason":"OK"}]}`, true, "OK", ""},
