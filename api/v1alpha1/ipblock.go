@@ -6,7 +6,7 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 const KindIPBlock = "IPBlock"
 
 // BlockFinalizer stands on each IPBlock. The agent that gives a block back removes it, when no address of the block is in
-// use; the controller removes it where the Node has been absent for 15 minutes.
+// use; the controller removes it where the Node has been absent and its agent silent for 15 minutes.
 const BlockFinalizer = Group + "/block"
 
 // PoolFinalizer stands on each IPPool of which a node owns a block. The controller removes it when the last one was given back:

@@ -21,7 +21,11 @@ func (c *Core) beat(ctx context.Context, to cluster, called chan<- struct{}) {
 	}
 	next := chance(every) // others may have started at the same moment
 	for waiting.Sleep(ctx, nil, next) && c.Loop.Turn(ctx) == nil {
-		unknown, err := to.Renew(ctx, c.resources.get().Self.UID)
+		self := c.resources.get().Self
+		if self.Gone {
+			self.UID = "" // a Lease of a Node that is gone would be collected each time, and this node be taken for dead
+		}
+		unknown, err := to.Renew(ctx, self.UID)
 		if ctx.Err() != nil {
 			return
 		}

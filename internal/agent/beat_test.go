@@ -21,10 +21,12 @@ type beating struct {
 	beats   atomic.Int64
 	fails   atomic.Bool
 	unknown atomic.Bool
+	owner   atomic.Value // the UID that Renew was called with last
 }
 
-func (c *beating) Renew(context.Context, string) (bool, error) {
+func (c *beating) Renew(_ context.Context, owner string) (bool, error) {
 	c.beats.Add(1)
+	c.owner.Store(owner)
 	if c.fails.Load() {
 		return false, errors.New("no")
 	}
@@ -85,6 +87,13 @@ func TestBeat(t *testing.T) {
 		<-called
 		if in(time.Hour); len(called) != 0 {
 			t.Error("it is told so again")
+		}
+		for _, self := range []datastore.Self{{UID: "node"}, {UID: "node", Gone: true}} {
+			c.resources.set(datastore.State{Self: self})
+			in(time.Minute)
+			if got := to.owner.Load(); (got == "node") == self.Gone {
+				t.Errorf("of the Node %+v the Lease has the owner %q", self, got)
+			}
 		}
 		loop.SetSnapshot(&model.Snapshot{Pools: []*model.Pool{}}, 2)
 		<-driver.hangs

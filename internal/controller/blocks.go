@@ -23,7 +23,7 @@ import (
 	"github.com/sallyport/sallyport/internal/model"
 )
 
-// AbsentAfter is how long the controller sees no Node until it gives back the blocks that the node owns.
+// AbsentAfter is how long the controller sees neither a Node nor a heartbeat until it gives back the blocks that the node owns.
 const AbsentAfter = 15 * time.Minute
 
 // absenceLooks is how often it looks at absent nodes in that time.
@@ -48,36 +48,44 @@ type network struct {
 	absent absences // of the goroutine of run
 }
 
-// absences remember, by the controller's own clock, for how long it has not seen the Nodes of nodes that own blocks. Time in
-// which it did not look counts no more than the time between two looks: a Node may have come and gone meanwhile.
+// absences remember, by the controller's own clock, for how long it has seen neither the Nodes of nodes that own blocks nor a
+// heartbeat of their agents: where a Node was deleted by mistake, the agent and the pods of its node live on. Time in which it
+// did not look counts no more than the time between two looks: a Node may have come and gone meanwhile.
 type absences struct {
 	bound  time.Duration
 	looked time.Time // zero: not yet
-	of     map[string]time.Duration
+	of     map[string]absence
+}
+
+// absence is what was last seen of a node that has no Node.
+type absence struct {
+	renewed string // its Lease; empty: never
+	silent  time.Duration
 }
 
 // every is the time between two looks while a node is absent.
 func (a *absences) every() time.Duration { return a.bound / absenceLooks }
 
-// look takes the Nodes there are now, and which nodes own blocks. It says which of these have been absent for too long, and when
-// to look again; 0: when there is news.
-func (a *absences) look(now time.Time, nodes []corev1.Node, blocks []*v1alpha1.IPBlock) (gone map[string]bool, recheck time.Duration) {
+// look takes the Nodes there are now, which nodes own blocks, and the Leases by their names. It says which of these nodes have
+// been absent for too long, and when to look again; 0: when there is news.
+func (a *absences) look(now time.Time, nodes []corev1.Node, blocks []*v1alpha1.IPBlock, leases map[string]kube.Heartbeat) (gone map[string]bool, recheck time.Duration) {
 	there := make(map[string]bool, len(nodes))
 	for i := range nodes {
 		there[nodes[i].Name] = true
 	}
 	passed := min(now.Sub(a.looked), a.every())
-	next := map[string]time.Duration{}
+	next := map[string]absence{}
 	for _, b := range blocks {
 		node := b.Spec.Node
 		if _, done := next[node]; done || there[node] {
 			continue
 		}
-		next[node] = 0
-		if was, known := a.of[node]; known {
-			next[node] = was + passed
+		is := absence{renewed: leases[kube.LeaseOf(node)].Renewed} // one that is not there stays the same too
+		if was, known := a.of[node]; known && was.renewed == is.renewed {
+			is.silent = was.silent + passed
 		}
-		if next[node] < a.bound {
+		next[node] = is
+		if is.silent < a.bound {
 			recheck = a.every()
 			continue
 		}
@@ -116,7 +124,7 @@ func (w *writer) chores(b *batch, there *world) []chore {
 			out = append(out, chore{"letting go of the pool " + p.Name, &p.ObjectMeta, func(ctx context.Context) error { return w.release(ctx, p) }})
 		}
 	}
-	gone, recheck := w.network.absent.look(b.now, there.nodes, there.blocks)
+	gone, recheck := w.network.absent.look(b.now, there.nodes, there.blocks, w.beats.leases)
 	b.recheck = sooner(b.recheck, recheck)
 	for _, block := range there.blocks {
 		if gone[block.Spec.Node] {
@@ -154,7 +162,7 @@ func (w *writer) giveBack(ctx context.Context, b *v1alpha1.IPBlock) error {
 	if err := w.network.api.LetGo(ctx, kube.IPBlocks, &b.ObjectMeta, v1alpha1.BlockFinalizer, fieldOwner); err != nil {
 		return err
 	}
-	w.log.Warn("a node has no Node any more: a block that it owned is free", "node", b.Spec.Node, "block", b.Spec.CIDR, "absent-for", w.network.absent.bound)
+	w.log.Warn("a node has no Node any more, and its agent is silent: a block that it owned is free", "node", b.Spec.Node, "block", b.Spec.CIDR, "absent-for", w.network.absent.bound)
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/datastore/kube"
 )
 
 // testBlock is a block of a pool whose UID is its name.
@@ -25,12 +26,15 @@ func testBlock(cidr, node, pool string) *v1alpha1.IPBlock {
 		Spec: v1alpha1.IPBlockSpec{CIDR: cidr, Node: node, Pool: pool, PoolUID: pool}}
 }
 
-// TestAbsences: a node that owns blocks is gone for good once no Node was seen for 15 minutes of the controller's clock.
+// TestAbsences: a node that owns blocks is gone for good once neither its Node nor a heartbeat was seen for 15 minutes of the
+// controller's clock.
 func TestAbsences(t *testing.T) {
 	t.Parallel()
 	blocks := []*v1alpha1.IPBlock{testBlock("10.0.0.0/26", "a", "p"), testBlock("10.0.0.64/26", "b", "p"), testBlock("10.0.1.0/26", "a", "p")}
 	a := absences{bound: AbsentAfter}
 	at := now
+	leases := map[string]kube.Heartbeat{}
+	beat := func(node string) { leases[kube.LeaseOf(node)] = kube.Heartbeat{Renewed: at.String()} }
 	look := func(pass time.Duration, nodes ...string) string {
 		t.Helper()
 		var there []corev1.Node
@@ -38,7 +42,7 @@ func TestAbsences(t *testing.T) {
 			there = append(there, testNode(n, true, time.Hour))
 		}
 		at = at.Add(pass)
-		gone, recheck := a.look(at, there, blocks)
+		gone, recheck := a.look(at, there, blocks, leases)
 		var names []string
 		for n := range gone {
 			names = append(names, n)
@@ -66,6 +70,21 @@ func TestAbsences(t *testing.T) {
 		look(30 * time.Second)
 	}
 	expect("the first one for 15 minutes", look(30*time.Second), "[a] 30s")
+	for range 100 {
+		beat("a")
+		expect("its agent lives", look(30*time.Second, "b"), "[] 30s")
+	}
+	for range 29 {
+		look(30*time.Second, "b")
+	}
+	delete(leases, kube.LeaseOf("a"))
+	expect("the garbage collector took the Lease", look(30*time.Second, "b"), "[] 30s")
+	for range 29 {
+		expect("there is none", look(30*time.Second, "b"), "[] 30s")
+	}
+	expect("for 15 minutes", look(30*time.Second, "b"), "[a] 0s")
+	beat("a")
+	expect("its agent is back", look(30*time.Second, "b"), "[] 30s")
 	expect("another controller begins", func() string { a = absences{bound: AbsentAfter}; return look(time.Hour) }(), "[] 30s")
 }
 
@@ -162,7 +181,7 @@ func TestChores(t *testing.T) {
 		"one that it was giving back":        {blocks: []*v1alpha1.IPBlock{dying}, want: []string{"let go 10.0.0.0/26 sallyport.dev/block"}},
 		"one of a node that is just back":    {blocks: []*v1alpha1.IPBlock{testBlock("10.0.0.0/26", "gone", "p")}, api: recorded{nodes: map[string]bool{"gone": true}}},
 	} {
-		w := &writer{log: slog.New(slog.DiscardHandler), wrote: map[types.UID]write{}, network: &network{api: &test.api, absent: absences{bound: AbsentAfter, looked: now.Add(-time.Second), of: map[string]time.Duration{"gone": AbsentAfter}}}}
+		w := &writer{log: slog.New(slog.DiscardHandler), wrote: map[types.UID]write{}, network: &network{api: &test.api, absent: absences{bound: AbsentAfter, looked: now.Add(-time.Second), of: map[string]absence{"gone": {silent: AbsentAfter}}}}}
 		there := &world{pools: test.pools, nodes: []corev1.Node{testNode("n", true, time.Hour)}, blocks: test.blocks}
 		do := func(fails bool) {
 			test.api.calls, test.api.fails = nil, fails

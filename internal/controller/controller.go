@@ -64,7 +64,8 @@ type Options struct {
 	// Network says that Sallyport is the pod network: the controller keeps pools whose blocks are in use, and gives back the
 	// blocks of nodes that have gone. It need not be set.
 	Network bool
-	// AbsentAfter is for how long there is no Node before the blocks of the node are given back; 0: 15 minutes.
+	// AbsentAfter is for how long there is neither a Node nor a heartbeat before the blocks of the node are given back; 0: 15
+	// minutes. Heartbeats are looked at six times in UnknownAfter, which must not be longer.
 	AbsentAfter time.Duration
 	Version     string
 	Log         *slog.Logger

@@ -25,9 +25,10 @@ const (
 // one called unknown stays so by the condition in the API.
 type heartbeats struct {
 	bound  time.Duration
-	looked time.Time       // zero: not yet
-	of     map[string]beat // by node
-	boots  map[string]boot // by node
+	looked time.Time                 // zero: not yet
+	of     map[string]beat           // by node
+	leases map[string]kube.Heartbeat // by name, as they were then
+	boots  map[string]boot           // by node
 }
 
 // boot is what was last seen of in which boot a node is. The kubelet may learn of a boot after the agent has reported from
@@ -81,7 +82,7 @@ func (h *heartbeats) look(now time.Time, nodes []v1alpha1.SallyportNode, leases 
 		}
 		next[name] = b
 	}
-	h.looked, h.of = now, next
+	h.looked, h.of, h.leases = now, next, leases
 }
 
 // call is what the controller says of a node in the place of its agent. The zero value says nothing.

@@ -113,6 +113,8 @@ type Exception struct {
 // Self is what a node knows of its own Node object.
 type Self struct {
 	UID string
+	// Gone says that the API has that Node no more: what names the Node as its owner is collected as garbage.
+	Gone bool
 	// Taints is where the start-up taint stands among the node's taints, the last one first; empty: it does not.
 	Taints []int
 }

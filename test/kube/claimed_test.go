@@ -15,6 +15,7 @@ import (
 
 	control "github.com/sallyport/sallyport/internal/controller"
 	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/datastore/kube"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/test/chart"
@@ -37,7 +38,7 @@ func (v *claims) kept(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- control.Run(ctx, control.Options{Config: asAccount(v.whole, v.c, controllerAccount, "n1", "controller"), LeaseNamespace: chart.Namespace, NodeSelector: labels.Everything(),
-			Network: true, AbsentAfter: absentAfter, Version: "0.1.0-dev", Log: slog.New(slog.DiscardHandler)})
+			Network: true, AbsentAfter: absentAfter, UnknownAfter: absentAfter, Version: "0.1.0-dev", Log: slog.New(slog.DiscardHandler)})
 	}()
 	v.whole.Cleanup(func() {
 		stop()
@@ -89,7 +90,8 @@ func (v *claims) overlapping(t *testing.T) {
 	v.condition(t, "next", "OK", "")
 }
 
-// absent deletes the Node of n2 and makes it again, and then deletes it for good: its blocks go once it has been absent for long.
+// absent deletes the Node of n2 and makes it again, then deletes it while its agent lives, and at last the agent is silent: the
+// blocks go once both have been absent for long.
 func (v *claims) absent(t *testing.T) {
 	cidr := netip.MustParsePrefix("10.0.110.0/26")
 	labtest.Must(t, v.b.Claim(t.Context(), cidr, "p"))
@@ -99,14 +101,23 @@ func (v *claims) absent(t *testing.T) {
 	if v.a.owner(cidr) != "n2" {
 		t.Error("a Node that was made again has lost a block")
 	}
-	gone := time.Now()
 	v.kubectl(t, "", "delete", "node", "n2")
+	awaiting(t, "the agent of n2 knows that its Node is gone", func() (bool, string) { return v.b.state().Self.Gone, fmt.Sprint(v.b.state().Self) })
+	v.kubectl(t, "", "delete", "lease", "-n", chart.Namespace, kube.LeaseOf("n2")) // as the garbage collector does
+	for from := time.Now(); time.Since(from) < absentAfter*3/2; time.Sleep(absentAfter / 20) {
+		_, err := v.b.Renew(t.Context(), "")
+		labtest.Must(t, err)
+	}
+	gone := time.Now()
+	if v.a.owner(cidr) != "n2" {
+		t.Error("a node whose agent lives has lost a block")
+	}
 	awaiting(t, "the blocks of n2 are free", func() (bool, string) {
 		blocks := v.a.state().Snapshot.Blocks
 		return !slices.ContainsFunc(blocks, func(b model.Block) bool { return b.Node == "n2" }), fmt.Sprint(blocks)
 	})
 	if d := time.Since(gone); d < absentAfter {
-		t.Errorf("the blocks of an absent node are free after %s already", d)
+		t.Errorf("the blocks of a node that is absent and silent are free after %s already", d)
 	}
 	if v.a.owner(netip.MustParsePrefix("10.0.111.0/26")) != "n1" {
 		t.Error("n1, whose Node is there, has lost a block")

@@ -438,5 +438,5 @@ func (v *claims) two(t *testing.T) {
 	}
 }
 
-// absentAfter is how long the controller of TestClaims sees no Node before it gives back the node's blocks.
-const absentAfter = 6 * time.Second
+// absentAfter is how long the controller of TestClaims sees neither a Node nor a heartbeat before it gives back the node's blocks.
+const absentAfter = 4 * time.Second

@@ -268,8 +268,9 @@ func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGr
 		}
 	}
 	if news, all, ok := s.selfWatch.take(); ok {
-		was := s.self.force[s.node]
+		was, wasGone := s.self.force[s.node], s.selfGone()
 		c.add(s.self.absorb(news, all)) // a node that is gone from the API is one all the same
+		s.stale = s.stale || s.selfGone() != wasGone
 		if now := s.self.force[s.node]; now != was {
 			s.stale = true // it may have another UID, or a taint
 			s.announcements.see(s.selfNode())
@@ -294,6 +295,12 @@ func (s *Store) selfNode() *model.Node {
 	}
 	n := e.value.(model.Node)
 	return &n
+}
+
+// selfGone says whether the API has the Node of this node no more.
+func (s *Store) selfGone() bool {
+	_, gone := s.self.gone[s.node]
+	return gone
 }
 
 // complete says whether there is a whole view: one that was saved, or all that the API has.
@@ -390,7 +397,7 @@ func (s *Store) publish(publish func(datastore.State)) {
 		state.Warnings = append(state.Warnings, model.Fault{Message: "this node gives out no addresses to pods: " + err.Error()})
 	}
 	if e := s.self.force[s.node]; e != nil {
-		state.Self = datastore.Self{UID: string(e.UID), Taints: e.taints}
+		state.Self = datastore.Self{UID: string(e.UID), Gone: s.selfGone(), Taints: e.taints}
 	}
 	s.report(state.Faults, state.Warnings)
 	publish(state)
