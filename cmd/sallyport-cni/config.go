@@ -72,7 +72,9 @@ func request(verb string, args *skel.CmdArgs) (*config, *cni.Request, error) {
 	if err := types.LoadArgs(args.Args, &p); err != nil {
 		return nil, nil, &cni.Error{Code: cni.CodeEnvironment, Message: "reading CNI_ARGS", Details: err.Error()}
 	}
-	r.Namespace, r.Pod, r.UID = string(p.K8S_POD_NAMESPACE), string(p.K8S_POD_NAME), string(p.K8S_POD_UID)
+	if p.K8S_POD_NAMESPACE != "" || p.K8S_POD_UID != "" { // without both, podman names a container so, which is not a pod
+		r.Namespace, r.Pod, r.UID = string(p.K8S_POD_NAMESPACE), string(p.K8S_POD_NAME), string(p.K8S_POD_UID)
+	}
 	r.Families, r.MTU = c.Families, c.MTU
 	slices.Sort(r.Families)
 	wanted := c.RuntimeConfig.IPs

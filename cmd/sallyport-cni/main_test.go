@@ -38,6 +38,8 @@ func TestRequest(t *testing.T) {
 		{"ours", `{"name":"n","socket":"/other.sock","families":["IPv6","IPv4"],"mtu":1400}`, "", cni.Add, `"ContainerID":"c1","Interface":"eth0","Families":["IPv4","IPv6"],"MTU":1400`, 0, ""},
 		{"of a kubelet", `{"name":"n"}`, "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u-1;NEW=x", cni.Add,
 			`"ContainerID":"c1","Interface":"eth0","Namespace":"ns","Pod":"web-0","UID":"u-1"`, 0, ""},
+		{"of podman", `{"name":"n"}`, "IgnoreUnknown=1;K8S_POD_NAME=one", cni.Add, `"ContainerID":"c1","Interface":"eth0"`, 0, ""},
+		{"a namespace without a pod", `{"name":"n"}`, "IgnoreUnknown=1;K8S_POD_NAMESPACE=ns", cni.Add, "", cni.CodeEnvironment, "K8S_POD_NAME"},
 		{"addresses by capability", `{"name":"n","capabilities":{"ips":true},"runtimeConfig":{"ips":["10.0.0.7/16","fd00::7"]}}`, "", cni.Add,
 			`"ContainerID":"c1","Interface":"eth0","Addresses":["10.0.0.7","fd00::7"]`, 0, ""},
 		{"an address by argument, and the same by capability", `{"name":"n","runtimeConfig":{"ips":["10.0.0.7"]}}`, "IP=10.0.0.7/24", cni.Add,

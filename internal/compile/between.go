@@ -275,8 +275,9 @@ func (b *between) lacks() []string {
 			pods[familyOf(p.CIDR.Addr())] = true
 		}
 	}
+	others := slices.ContainsFunc(b.snapshot.Nodes, func(n model.Node) bool { return n.Name != b.local.Name })
 	for f, used := range pods {
-		if used && !b.uplinks[f].addr.IsValid() {
+		if used && (others || b.settings.address.decides(family(f))) && !b.uplinks[f].addr.IsValid() {
 			out = append(out, fmt.Sprintf("this node has no %s address by which other nodes could reach it: the Node declares none that is on an "+
 				"interface, and no interface with an address has the default route; set nodeAddress in a NodeNetworkConfiguration", family(f)))
 			if set := b.settings.address; set.decides(family(f)) {

@@ -161,6 +161,12 @@ fd00::1:0/112 unreachable
 fd00::2:0/112 unreachable
 fd00::3:0/112 unreachable
 `, says: "unreachable blocks: 2, such as fd00::2:0/112: this node has no IPv6 address by which other nodes reach it|this node has no IPv6 address by which other nodes could reach it: the Node declares"},
+		{name: "no address in a family, and no other node", vxlan: model.ModeNever, change: func(s *model.Snapshot, l *model.Local) {
+			s.Blocks, s.Nodes = s.Blocks[:1], nil
+			l.Links[0].Addresses = l.Links[0].Addresses[:1]
+		}, want: `mtu 1500 from 192.0.2.1 invalid IP port 4789
+10.1.0.0/26 unreachable
+`},
 		{name: "a pool that is not there, an address that is ours", vxlan: model.ModeCrossSubnet, change: func(s *model.Snapshot, l *model.Local) {
 			s.Blocks = s.Blocks[:3]
 			s.Blocks[1].Pool, s.Nodes[2].NetworkAddresses = "gone", addrs("192.0.2.1")
