@@ -292,6 +292,9 @@ func (b *between) lacks() []string {
 	return out
 }
 
+// ForPodNetwork says whether the plan is that of an agent that is the pod network.
+func (p *Plan) ForPodNetwork() bool { return p.between != nil }
+
 // RouteOf says how an address of a block is reached, and why; not ok where no block holds it, or the agent is not the pod network.
 func (p *Plan) RouteOf(a netip.Addr) (Route, bool) {
 	if p.between == nil {

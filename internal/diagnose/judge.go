@@ -16,7 +16,7 @@ func Judge(s *model.Snapshot, plan *compile.Plan, f *Facts) Report {
 	if f.Node != nil {
 		found = append(found, overlaps(s.Pools, f.Node)...)
 		found = append(found, missingAddresses(s, &plan.NAT, f.Node)...)
-		found = append(found, forwarding(s.Pools, f.Node)...)
+		found = append(found, forwarding(s.Pools, plan.ForPodNetwork(), f.Node)...)
 		if f.Rules != nil {
 			found = append(found, judgeRules(s, plan, f.Node, f.Rules)...)
 		}
@@ -103,8 +103,9 @@ func missingAddresses(s *model.Snapshot, nat *compile.NAT, n *Node) []Problem {
 	return found
 }
 
-// forwarding finds the settings that keep packets of pods from being forwarded.
-func forwarding(pools []*model.Pool, n *Node) []Problem {
+// forwarding finds the settings that keep packets of pods from being forwarded. Those of the node as a whole are the agent's own
+// where it is the pod network: its driver of routes turns them on with the first block of a family, and reports what hinders it.
+func forwarding(pools []*model.Pool, podNetwork bool, n *Node) []Problem {
 	var ours [2][]netip.Prefix
 	for _, p := range pools {
 		if holdsPods(p) {
@@ -117,11 +118,11 @@ func forwarding(pools []*model.Pool, n *Node) []Problem {
 		found = append(found, Problem{Kind: ForwardingOff, Object: object, Field: sysctl, What: what,
 			Remedy: "sysctl -w " + sysctl + "=1, and keep it in a file below /etc/sysctl.d"})
 	}
-	if len(ours[0]) > 0 && !n.ForwardIPv4 {
+	if len(ours[0]) > 0 && !n.ForwardIPv4 && !podNetwork {
 		off("this node", "net.ipv4.ip_forward", "is 0, and there are IPv4 pools: the kernel drops every packet between pods and other machines")
 	}
 	forced := slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return i.ForwardIPv6 })
-	if len(ours[1]) > 0 && !n.ForwardIPv6 && !n.NoIPv6 && !forced {
+	if len(ours[1]) > 0 && !n.ForwardIPv6 && !n.NoIPv6 && !forced && !podNetwork {
 		off("this node", "net.ipv6.conf.all.forwarding", "is 0, and there are IPv6 pools: the kernel drops every packet between pods and other machines")
 		found[len(found)-1].Remedy = keepRouters(n) + found[len(found)-1].Remedy
 	}

@@ -153,6 +153,9 @@ func TestForwardingKeepsTheDefaultRoute(t *testing.T) {
 	n := node()
 	n.ForwardIPv6 = false
 	found := Judge(s, compile.Compile(s, model.Local{Name: "node"}), &Facts{Node: n}).Problems
+	if network := Judge(s, compile.Compile(s, model.Local{Name: "node", Network: true}), &Facts{Node: n}).Problems; len(network) > 0 {
+		t.Errorf("an agent that turns it on by itself: %+v", network)
+	}
 	if len(found) != 1 || !strings.Contains(found[0].Remedy, "net.ipv6.conf.eth0.accept_ra=2; then sysctl -w net.ipv6.conf.all.forwarding=1") {
 		t.Errorf("found %+v", found)
 	}
