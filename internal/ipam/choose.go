@@ -1,6 +1,7 @@
 package ipam
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -40,7 +41,8 @@ type Refusal struct {
 func (r Refusal) String() string { return fmt.Sprintf("pool %s: %s", r.Pool, r.Why) }
 
 // Choose is the pools of a family that may serve a wish, in the order in which they are tried, and why the others of
-// the family do not. What names pools chooses among those that their selectors allow, and never adds one.
+// the family do not. What names pools chooses among those that their selectors allow, and never adds one. Those that are named
+// come in that order; others by how many of their selectors leave something out, and then by name.
 func Choose(pools []Pool, v6 bool, w *Wish) (serve []*model.Pool, refused []Refusal) {
 	known := map[string]bool{}
 	for _, p := range pools {
@@ -55,10 +57,7 @@ func Choose(pools []Pool, v6 bool, w *Wish) (serve []*model.Pool, refused []Refu
 		}
 	}
 	slices.SortFunc(serve, func(a, b *model.Pool) int {
-		if i, j := w.rank(a), w.rank(b); i != j {
-			return i - j
-		}
-		return strings.Compare(a.Name, b.Name)
+		return cmp.Or(w.prefer(a, b), strings.Compare(a.Name, b.Name))
 	})
 	for _, name := range w.named(v6) {
 		if text := canonical(name); !known[text] && isOf(text, v6) {
@@ -93,6 +92,21 @@ func (w *Wish) named(v6 bool) []string {
 // rank is the place of a pool among those that are named.
 func (w *Wish) rank(p *model.Pool) int {
 	return slices.IndexFunc(w.named(p.CIDR.Addr().Is6()), func(name string) bool { return name == p.Name || canonical(name) == p.CIDR.String() })
+}
+
+// prefer says which of two pools comes first, while it has an address: 0 where neither does.
+func (w *Wish) prefer(a, b *model.Pool) int {
+	return cmp.Or(w.rank(a)-w.rank(b), wide(a)-wide(b))
+}
+
+// wide is how many of a pool's selectors take all.
+func wide(p *model.Pool) (n int) {
+	for _, s := range []string{p.NodeSelector, p.NamespaceSelector} {
+		if isAll(s) {
+			n++
+		}
+	}
+	return n
 }
 
 // refuses says why a pool does not serve, or "".

@@ -38,8 +38,8 @@ func TestChoose(t *testing.T) {
 	}{
 		{"any", in(Wish{Namespace: "ns"}), false, "plain", "pool manual: its assignmentMode is Manual, so that it must be named"},
 		{"v6", in(Wish{}), true, "six", ""},
-		{"node", in(Wish{NodeLabels: a, Namespace: "ns"}), false, "plain zone", "pool team: its namespaceSelector does not select namespace ns"},
-		{"namespace", in(Wish{Namespace: "ns", NamespaceLabels: x}), false, "plain team", "pool zone: its nodeSelector does not select node n"},
+		{"node", in(Wish{NodeLabels: a, Namespace: "ns"}), false, "zone plain", "pool team: its namespaceSelector does not select namespace ns"},
+		{"namespace", in(Wish{Namespace: "ns", NamespaceLabels: x}), false, "team plain", "pool zone: its nodeSelector does not select node n"},
 		{"no namespace", in(Wish{}), false, "plain", "pool team: its namespaceSelector does not select a workload that has no namespace"},
 		{"disabled", in(Wish{}), false, "plain", "pool off: the pool is disabled"},
 		{"tunnel", in(Wish{Use: model.UseTunnel}), false, "tunnel", "pool plain: its allowedUses has no Tunnel"},

@@ -37,6 +37,7 @@ func newWorld(t *rapid.T) *world {
 	}
 	w.cluster = Cluster{Owners: map[netip.Prefix]string{}, Pools: []Pool{
 		pool("four", "10.0.0.0/28", 30), pool("other", "10.1.0.0/30", 31), pool("six", "fd00::/124", 126)}}
+	w.cluster.Pools[1].NamespaceSelector = "has(team)" // so that it comes first where it serves
 	var b netipx.IPSetBuilder
 	for _, r := range []string{"10.0.0.0/30", "10.0.0.5/32", "fd00::4/127"} {
 		if rapid.Bool().Draw(t, "reserved "+r) {
@@ -59,6 +60,9 @@ func (w *world) assign() {
 	node := rapid.SampledFrom(nodes).Draw(w.t, "node")
 	w.serial++
 	r := &Request{Workload: fmt.Sprintf("%s/%d", node, w.serial), Pod: "p", V4: rapid.Bool().Draw(w.t, "v4"), V6: rapid.Bool().Draw(w.t, "v6"), Wish: Wish{Use: model.UseWorkload, Node: node}}
+	if rapid.Bool().Draw(w.t, "team") {
+		r.Wish.Namespace, r.Wish.NamespaceLabels = "n", map[string]string{"team": "a"}
+	}
 	if rapid.IntRange(0, 3).Draw(w.t, "very") == 0 {
 		r.Addresses = []netip.Addr{nth(netip.MustParsePrefix("10.0.0.0/28"), rapid.Uint64Range(0, 15).Draw(w.t, "address"))}
 	}
@@ -115,8 +119,10 @@ func (w *world) check(node string, r *Request, got []netip.Addr, shortened uint6
 		if at, ok := cooled[a]; ok && w.now.Sub(at) < CoolDown {
 			if len(r.Addresses) == 0 {
 				early++
-				w.mustBeLast(node, a, at)
+				w.mustBeLast(node, r, a, at)
 			}
+		} else if len(r.Addresses) == 0 {
+			w.mustBeFirst(node, r, a, cooled)
 		}
 		w.used[a] = r.Workload
 		delete(w.back, a)
@@ -137,8 +143,8 @@ func (w *world) owner(a netip.Addr) string {
 
 // mustBeLast checks that nothing better than an address that has not cooled down was there: no free one, and none that
 // was given back before.
-func (w *world) mustBeLast(node string, got netip.Addr, at time.Time) {
-	for a := range w.serves(node, got.Is6()) {
+func (w *world) mustBeLast(node string, r *Request, got netip.Addr, at time.Time) {
+	for a := range w.serves(node, r, got.Is6()) {
 		back, ok := w.back[a]
 		if w.used[a] == "" && a != got && (!ok || back.Before(at)) {
 			w.t.Fatalf("%s was given %s after it came back, and %s was free", got, w.now.Sub(at), a)
@@ -146,11 +152,25 @@ func (w *world) mustBeLast(node string, got netip.Addr, at time.Time) {
 	}
 }
 
-// serves is all addresses of a family that a node could give out now: those of its blocks, and of blocks without an owner.
-func (w *world) serves(node string, v6 bool) func(func(netip.Addr) bool) {
+// mustBeFirst checks that an address of a pool for all namespaces was given only where none of a narrower pool was free.
+func (w *world) mustBeFirst(node string, r *Request, got netip.Addr, cooled map[netip.Addr]time.Time) {
+	narrow := w.cluster.Pools[1].CIDR
+	if narrow.Contains(got) {
+		return
+	}
+	for a := range w.serves(node, r, got.Is6()) {
+		at, ok := cooled[a]
+		if narrow.Contains(a) && w.used[a] == "" && (!ok || w.now.Sub(at) >= CoolDown) {
+			w.t.Fatalf("%s was given, and %s of a pool for that namespace was free", got, a)
+		}
+	}
+}
+
+// serves is all addresses of a family that a node could give to a request now: those of its blocks, and of blocks without an owner.
+func (w *world) serves(node string, r *Request, v6 bool) func(func(netip.Addr) bool) {
 	return func(yield func(netip.Addr) bool) {
 		for _, p := range w.cluster.Pools {
-			if p.CIDR.Addr().Is6() != v6 || p.Why != "" {
+			if p.CIDR.Addr().Is6() != v6 || p.Why != "" || p.NamespaceSelector != "" && r.Wish.Namespace == "" {
 				continue
 			}
 			for i := range size(p.CIDR) {
@@ -177,7 +197,7 @@ func (w *world) exhausted(node string, r *Request, err error) {
 	if !errors.As(err, &e) {
 		w.t.Fatal(err)
 	}
-	for a := range w.serves(node, e.V6) {
+	for a := range w.serves(node, r, e.V6) {
 		if w.used[a] == "" {
 			w.t.Fatalf("%s is free: %v", a, err)
 		}

@@ -221,24 +221,35 @@ type pick struct {
 	claim Block
 }
 
-// find looks for any address of a family: a free one first, then a block that no node owns, then what has cooled down for
-// longest.
+// find looks for any address of a family. Of the pools that come first it takes a free one, or a block that no node owns, and
+// goes on to others where they have neither; then it takes what has cooled down for longest.
 func (s *Space) find(v6 bool, r *Request, c *Cluster) (pick, error) {
 	pools, refused := Choose(c.Pools, v6, &r.Wish)
-	for _, p := range pools {
-		for _, b := range s.of(p) {
-			if !b.last.IsValid() {
-				b.last = b.first(s.rnd)
-			}
-			if a, ok := b.free(c.Reserved); ok {
-				return pick{addr: a, from: b}, nil
+	var owned *netipx.IPSet
+	for rest := pools; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(p *model.Pool) bool { return r.Wish.prefer(rest[0], p) != 0 })
+		if n < 0 {
+			n = len(rest)
+		}
+		first := rest[:n]
+		rest = rest[n:]
+		for _, p := range first {
+			for _, b := range s.of(p) {
+				if !b.last.IsValid() {
+					b.last = b.first(s.rnd)
+				}
+				if a, ok := b.free(c.Reserved); ok {
+					return pick{addr: a, from: b}, nil
+				}
 			}
 		}
-	}
-	owned := c.owned()
-	for _, p := range pools {
-		if cidr, ok := freeBlock(p, owned, c.Reserved, s.rnd); ok {
-			return pick{claim: Block{cidr, p.Name}}, nil
+		if owned == nil {
+			owned = c.owned()
+		}
+		for _, p := range first {
+			if cidr, ok := freeBlock(p, owned, c.Reserved, s.rnd); ok {
+				return pick{claim: Block{cidr, p.Name}}, nil
+			}
 		}
 	}
 	var oldest pick
