@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"io"
 	"net/http"
 	"net/netip"
 
@@ -127,6 +130,35 @@ func (a *Agent) serveIPAM(w http.ResponseWriter, r *http.Request) {
 		out.Workloads = append(out.Workloads, IPAMWorkload{h.Addresses, h.Link, h.ContainerID, h.Interface, pods[h.Addresses[0]], h.UID, h.Leaving})
 	}
 	reply(w, out)
+}
+
+// ReleaseRequest asks to give back a block of this node.
+type ReleaseRequest struct {
+	Block netip.Prefix `json:"block"`
+}
+
+func (a *Agent) serveRelease(w http.ResponseWriter, r *http.Request) {
+	if a.network == nil {
+		http.Error(w, noPodNetwork, http.StatusNotFound)
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	var req ReleaseRequest
+	if err = cmp.Or(err, json.Unmarshal(body, &req)); err != nil {
+		http.Error(w, "reading the request: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := a.network.manager.Release(r.Context(), req.Block); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	reply(w, struct{}{})
+}
+
+// Release asks the pod network to give back a block of this node at once.
+func (c *Client) Release(ctx context.Context, block netip.Prefix) error {
+	var nothing struct{}
+	return c.callWithin(ctx, patience, http.MethodPost, "/v1/ipam/release", ReleaseRequest{block}, &nothing, maxAnswer)
 }
 
 // IPAM asks what the pod network of the node gives out.

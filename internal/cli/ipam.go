@@ -16,13 +16,13 @@ import (
 func ipamCommand(g *global) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ipam",
-		Short: "Show and check the addresses that this node gives to workloads",
-		Long: `Show and check the addresses that the agent of this node, which is the pod network, gives to workloads. The kernel is
-the record of what is in use, so that no address has to be released by hand: it is free once its link is gone. An empty
-block goes back to its pool by itself.`,
+		Short: "Show, check and release the addresses that this node gives to workloads",
+		Long: `Show, check and release the addresses that the agent of this node, which is the pod network, gives to workloads. The
+kernel is the record of what is in use, so that no address has to be released by hand: it is free once its link is gone. An
+empty block goes back to its pool by itself, unless it is the node's last one of its family.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(ipamShowCommand(g), ipamCheckCommand(g))
+	cmd.AddCommand(ipamShowCommand(g), ipamCheckCommand(g), ipamReleaseCommand(g))
 	return cmd
 }
 
@@ -71,6 +71,29 @@ just starting or ending can look like a fault: check again. The exit code is 1 w
 				return errSilent
 			}
 			fmt.Fprintln(w, saying("The kernel, the agent and the datastore agree about %d blocks and %d workloads of node %s.", len(r.Blocks), len(r.Workloads), r.Node))
+			return nil
+		},
+	}
+}
+
+func ipamReleaseCommand(g *global) *cobra.Command {
+	return &cobra.Command{
+		Use:   "release BLOCK",
+		Short: "Give a block of this node back to its pool now",
+		Long: `Give a block of this node back to its pool now, so that another node can have it: also the last one of its family, and
+also while addresses of it cool down. A block in which an address is in use stays. The agent claims a block again
+when a workload needs one. The blocks of a node that is gone come free by themselves, 15 minutes after its Node was deleted.`,
+		Example: "  sallyport ipam release 10.244.1.0/26",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			block, err := netip.ParsePrefix(args[0])
+			if err != nil {
+				return fmt.Errorf("%q is not a block: name one as \"sallyport ipam show\" does, such as 10.244.1.0/26", args[0])
+			}
+			if err := g.client().Release(cmd.Context(), block); err != nil {
+				return err
+			}
+			fmt.Fprintln(human(cmd), saying("Block %s went back to its pool.", block))
 			return nil
 		},
 	}

@@ -2,6 +2,8 @@ package workload
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -73,6 +75,40 @@ func (m *Manager) giveBack(ctx context.Context, cidr netip.Prefix) error {
 		m.opts.Log.Info("gave back a block", "block", cidr)
 	}
 	return err
+}
+
+// Release gives back a block of this node at once, although it is the last of its family or addresses of it still cool down. It is
+// an error where an address of it is in use, and changes nothing then.
+func (m *Manager) Release(ctx context.Context, cidr netip.Prefix) error {
+	now := time.Now()
+	m.mu.Lock()
+	if m.declared == nil || !m.began {
+		m.mu.Unlock()
+		return errors.New("the agent does not know yet what the kernel and the datastore have: try again")
+	}
+	all := m.space.Usage(now)
+	i := slices.IndexFunc(all, func(u ipam.Usage) bool { return u.CIDR == cidr })
+	if i < 0 {
+		m.mu.Unlock()
+		return fmt.Errorf("%s is not a block of this node: \"sallyport ipam show\" lists them", cidr)
+	}
+	if n := all[i].Used; n > 0 {
+		m.mu.Unlock()
+		return fmt.Errorf("%d addresses of block %s are in use: delete the workloads that have them, which \"sallyport ipam show\" lists", n, cidr)
+	}
+	m.space.Disown(cidr)
+	if !m.standalone() {
+		m.pending[cidr] = pending{givenBack, now}
+	}
+	m.tell()
+	m.mu.Unlock()
+	if m.standalone() {
+		return nil
+	}
+	if err := m.giveBack(ctx, cidr); err != nil {
+		return fmt.Errorf("giving back block %s: %w; no address of it is given out any more, and the agent tries again", cidr, err)
+	}
+	return nil
 }
 
 // serves says whether a pool gives out addresses.

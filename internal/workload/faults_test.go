@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -215,6 +216,34 @@ func TestGiveBackOfWhatIsGone(t *testing.T) {
 		time.Sleep(lookEvery + time.Second)
 		if n := given.Load(); n != 1 {
 			t.Errorf("%d blocks are given back, though all but the first were gone by then", n)
+		}
+	})
+}
+
+// TestRelease gives back a block by hand: not while an address of it is in use, and then also the last one, with addresses that
+// cool down.
+func TestRelease(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := poolOf("p", "10.0.0.0/24", 26, model.UseWorkload)
+		shared := &api{blocks: map[netip.Prefix]model.Block{}, fail: map[string]int{}}
+		s := newSingle(t, Options{Claims: claims{shared, "n", func(string) *model.Pool { return p }}})
+		s.declare(p)
+		s.add("a")
+		cidr := s.Counts().Blocks[0].CIDR
+		for of, says := range map[netip.Prefix]string{cidr: "1 addresses of block", netip.MustParsePrefix("10.9.0.0/26"): "is not a block of this node"} {
+			if err := s.Release(t.Context(), of); err == nil || !strings.Contains(err.Error(), says) {
+				t.Errorf("releasing %s says %v", of, err)
+			}
+		}
+		labtest.Must(t, s.Delete(t.Context(), &cni.Request{Network: "net", ContainerID: "a", Interface: "eth0"}))
+		time.Sleep(time.Second) // its connections end
+		if c := s.Counts(); len(c.Blocks) != 1 || c.Blocks[0].Cooling != 1 {
+			t.Fatalf("%+v", c)
+		}
+		labtest.Must(t, s.Release(t.Context(), cidr))
+		if c := s.Counts(); len(c.Blocks) != 0 || len(shared.blocks) != 0 {
+			t.Errorf("%+v, and in the API %v", c, shared.blocks)
 		}
 	})
 }
