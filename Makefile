@@ -72,7 +72,7 @@ image-push: ## Push bin/image to IMAGE=registry/name:tag
 	@go run -C internal/tools/image . push -layout $(BIN)/image '$(IMAGE)'
 
 .PHONY: demo
-demo: build ## Show a node translating real connections, in network namespaces
+demo: build ## Show two nodes whose pods reach each other, and what leaves them translated, in network namespaces
 	@$(BIN)/sallyport demo
 
 .PHONY: test
