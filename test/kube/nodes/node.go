@@ -37,6 +37,10 @@ const (
 	logTail      = 8 << 10         // bytes of a program's log that a failed test shows
 )
 
+// protocols are the names by which nft prints protocols. Where it prints numbers, kube-proxy does not recognize its own
+// entries of maps and, whenever it writes all its rules again, deletes them.
+const protocols = "tcp 6\nudp 17\nsctp 132\n"
+
 // programPath is where programs of a node are looked for.
 const programPath = "/programs:/usr/sbin:/usr/bin"
 
@@ -98,6 +102,7 @@ func (n *Node) prepare() error {
 		"etc/group":           "root:x:0:\n",
 		"etc/hosts":           "127.0.0.1 localhost\n::1 localhost\n",
 		"etc/resolv.conf":     "",
+		"etc/protocols":       protocols,
 		"etc/containerd.toml": containerdConfiguration,
 		"etc/machine-id":      fmt.Sprintf("%x\n", id[:16]),
 	} {
