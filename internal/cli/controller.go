@@ -30,7 +30,8 @@ packets depends on it.
 Where the definition of IPPools is Calico's, it writes nothing about pools.
 
 With --network it keeps each pool until its last block is back, and gives back the blocks of a node that has had neither a
-Node nor a heartbeat of its agent for 15 minutes.`,
+Node nor a heartbeat of its agent for 15 minutes. It clears the condition NetworkUnavailable, which clouds set on Nodes, once
+the agent of the node has the pod network ready.`,
 		Example: "  sallyport controller --kubeconfig ~/.kube/config --lease-namespace sallyport-system",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {

@@ -29,22 +29,23 @@ const AbsentAfter = 15 * time.Minute
 // absenceLooks is how often it looks at absent nodes in that time.
 const absenceLooks = 30
 
-// maxChores is how many finalizers one look puts on, or takes away: each takes up to three requests.
+// maxChores is how many chores one look does: each takes up to three requests.
 const maxChores = 10
 
-// finalizers is what a writer asks of the API about finalizers; kube.API says what its methods promise.
-type finalizers interface {
+// upkeep is what a writer asks of the API where Sallyport is the pod network; kube.API says what its methods promise.
+type upkeep interface {
 	Finalize(ctx context.Context, resource schema.GroupVersionResource, o *metav1.ObjectMeta, finalizer, owner string) error
 	LetGo(ctx context.Context, resource schema.GroupVersionResource, o *metav1.ObjectMeta, finalizer, owner string) error
 	Delete(ctx context.Context, resource schema.GroupVersionResource, o *metav1.ObjectMeta) error
 	HasNode(ctx context.Context, name string) (bool, error)
 	HasBlocks(ctx context.Context, pool types.UID) (bool, error)
+	SetNodeCondition(ctx context.Context, o *metav1.ObjectMeta, c corev1.NodeCondition, owner string) error
 }
 
 // network is what a controller knows of blocks, where Sallyport is the pod network.
 type network struct {
 	blocks *kube.Mirror[*v1alpha1.IPBlock]
-	api    finalizers
+	api    upkeep
 	absent absences // of the goroutine of run
 }
 
@@ -98,16 +99,16 @@ func (a *absences) look(now time.Time, nodes []corev1.Node, blocks []*v1alpha1.I
 	return gone, recheck
 }
 
-// chore is something to be done about the finalizers of one object.
+// chore is something to be done about one object, beside its conditions that the controller judges.
 type chore struct {
 	what string
 	meta *metav1.ObjectMeta
 	do   func(ctx context.Context) error
 }
 
-// chores are those that are due: pools that nodes may claim blocks of are kept until their last block is back, and the blocks of
-// nodes that have gone for good are given back.
-func (w *writer) chores(b *batch, there *world) []chore {
+// chores are those that are due: pools that nodes may claim blocks of are kept until their last block is back, the blocks of
+// nodes that have gone for good are given back, and what keeps pods from nodes whose network is ready is cleared.
+func (w *writer) chores(b *batch, there *world, calls map[string]call) []chore {
 	var out []chore
 	used := map[string]bool{}
 	for _, block := range there.blocks {
@@ -131,6 +132,7 @@ func (w *writer) chores(b *batch, there *world) []chore {
 			out = append(out, chore{"giving back the block " + block.Spec.CIDR, &block.ObjectMeta, func(ctx context.Context) error { return w.giveBack(ctx, block) }})
 		}
 	}
+	out = append(out, w.available(b, there, calls)...)
 	return slices.DeleteFunc(out, func(c chore) bool { return w.waits(c.meta) })
 }
 

@@ -144,6 +144,10 @@ func (r *recorded) Delete(_ context.Context, _ schema.GroupVersionResource, o *m
 	return r.note("delete", o, "")
 }
 
+func (r *recorded) SetNodeCondition(_ context.Context, o *metav1.ObjectMeta, c corev1.NodeCondition, _ string) error {
+	return r.note("set "+string(c.Type)+" "+string(c.Status), o, c.Reason)
+}
+
 func (r *recorded) HasNode(_ context.Context, name string) (bool, error) { return r.nodes[name], nil }
 
 func (r *recorded) HasBlocks(_ context.Context, pool types.UID) (bool, error) {
@@ -186,7 +190,7 @@ func TestChores(t *testing.T) {
 		do := func(fails bool) {
 			test.api.calls, test.api.fails = nil, fails
 			b := &batch{writer: w, now: now}
-			for _, c := range w.chores(b, there) {
+			for _, c := range w.chores(b, there, nil) {
 				if err := b.tidy(t.Context(), c); (err != nil) != (fails && len(test.api.calls) > 0) {
 					t.Errorf("%s: %v", name, err)
 				}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
 	"github.com/sallyport/sallyport/internal/waiting"
 )
@@ -61,8 +62,8 @@ type Options struct {
 	NodeSelector labels.Selector
 	// UnknownAfter is for how long no heartbeat of an agent is seen before its node is called unknown; 0: 2 minutes.
 	UnknownAfter time.Duration
-	// Network says that Sallyport is the pod network: the controller keeps pools whose blocks are in use, and gives back the
-	// blocks of nodes that have gone. It need not be set.
+	// Network says that Sallyport is the pod network: the controller keeps pools whose blocks are in use, gives back the
+	// blocks of nodes that have gone, and clears NetworkUnavailable of nodes whose network is ready. It need not be set.
 	Network bool
 	// AbsentAfter is for how long there is neither a Node nor a heartbeat before the blocks of the node are given back; 0: 15
 	// minutes. Heartbeats are looked at six times in UnknownAfter, which must not be longer.
@@ -186,19 +187,23 @@ func trim(o any) (any, error) {
 	if !ok {
 		return o, nil
 	}
-	m.SetManagedFields(nil)
-	m.SetAnnotations(nil)
+	var kept map[string]string
 	if n, ok := o.(*corev1.Node); ok {
 		n.Spec = corev1.NodeSpec{}
-		var ready []corev1.NodeCondition
+		var conditions []corev1.NodeCondition
 		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeReady {
+			if c.Type == corev1.NodeReady || c.Type == corev1.NodeNetworkUnavailable {
 				c.LastHeartbeatTime, c.Message, c.Reason = metav1.Time{}, "", ""
-				ready = append(ready, c)
+				conditions = append(conditions, c)
 			}
 		}
-		n.Status = corev1.NodeStatus{Conditions: ready, NodeInfo: corev1.NodeSystemInfo{BootID: n.Status.NodeInfo.BootID}}
+		n.Status = corev1.NodeStatus{Conditions: conditions, NodeInfo: corev1.NodeSystemInfo{BootID: n.Status.NodeInfo.BootID}}
+		if addresses, there := n.Annotations[datastore.AnnotationNetworkAddresses]; there {
+			kept = map[string]string{datastore.AnnotationNetworkAddresses: addresses}
+		}
 	}
+	m.SetManagedFields(nil)
+	m.SetAnnotations(kept)
 	return o, nil
 }
 
@@ -371,7 +376,7 @@ func (w *writer) bring(ctx context.Context, b *batch, there *world) error {
 		b.bring(configObject(&there.configs[i]), wants[len(there.pools)+i])
 	}
 	if w.keepsBlocks() && err == nil { // else the API does not answer, and what is absent is not known
-		b.chores = w.chores(b, there)
+		b.chores = w.chores(b, there, calls)
 	}
 	b.start(ctx)
 	return err

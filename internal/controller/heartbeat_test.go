@@ -111,7 +111,7 @@ func TestRebooted(t *testing.T) {
 		}
 	}
 	trimmed, err := trim(&corev1.Node{Status: corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{BootID: "a"}}})
-	if err != nil || trimmed.(*corev1.Node).Status.NodeInfo.BootID != "a" {
+	if err != nil || trimmed.(*corev1.Node).Status.NodeInfo.BootID != "a" || trimmed.(*corev1.Node).Annotations != nil {
 		t.Errorf("of a Node there is kept %+v: %v", trimmed, err)
 	}
 }

@@ -305,7 +305,7 @@ func TestPermissions(t *testing.T) {
 				"ipblocks.sallyport.dev create", "ipblocks.sallyport.dev delete", "ipblocks.sallyport.dev get", "ipblocks.sallyport.dev list", "ipblocks.sallyport.dev patch", "ipblocks.sallyport.dev watch",
 				"ipblocks/status.sallyport.dev patch", "leases.coordination.k8s.io get", "nodes patch",
 				"namespaces get", "namespaces list", "namespaces watch", "pods get", "pods list", "pods watch")
-			want["sallyport-controller"] = append(want["sallyport-controller"], "ippools.projectcalico.org patch", "nodes get",
+			want["sallyport-controller"] = append(want["sallyport-controller"], "ippools.projectcalico.org patch", "nodes get", "nodes/status patch",
 				"ipblocks.sallyport.dev delete", "ipblocks.sallyport.dev list", "ipblocks.sallyport.dev patch", "ipblocks.sallyport.dev watch")
 		case "uninstall", "end-network":
 			want = map[string][]string{"sallyport-agent": nil, "sallyport-controller": nil}

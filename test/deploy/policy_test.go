@@ -342,7 +342,7 @@ status: {phase: Running}
 func networkPolicies(t *testing.T) map[string]*policy {
 	t.Helper()
 	return policies(t, "network", "sallyport-agent-sallyportnodes", "sallyport-agent-leases", "sallyport-controller-leases", "sallyport-agent-nodes",
-		"sallyport-agent-ipblocks", "sallyport-controller-finalizers")
+		"sallyport-agent-ipblocks", "sallyport-controller-finalizers", "sallyport-controller-nodes")
 }
 
 // TestAgentWritesOwnBlocks has the policy judge what an agent may do to IPBlocks.
@@ -399,6 +399,47 @@ func TestControllerWritesFinalizers(t *testing.T) {
 			tt.account = controllerAccount
 		}
 		tt.resource = schema.GroupVersionResource{Group: "projectcalico.org", Version: "v3", Resource: "ippools"}
+		p.judges(t, tt.name, tt.request, tt.says)
+	}
+}
+
+// TestControllerClearsNetworkUnavailable has the policy judge what the controller may do to Nodes.
+func TestControllerClearsNetworkUnavailable(t *testing.T) {
+	t.Parallel()
+	const node = "apiVersion: v1\nkind: Node\nmetadata: {name: a, resourceVersion: '1', labels: {zone: one}}\nspec: {podCIDR: 10.244.1.0/24}\n" +
+		"status: {capacity: {cpu: '2'}, conditions: [{type: Ready, status: 'True'}, {type: NetworkUnavailable, status: 'True', reason: NoRouteCreated}]}\n"
+	with := func(pairs ...string) string {
+		return strings.NewReplacer(append(pairs, "'True', reason: NoRouteCreated", "'False', reason: SallyportReady", "'1'", "'2'")...).Replace(node)
+	}
+	absent := strings.Replace(node, ", {type: NetworkUnavailable, status: 'True', reason: NoRouteCreated}", "", 1)
+	const only = " the Node a: it changes nothing of a Node but the condition NetworkUnavailable, to False"
+	const change = "the controller of Sallyport may not UPDATE" + only
+	p := networkPolicies(t)["sallyport-controller-nodes"]
+	for _, tt := range []struct {
+		name string
+		request
+		says string
+	}{
+		{"clears it", request{object: with(), oldValue: node}, ""},
+		{"says so where nothing was said", request{object: with(), oldValue: absent}, ""},
+		{"sets it", request{object: node, oldValue: with()}, change},
+		{"takes it away", request{object: absent, oldValue: node}, change},
+		{"says that the node is not ready", request{object: with("Ready, status: 'True'", "Ready, status: 'False'"), oldValue: node}, change},
+		{"takes another condition away", request{object: with("{type: Ready, status: 'True'}, ", ""), oldValue: node}, change},
+		{"changes the capacity", request{object: with("cpu: '2'", "cpu: '9'"), oldValue: node}, change},
+		{"adds to the status", request{object: with("capacity", "allocatable: {cpu: '2'}, capacity"), oldValue: node}, change},
+		{"takes from the status", request{object: with("capacity: {cpu: '2'}, ", ""), oldValue: node}, change},
+		{"labels", request{object: with("zone: one", "zone: two"), oldValue: node}, change},
+		{"takes a label", request{object: with(", labels: {zone: one}", ""), oldValue: node}, change},
+		{"changes the podCIDR", request{object: with("10.244.1", "10.244.2"), oldValue: node}, change},
+		{"creates a Node", request{object: with()}, "the controller of Sallyport may not CREATE" + only},
+		{"deletes a Node", request{oldValue: node}, "the controller of Sallyport may not DELETE" + only},
+		{"is the kubelet", request{account: "system:node:a", object: node, oldValue: with()}, ""},
+	} {
+		if tt.account == "" {
+			tt.account = controllerAccount
+		}
+		tt.resource = schema.GroupVersionResource{Version: "v1", Resource: "nodes"}
 		p.judges(t, tt.name, tt.request, tt.says)
 	}
 }

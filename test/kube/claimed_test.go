@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/sallyport/sallyport/api/v1alpha1"
 	control "github.com/sallyport/sallyport/internal/controller"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/kube"
@@ -88,6 +90,31 @@ func (v *claims) overlapping(t *testing.T) {
 	v.condition(t, "next", "CIDROverlap", "overlaps the block 10.30.0.0/26, which node n1 has from the pool old")
 	labtest.Must(t, v.a.GiveBack(t.Context(), cidr))
 	v.condition(t, "next", "OK", "")
+}
+
+// unavailable has a cloud say of n2 that it has no network: the controller clears that once the agent has the network ready, and
+// nothing else of the Node.
+func (v *claims) unavailable(t *testing.T) {
+	labtest.Must(t, v.b.Announce(t.Context(), []netip.Addr{netip.MustParseAddr("192.0.2.2")}, nil))
+	v.kubectl(t, "", "patch", "node", "n2", "--subresource=status", "-p", `{"status":{"conditions":[
+		{"type":"MemoryPressure","status":"False","reason":"Enough"}, {"type":"NetworkUnavailable","status":"True","reason":"NoRouteCreated"}]}}`)
+	conditions := func() string {
+		return v.kubectl(t, "", "get", "node", "n2", "-o", "jsonpath={range .status.conditions[*]}{.type}={.status} {.reason}, {end}")
+	}
+	report := func(ready metav1.ConditionStatus, reason string) {
+		_, err := v.b.Renew(t.Context(), "")
+		labtest.Must(t, err, v.b.Report(t.Context(), "", v1alpha1.SallyportNodeStatus{BootID: "boot-2", Conditions: []metav1.Condition{
+			{Type: v1alpha1.SallyportNodeConditionReady, Status: ready, Reason: reason}}}))
+	}
+	report(metav1.ConditionFalse, v1alpha1.SallyportNodeReasonNotProgrammed)
+	if got := conditions(); !strings.Contains(got, "NetworkUnavailable=True NoRouteCreated") {
+		t.Errorf("before the agent is ready, the conditions are %s", got)
+	}
+	awaiting(t, "the condition is cleared", func() (bool, string) {
+		report(metav1.ConditionTrue, v1alpha1.SallyportNodeReasonProgrammed) // again and again, since one that is silent is unknown
+		got := conditions()
+		return strings.Contains(got, "MemoryPressure=False Enough") && strings.Contains(got, "NetworkUnavailable=False SallyportReady"), got
+	})
 }
 
 // absent deletes the Node of n2 and makes it again, then deletes it while its agent lives, and at last the agent is silent: the

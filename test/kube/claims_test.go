@@ -152,7 +152,7 @@ func TestClaims(t *testing.T) {
 	}{
 		{"race", v.race}, {"answer lost", v.lost}, {"refused", v.refused}, {"pool deleted meanwhile", v.deleted}, {"given back", v.givenBack},
 		{"taken away", v.takenAway}, {"in use", v.used}, {"pods", v.pods}, {"announced", v.announced},
-		{"kept", v.kept}, {"pool deleted in use", v.terminating}, {"overlapping blocks", v.overlapping}, {"node absent", v.absent}, {"two of one name", v.two},
+		{"kept", v.kept}, {"pool deleted in use", v.terminating}, {"overlapping blocks", v.overlapping}, {"network unavailable", v.unavailable}, {"node absent", v.absent}, {"two of one name", v.two},
 	} {
 		if !t.Run(scene.name, scene.run) {
 			return

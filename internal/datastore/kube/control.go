@@ -2,11 +2,13 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -37,6 +39,17 @@ var (
 func (a *API) ApplyStatus(ctx context.Context, resource schema.GroupVersionResource, name string, applied []byte, owner string) error {
 	_, err := a.dynamic.Resource(resource).
 		Patch(ctx, name, types.ApplyPatchType, applied, metav1.PatchOptions{FieldManager: owner, Force: ptr.To(true)}, "status")
+	return err
+}
+
+// SetNodeCondition sets one condition of a Node that was seen, and leaves all others as they are. It fails as
+// apierrors.IsConflict where another Node has its place.
+func (a *API) SetNodeCondition(ctx context.Context, o *metav1.ObjectMeta, c corev1.NodeCondition, owner string) error {
+	b, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": o.UID}, "status": map[string]any{"conditions": []corev1.NodeCondition{c}}})
+	if err != nil {
+		return fmt.Errorf("encoding a patch: %w", err)
+	}
+	_, err = a.dynamic.Resource(resourceNodes).Patch(ctx, o.Name, types.StrategicMergePatchType, b, metav1.PatchOptions{FieldManager: owner}, "status")
 	return err
 }
 
