@@ -174,8 +174,14 @@ func open(cfg *Config, v manifest.Validator, boot string, translates func() (boo
 		if err != nil {
 			return nil, err
 		}
-		return kube.Open(kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version,
-			Network: cfg.Network, BootID: boot, Log: cfg.Log})
+		o := kube.Options{Config: to, Node: cfg.NodeName, LeaseNamespace: cfg.LeaseNamespace, StateDir: cfg.StateDir, Version: cfg.Version,
+			Network: cfg.Network, BootID: boot, Booted: booted, Log: cfg.Log}
+		if cfg.Network {
+			if o.Machine, err = machine(); err != nil {
+				cfg.Log.Info("after a reboot, this node waits before it gives out addresses, since it cannot be told from another machine of its name", "why", err)
+			}
+		}
+		return kube.Open(o)
 	}
 	return dir.Open(dirOptions(cfg, v, boot, translates))
 }

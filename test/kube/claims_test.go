@@ -62,12 +62,18 @@ func asAccount(t *testing.T, c *cluster.Cluster, account, node, pod string) *res
 // openNetwork runs the datastore of a node's agent until the test ends, with the rights that the chart gives agents.
 func openNetwork(t *testing.T, c *cluster.Cluster, node, boot string) *networkStore {
 	t.Helper()
+	return openMachine(t, c, node, boot, "", nil)
+}
+
+// openMachine does so on a machine that is known, which booted at a time.
+func openMachine(t *testing.T, c *cluster.Cluster, node, boot, machine string, booted func() time.Time) *networkStore {
+	t.Helper()
 	s := &networkStore{}
 	cfg := asAccount(t, c, agentAccount, node, strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name()))+"-"+node+"-"+boot)
 	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper { return &afterwards{next, s} })
 	var err error
 	s.Store, err = kube.Open(kube.Options{Config: cfg, Node: node, LeaseNamespace: chart.Namespace, StateDir: t.TempDir(), Version: "0.1.0-dev",
-		Log: slog.New(slog.DiscardHandler), Network: true, BootID: boot})
+		Log: slog.New(slog.DiscardHandler), Network: true, BootID: boot, Machine: machine, Booted: booted})
 	labtest.Must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -152,7 +158,7 @@ func TestClaims(t *testing.T) {
 	}{
 		{"race", v.race}, {"answer lost", v.lost}, {"refused", v.refused}, {"pool deleted meanwhile", v.deleted}, {"given back", v.givenBack},
 		{"taken away", v.takenAway}, {"in use", v.used}, {"pods", v.pods}, {"announced", v.announced},
-		{"kept", v.kept}, {"pool deleted in use", v.terminating}, {"overlapping blocks", v.overlapping}, {"network unavailable", v.unavailable}, {"node absent", v.absent}, {"two of one name", v.two},
+		{"kept", v.kept}, {"pool deleted in use", v.terminating}, {"overlapping blocks", v.overlapping}, {"network unavailable", v.unavailable}, {"node absent", v.absent}, {"two of one name", v.two}, {"rebooted", v.rebooted},
 	} {
 		if !t.Run(scene.name, scene.run) {
 			return
@@ -435,6 +441,31 @@ func (v *claims) two(t *testing.T) {
 	v.kubectl(t, "", "annotate", "lease", "-n", chart.Namespace, "sallyport-node-n1", "--overwrite", "sallyport.dev/boot-id=boot-9")
 	if _, err := v.a.Renew(t.Context(), ""); err == nil || v.a.Alone() == nil {
 		t.Errorf("where the Lease was taken away, renewing says %v", err)
+	}
+}
+
+// rebooted has a machine boot again: it goes on at once, and its agent of before does not.
+func (v *claims) rebooted(t *testing.T) {
+	start := time.Now()
+	before := openMachine(t, v.c, "n3", "boot-1", "m", func() time.Time { return start })
+	before.ready(t)
+	_, err := before.Renew(t.Context(), "")
+	labtest.Must(t, err)
+	other := openMachine(t, v.c, "n3", "boot-2", "another", time.Now)
+	awaiting(t, "another machine waits", func() (bool, string) {
+		err := other.Alone()
+		return err != nil && strings.Contains(err.Error(), "boot-1"), fmt.Sprint(err)
+	})
+	again := openMachine(t, v.c, "n3", "boot-3", "m", time.Now)
+	awaiting(t, "the machine goes on without having waited", func() (bool, string) {
+		err := again.Alone()
+		if err != nil && strings.Contains(err.Error(), "takes over") {
+			t.Fatalf("after a boot: %v", err)
+		}
+		return err == nil, fmt.Sprint(err)
+	})
+	if _, err := before.Renew(t.Context(), ""); err == nil || before.Alone() == nil {
+		t.Errorf("the agent of before renews: %v", err)
 	}
 }
 

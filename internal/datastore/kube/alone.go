@@ -2,6 +2,8 @@ package kube
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
@@ -20,6 +22,9 @@ import (
 // one node name, on two machines, have two boots; one that is started again has the same.
 const leaseBoot = v1alpha1.Group + "/boot-id"
 
+// leaseMachine is the annotation beside it that names the machine of that boot, as alone.seal does; empty: it is not known.
+const leaseMachine = v1alpha1.Group + "/machine"
+
 const (
 	// silence is how long another agent has not renewed the Lease until its node takes it for dead: longer than agents wait
 	// between two renewals, with one that failed.
@@ -36,7 +41,10 @@ var errNotSettled = errors.New("whether another agent answers to the name of thi
 // alone says whether this agent is the only one of its node. The Lease of the node belongs to the boot that it names: others
 // write it only where its owner is silent. The API server refuses a write from an older version of it, so that one owns it.
 type alone struct {
-	boot string // this one; it never changes
+	// These never change.
+	boot    string           // this one
+	machine string           // this one; empty: it cannot be told from others
+	booted  func() time.Time // when it booted, by its clock as that goes now
 
 	write sync.Mutex // held while the Lease is written
 
@@ -75,6 +83,27 @@ func (s *Store) settle(ctx context.Context) {
 	}
 }
 
+// seal names this machine together with one of its boots. Only one that knows the machine can make it, and it says nothing
+// beside another boot: a version that does not know of it changes the boot alone. Empty: this machine cannot be told from others.
+func (a *alone) seal(boot string) string {
+	if a.machine == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(a.machine + "\n" + boot))
+	return hex.EncodeToString(sum[:16])
+}
+
+// past says whether a Lease was renewed last by this machine, before it booted. A machine is in one boot at a time, so no agent
+// lives in that one any more. Where anything of this is not known, or the clock is behind, it is not so.
+//
+// Two machines that are alike in all that names them can still have one name: then the one that booted last takes the Lease at
+// once. The other sees at its next renewal, within 50 seconds, that the Lease was renewed since it booted itself, and
+// gives out no address from then on.
+func (a *alone) past(l *coordinationv1.Lease) bool {
+	seal := a.seal(l.Annotations[leaseBoot])
+	return seal != "" && l.Annotations[leaseMachine] == seal && l.Spec.RenewTime != nil && l.Spec.RenewTime.Time.Before(a.booted())
+}
+
 // may says whether this agent may write the Lease that was read at a time.
 func (a *alone) may(l *coordinationv1.Lease, now time.Time) bool {
 	a.mu.Lock()
@@ -83,7 +112,7 @@ func (a *alone) may(l *coordinationv1.Lease, now time.Time) bool {
 	if l.Spec.RenewTime != nil {
 		renewed = l.Spec.RenewTime.UTC().Format(time.RFC3339Nano)
 	}
-	if boot == "" || boot == a.boot {
+	if boot == "" || boot == a.boot || a.past(l) {
 		return true
 	}
 	switch {

@@ -44,3 +44,38 @@ func TestAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestRebootedMachine: a machine takes over at once what it renewed itself before it booted, and nothing else.
+func TestRebootedMachine(t *testing.T) {
+	t.Parallel()
+	boot := time.Date(2026, 11, 28, 5, 0, 0, 0, time.UTC)
+	const ours = "uuid cards"
+	for name, test := range map[string]struct {
+		machine  string        // of this agent
+		sealed   string        // the machine that the Lease names
+		sealedIn string        // and its boot
+		renewed  time.Duration // since this boot
+		may      bool
+	}{
+		"its own of before":                   {ours, ours, "earlier", -time.Second, true},
+		"its own of before, by a clock ahead": {ours, ours, "earlier", time.Second, false},
+		"that of a twin that lives":           {ours, ours, "earlier", 30 * time.Second, false},
+		"of another machine":                  {ours, "uuid other", "earlier", -time.Second, false},
+		"of one that is not known":            {ours, "", "earlier", -time.Second, false},
+		"of another boot's than it says":      {ours, ours, "first", -time.Second, false},
+		"where this machine is not known":     {"", ours, "earlier", -time.Second, false},
+		"where neither is known":              {"", "", "earlier", -time.Second, false},
+	} {
+		a := &alone{boot: "mine", machine: test.machine, booted: func() time.Time { return boot }, why: errNotSettled}
+		lease := &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Annotations: map[string]string{leaseBoot: "earlier", leaseMachine: (&alone{machine: test.sealed}).seal(test.sealedIn)}},
+			Spec:       coordinationv1.LeaseSpec{RenewTime: &metav1.MicroTime{Time: boot.Add(test.renewed)}}}
+		if may := a.may(lease, boot.Add(40*time.Second)); may != test.may {
+			t.Errorf("the Lease is %s: %t, %v", name, may, a.why)
+		}
+		lease.Spec.RenewTime = nil
+		if a.may(lease, boot.Add(time.Minute)) {
+			t.Errorf("the Lease is %s, and was never renewed: it is taken over at once", name)
+		}
+	}
+}

@@ -78,7 +78,7 @@ func (s *Store) Renew(ctx context.Context, nodeUID string) (unknown bool, err er
 	}
 	write := s.put
 	if s.network {
-		l.Annotations = map[string]string{leaseBoot: s.alone.boot}
+		l.Annotations = map[string]string{leaseBoot: s.alone.boot, leaseMachine: s.alone.seal(s.alone.boot)}
 		write = s.renew
 	}
 	now, err := write(ctx, c, l)

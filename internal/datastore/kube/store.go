@@ -44,6 +44,10 @@ type Options struct {
 	// BootID names this boot of the node, by which two agents that answer to one name are told apart. Only the pod network
 	// needs it.
 	BootID string
+	// Machine names this machine, the same after each boot and unlike any other; empty: that is not known. Booted is when it
+	// booted, by its clock as that goes now. With both, the pod network goes on at once after a boot.
+	Machine string
+	Booted  func() time.Time
 }
 
 // Store watches the resources of an API server. Its fields belong to the goroutine of Run.
@@ -102,7 +106,7 @@ func Open(o Options) (*Store, error) {
 		claims: make(chan claimed), usage: usage{said: map[netip.Prefix]datastore.BlockUsage{}}, announcements: announcements{wake: make(chan struct{}, 1)},
 		self: newView(datastore.KindNode), others: newView(datastore.KindNode)}
 	if a.network, s.network = o.Network, o.Network; o.Network {
-		s.alone = alone{boot: o.BootID, why: errNotSettled}
+		s.alone = alone{boot: o.BootID, machine: o.Machine, booted: o.Booted, why: errNotSettled}
 		if s.workloads, err = newWorkloads(a, o.Node); err != nil {
 			return nil, errors.Join(err, saver.Close())
 		}
