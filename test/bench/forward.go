@@ -102,7 +102,7 @@ func measureTraffic(ctx context.Context, o options, tmp, iptables string) (_ []c
 				}
 			}
 			if round >= 0 { // the first warms up
-				record(values, m, slots)
+				record(values, m.reads, slots)
 			}
 		}
 	}
@@ -121,8 +121,8 @@ func buildAll(ctx context.Context, list []variant, paths []*path, o options, tmp
 }
 
 // record reads one round off its slots, of which the first is the one without a node.
-func record(values map[string][][]float64, m measurement, slots []slot) {
-	for _, q := range m.reads {
+func record(values map[string][][]float64, reads []quantity, slots []slot) {
+	for _, q := range reads {
 		if values[q.Name] == nil {
 			values[q.Name] = make([][]float64, len(slots))
 		}

@@ -1,5 +1,5 @@
 // Command bench measures what Sallyport costs and how fast it is: what a node's forwarding takes beside
-// other ways to translate, how soon a manifest changes real packets, how long ten thousand pools take,
+// other ways to translate and to connect pods, how soon a manifest changes real packets, how long ten thousand pools take,
 // how soon tampering is undone, and what the agent uses. What is compared is measured in turn in the same
 // run and given as ratios. docs/benchmark.md says how.
 //
@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -88,7 +89,7 @@ func run() error {
 	out := flag.String("json", "bin/bench.json", "file for the results; empty for none")
 	fast := flag.Bool("quick", false, "only see that everything can be measured; the figures say little")
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
-	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), pods (of the pod network), cluster (an agent in a large one) or fleet (many agents)")
+	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), pods (added and deleted), network (the packets of pods), blocks (an agent with those of many nodes), cluster (an agent in a large one) or fleet (many agents)")
 	still := flag.Duration("still", thorough.still, "how long the requests of many agents are counted while nothing changes; watches are renewed after 5 to 10 minutes")
 	plugin := flag.String("plugin", "bin/sallyport-cni", "CNI plugin to measure")
 	reference := flag.String("reference", "bin/reference", "directory of the reference CNI plugins ptp and host-local")
@@ -99,8 +100,8 @@ func run() error {
 	if *fast {
 		o = quick
 	}
-	if !slices.Contains([]string{"", partTraffic, partChange, partAgent, partPods, partCluster, partFleet}, *only) {
-		return fmt.Errorf("-only %s: is not %s, %s, %s, %s, %s or %s", *only, partTraffic, partChange, partAgent, partPods, partCluster, partFleet)
+	if parts := []string{partTraffic, partChange, partAgent, partPods, partNetwork, partBlocks, partCluster, partFleet}; *only != "" && !slices.Contains(parts, *only) {
+		return fmt.Errorf("-only %s: the parts are %s", *only, strings.Join(parts, ", "))
 	}
 	var err error
 	if err := o.find(*program, *plugin, *reference); err != nil {
@@ -111,7 +112,7 @@ func run() error {
 			return err
 		}
 	}
-	if *only == "" || *only == partCluster || *only == partFleet {
+	if *only == "" || *only == partBlocks || *only == partCluster || *only == partFleet {
 		if err := cluster.FindBinaries(); err != nil {
 			return err
 		}
@@ -148,6 +149,8 @@ const (
 	partChange  = "change"
 	partAgent   = "agent"
 	partPods    = "pods"
+	partNetwork = "network"
+	partBlocks  = "blocks"
 	partCluster = "cluster"
 	partFleet   = "fleet"
 )
@@ -169,6 +172,8 @@ func measureAll(ctx context.Context, o options, tmp, only string) (*report, erro
 			return withBefore(ctx, o, tmp, &r.Agent, measureFootprint, measureManyPools, measureDriver, measureRepair)
 		}},
 		{partPods, func() error { return each(ctx, o, tmp, &r.Pods, measurePods) }},
+		{partNetwork, func() error { return each(ctx, o, tmp, &r.Pods, measurePodTraffic) }},
+		{partBlocks, func() error { return each(ctx, o, tmp, &r.Pods, measureRoutes, measureBlocks) }},
 		{partCluster, func() error { return each(ctx, o, tmp, &r.Cluster, measureLarge) }},
 		{partFleet, func() error { return each(ctx, o, tmp, &r.Cluster, measureCrowd) }},
 	} {

@@ -9,19 +9,37 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport/sallyport/internal/lab"
 )
 
 // path is a variant's network with the sockets that traffic is measured on. All are used by one thread,
 // which is both pod and server: it sends, and what it sent has arrived when the send returns.
 type path struct {
 	*variantNode
+	sockets
 	udp, exempt, peer udpEnds // towards an address that is translated to, one that is exempt, and another pod's
-	tcpPod, tcpServer int
-	listener          int
-	server            unix.SockaddrInet4 // where listener listens
+	tcp               tcpEnds
+	server            unix.SockaddrInet4 // where the server listens
+}
+
+// sockets are those that stay open, and what is sent by them.
+type sockets struct {
 	requests, replies *batch
 	data              []byte
 	files             []*os.File
+}
+
+func newSockets() sockets {
+	return sockets{newBatch(batchSize, messageSize, false), newBatch(batchSize, messageSize, true), make([]byte, streamWrite), nil}
+}
+
+func (s *sockets) close() error {
+	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
 }
 
 const (
@@ -31,39 +49,14 @@ const (
 )
 
 // open opens the sockets that stay open.
-func (p *path) open(ctx context.Context) error {
-	p.requests, p.replies = newBatch(batchSize, messageSize, false), newBatch(batchSize, messageSize, true)
-	p.data = make([]byte, streamWrite)
-	var err error
-	if p.udp, err = p.openUDP(ctx, outsideAddr); err != nil {
-		return err
+func (p *path) open(ctx context.Context) (err error) {
+	p.sockets = newSockets()
+	for ends, addr := range map[*udpEnds]netip.Addr{&p.udp: outsideAddr, &p.exempt: exemptAddr, &p.peer: peerAddr} {
+		if *ends, err = p.openUDP(ctx, p.pod, p.outside, addr); err != nil {
+			return err
+		}
 	}
-	if p.exempt, err = p.openUDP(ctx, exemptAddr); err != nil {
-		return err
-	}
-	if p.peer, err = p.openUDP(ctx, peerAddr); err != nil {
-		return err
-	}
-	at := netip.AddrPortFrom(outsideAddr, outsidePort).String()
-	listener, err := p.outside.Listen("tcp4", at)
-	if err != nil {
-		return err
-	}
-	client, err := p.pod.Dial(ctx, "tcp4", at)
-	if err != nil {
-		return err
-	}
-	if p.tcpPod, err = p.keep(client); err != nil {
-		return err
-	}
-	accepted, err := listener.Accept()
-	if err != nil {
-		return err
-	}
-	if p.tcpServer, err = p.keep(accepted); err != nil {
-		return err
-	}
-	p.listener, err = p.keep(listener)
+	p.tcp, err = p.openTCP(ctx, p.pod, p.outside, outsideAddr)
 	p.server = unix.SockaddrInet4{Addr: outsideAddr.As4(), Port: outsidePort}
 	return err
 }
@@ -71,42 +64,66 @@ func (p *path) open(ctx context.Context) error {
 // udpEnds are a socket of the pod's and one of the server's that it talks to.
 type udpEnds struct{ pod, server int }
 
-func (p *path) openUDP(ctx context.Context, addr netip.Addr) (ends udpEnds, err error) {
+func (s *sockets) openUDP(ctx context.Context, from, to *lab.Host, addr netip.Addr) (ends udpEnds, err error) {
 	at := netip.AddrPortFrom(addr, outsidePort).String()
-	server, err := p.outside.ListenPacket("udp4", at)
+	server, err := to.ListenPacket("udp4", at)
 	if err != nil {
 		return ends, err
 	}
-	if ends.server, err = p.keep(server); err != nil {
+	if ends.server, err = s.keep(server); err != nil {
 		return ends, err
 	}
-	client, err := p.pod.Dial(ctx, "udp4", at)
+	client, err := from.Dial(ctx, "udp4", at)
 	if err != nil {
 		return ends, err
 	}
-	ends.pod, err = p.keep(client)
+	ends.pod, err = s.keep(client)
+	return ends, err
+}
+
+// tcpEnds are both ends of a connection, and what the server listens with.
+type tcpEnds struct{ pod, server, listener int }
+
+func (s *sockets) openTCP(ctx context.Context, from, to *lab.Host, addr netip.Addr) (ends tcpEnds, err error) {
+	at := netip.AddrPortFrom(addr, outsidePort).String()
+	listener, err := to.Listen("tcp4", at)
+	if err != nil {
+		return ends, err
+	}
+	client, err := from.Dial(ctx, "tcp4", at)
+	if err != nil {
+		return ends, err
+	}
+	if ends.pod, err = s.keep(client); err != nil {
+		return ends, err
+	}
+	accepted, err := listener.Accept()
+	if err != nil {
+		return ends, err
+	}
+	if ends.server, err = s.keep(accepted); err != nil {
+		return ends, err
+	}
+	ends.listener, err = s.keep(listener)
 	return ends, err
 }
 
 // keep takes a socket away from Go's poller: it does not wait, and what is tried on it says EAGAIN
 // instead.
-func (p *path) keep(s any) (int, error) {
-	f, err := s.(interface{ File() (*os.File, error) }).File()
-	err = errors.Join(err, s.(interface{ Close() error }).Close())
+func (s *sockets) keep(socket any) (int, error) {
+	f, err := socket.(interface{ File() (*os.File, error) }).File()
+	err = errors.Join(err, socket.(interface{ Close() error }).Close())
 	if err != nil {
 		return -1, err
 	}
-	p.files = append(p.files, f)
+	s.files = append(s.files, f)
 	fd := int(f.Fd())
 	return fd, unix.SetNonblock(fd, true)
 }
 
 // close ends the agent, if there is one, and lets go of the network.
 func (p *path) close() error {
-	var errs []error
-	for _, f := range p.files {
-		errs = append(errs, f.Close())
-	}
+	errs := []error{p.sockets.close()}
 	for _, stop := range p.stops {
 		errs = append(errs, stop())
 	}
@@ -153,35 +170,35 @@ func (p *path) udpPairs(d time.Duration) (slot, error)    { return p.pairs(d, p.
 func (p *path) exemptPairs(d time.Duration) (slot, error) { return p.pairs(d, p.exempt) }
 func (p *path) peerPairs(d time.Duration) (slot, error)   { return p.pairs(d, p.peer) }
 
-func (p *path) pairs(d time.Duration, ends udpEnds) (slot, error) {
+func (s *sockets) pairs(d time.Duration, ends udpEnds) (slot, error) {
 	return during(d, func() (int, error) {
-		err := p.requests.send(ends.pod, batchSize)
+		err := s.requests.send(ends.pod, batchSize)
 		if err == nil {
-			err = p.replies.receive(ends.server, batchSize)
+			err = s.replies.receive(ends.server, batchSize)
 		}
 		if err == nil {
-			err = p.replies.send(ends.server, batchSize)
+			err = s.replies.send(ends.server, batchSize)
 		}
 		if err == nil {
-			err = p.requests.receive(ends.pod, batchSize)
+			err = s.requests.receive(ends.pod, batchSize)
 		}
 		return batchSize, err
 	})
 }
 
 // upload and download move data over one TCP connection; a unit is a byte.
-func (p *path) upload(d time.Duration) (slot, error)   { return p.stream(d, p.tcpPod, p.tcpServer) }
-func (p *path) download(d time.Duration) (slot, error) { return p.stream(d, p.tcpServer, p.tcpPod) }
+func (p *path) upload(d time.Duration) (slot, error)   { return p.stream(d, p.tcp.pod, p.tcp.server) }
+func (p *path) download(d time.Duration) (slot, error) { return p.stream(d, p.tcp.server, p.tcp.pod) }
 
-func (p *path) stream(d time.Duration, from, to int) (slot, error) {
+func (s *sockets) stream(d time.Duration, from, to int) (slot, error) {
 	var sent, received int
-	s, err := during(d, func() (int, error) {
-		n, err := moved(unix.Write(from, p.data))
+	out, err := during(d, func() (int, error) {
+		n, err := moved(unix.Write(from, s.data))
 		if err != nil {
 			return 0, err
 		}
 		sent += n
-		m, err := moved(unix.Read(to, p.data))
+		m, err := moved(unix.Read(to, s.data))
 		received += m
 		if n+m == 0 && err == nil {
 			err = await(to, from)
@@ -190,12 +207,12 @@ func (p *path) stream(d time.Duration, from, to int) (slot, error) {
 	})
 	for received < sent && err == nil { // so that nothing is left for the next measurement
 		var n int
-		if n, err = moved(unix.Read(to, p.data)); n == 0 && err == nil {
+		if n, err = moved(unix.Read(to, s.data)); n == 0 && err == nil {
 			err = await(to, -1)
 		}
 		received += n
 	}
-	return s, err
+	return out, err
 }
 
 // connections opens one connection after another; each carries a byte each way and is closed by the
@@ -218,12 +235,12 @@ func (p *path) connect() (err error) {
 	}
 	server := -1
 	for server < 0 {
-		fd, _, err := unix.Accept4(p.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		fd, _, err := unix.Accept4(p.tcp.listener, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 		if _, err = moved(0, err); err != nil {
 			return err
 		}
 		if server = fd; fd < 0 {
-			if err := await(p.listener, -1); err != nil {
+			if err := await(p.tcp.listener, -1); err != nil {
 				return err
 			}
 		}
@@ -237,10 +254,10 @@ func (p *path) roundTrips(d time.Duration) (slot, error) {
 	message := p.data[:messageSize]
 	s, err := during(d, func() (int, error) {
 		start := time.Now()
-		if err := hand(p.tcpPod, p.tcpServer, message); err != nil {
+		if err := hand(p.tcp.pod, p.tcp.server, message); err != nil {
 			return 0, err
 		}
-		if err := hand(p.tcpServer, p.tcpPod, message); err != nil {
+		if err := hand(p.tcp.server, p.tcp.pod, message); err != nil {
 			return 0, err
 		}
 		laps = append(laps, time.Since(start))
