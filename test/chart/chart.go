@@ -1,4 +1,5 @@
-// Package chart renders Sallyport's Helm chart for tests, with the Helm that the Makefile builds.
+// Package chart renders Sallyport's Helm chart for tests, with the Helm that the Makefile builds, and reads the commands that
+// pages have.
 package chart
 
 import (

@@ -25,7 +25,7 @@ func TestInstall(t *testing.T) {
 		s.kubectl("", "taint", "node", n.name, "sallyport.dev/not-ready=:NoSchedule")
 	}
 	k := newKubelets(s)
-	guide := section(t, "docs/kubernetes.md")
+	guide := chart.Section(t, "docs/kubernetes.md")
 	in := &installation{kubelets: k, now: sources(t, ""), before: sources(t, "HEAD~1")}
 	node, both := s.nodes[0], func(pools bool) {
 		t.Helper()
@@ -39,12 +39,12 @@ func TestInstall(t *testing.T) {
 	}
 
 	helm, try, uninstall := guide("Install it with Helm"), guide("Try it"), guide("Uninstall")
-	labtest.Must(t, os.WriteFile(filepath.Join(in.now, "pool.yaml"), []byte(try.yaml[0]), 0o600), os.WriteFile(filepath.Join(in.before, "pool.yaml"), []byte(try.yaml[0]), 0o600))
-	in.run(in.before, helm.sh[1]) // the first builds and pushes the image
-	in.run(in.before, try.sh[0])
+	labtest.Must(t, os.WriteFile(filepath.Join(in.now, "pool.yaml"), []byte(try.YAML[0]), 0o600), os.WriteFile(filepath.Join(in.before, "pool.yaml"), []byte(try.YAML[0]), 0o600))
+	in.run(in.before, helm.Shell[1]) // the first builds and pushes the image
+	in.run(in.before, try.Shell[0])
 	s.apply(pools(true))
 	both(true)
-	for line := range strings.Lines(try.sh[1]) {
+	for line := range strings.Lines(try.Shell[1]) {
 		_, command, ok := strings.Cut(strings.TrimSpace(line), " exec ds/sallyport-agent -- /sallyport ")
 		if !ok {
 			t.Fatalf("%q is no kubectl exec", line)
@@ -54,30 +54,30 @@ func TestInstall(t *testing.T) {
 	if out := k.exec("agent", "status"); !strings.Contains(out, "3 pools") {
 		t.Errorf("status in the pod says:\n%s", out)
 	}
-	in.run(in.now, guide("Upgrade").sh[0]+"kubectl -n sallyport-system rollout status daemonset/sallyport-agent\nkubectl -n sallyport-system rollout status deployment/sallyport-controller\n")
+	in.run(in.now, guide("Upgrade").Shell[0]+"kubectl -n sallyport-system rollout status daemonset/sallyport-agent\nkubectl -n sallyport-system rollout status deployment/sallyport-controller\n")
 	both(true)
-	in.run(in.now, guide("Hold pods back until the node is ready").sh[1])
+	in.run(in.now, guide("Hold pods back until the node is ready").Shell[1])
 	eventually(t, "the agents have taken the taint", func() (bool, string) {
 		k.step(t.Context())
 		out := s.kubectl("", "get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}")
 		return !strings.Contains(out, "sallyport.dev"), out
 	})
-	in.run(in.now, uninstall.sh[0])
+	in.run(in.now, uninstall.Shell[0])
 	both(false)
-	in.run(in.now, uninstall.sh[2])
+	in.run(in.now, uninstall.Shell[2])
 	s.kubectl("", "get", "ippools", "private", "pods-v4") // they stay
 
-	in.run(in.now, guide("Install it with kubectl").sh[0])
+	in.run(in.now, guide("Install it with kubectl").Shell[0])
 	both(true)
-	in.run(in.now, try.sh[0])
-	in.run(in.now, uninstall.sh[1])
+	in.run(in.now, try.Shell[0])
+	in.run(in.now, uninstall.Shell[1])
 	both(false)
-	in.run(in.now, uninstall.sh[3])
+	in.run(in.now, uninstall.Shell[3])
 	s.kubectl("", "get", "ippools", "private", "pods-v4")
 	if out := s.kubectl("", "get", "clusterroles,clusterrolebindings,validatingadmissionpolicies,validatingadmissionpolicybindings", "-o", "name"); strings.Contains(out, "sallyport") {
 		t.Errorf("after it was uninstalled there is still:\n%s", out)
 	}
-	in.run(in.now, uninstall.sh[5]) // the one before is for a whole network
+	in.run(in.now, uninstall.Shell[5]) // the one before is for a whole network
 	if out := s.kubectl("", "get", "crd", "-o", "name"); out != "" {
 		t.Errorf("after the definitions were deleted there is still:\n%s", out)
 	}
@@ -85,9 +85,9 @@ func TestInstall(t *testing.T) {
 	for _, n := range s.nodes { // as the page says of those who come back
 		labtest.Must(t, os.RemoveAll(filepath.Join(k.volumes, n.name)))
 	}
-	readme := section(t, "README.md")("On Kubernetes")
-	labtest.Must(t, os.WriteFile(filepath.Join(in.now, "pool.yaml"), []byte(readme.yaml[0]), 0o600))
-	in.run(in.now, readme.sh[0])
+	readme := chart.Section(t, "README.md")("On Kubernetes")
+	labtest.Must(t, os.WriteFile(filepath.Join(in.now, "pool.yaml"), []byte(readme.YAML[0]), 0o600))
+	in.run(in.now, readme.Shell[0])
 	node.expectSoon("where no pool holds the pod", node.inner)
 }
 
@@ -147,38 +147,4 @@ func sources(t *testing.T, commit string) string {
 	}
 	labtest.Must(t, os.Symlink(filepath.Join(chart.Root(t), "deploy"), filepath.Join(dir, "deploy")))
 	return dir
-}
-
-// blocks are those of a section of a page, by their language, without what they are indented by.
-type blocks struct{ sh, yaml []string }
-
-// section reads a page, and returns what finds a section of it by its title.
-func section(t *testing.T, page string) func(title string) *blocks {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(chart.Root(t), page))
-	labtest.Must(t, err)
-	return func(title string) *blocks {
-		t.Helper()
-		_, rest, ok := strings.Cut(string(text), "\n## "+title+"\n")
-		if !ok {
-			t.Fatalf("%s has no section %q", page, title)
-		}
-		rest, _, _ = strings.Cut(rest, "\n## ")
-		out := &blocks{}
-		var into *[]string
-		for line := range strings.Lines(rest) {
-			bare := strings.TrimSpace(line)
-			switch {
-			case into != nil && bare == "```":
-				into = nil
-			case into != nil:
-				(*into)[len(*into)-1] += line
-			case bare == "```sh":
-				out.sh, into = append(out.sh, ""), &out.sh
-			case bare == "```yaml":
-				out.yaml, into = append(out.yaml, ""), &out.yaml
-			}
-		}
-		return out
-	}
 }
