@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -67,9 +68,12 @@ func (p Port) up(peer Port) error {
 	return nil
 }
 
-// Bridge makes a bridge with the given addresses out of interfaces that the host has, and brings it up.
+// Bridge makes a bridge with the given addresses out of interfaces that the host has, and brings it up. Its MAC address stays the
+// same: the kernel's own choice changes with the ports, so that neighbours would lose their gateway for a while.
 func (h *Host) Bridge(name string, addresses []netip.Prefix, members ...string) error {
-	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
+	mac := net.HardwareAddr{0x02, 5: 0} // locally administered
+	_, _ = rand.Read(mac[1:])           // it never fails
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, HardwareAddr: mac}}
 	if err := h.route.LinkAdd(bridge); err != nil {
 		return h.failed("adding bridge", name, err)
 	}
