@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -189,6 +190,11 @@ func (c *Cluster) makeNetwork() {
 	for family, to := range everywhere {
 		labtest.Must(t, c.Outside.AddRoute(lab.Route{To: to, Via: outside.gateway(family).Addr(), Dev: "eth0"}))
 	}
+}
+
+// node is the one with a name.
+func (c *Cluster) node(name string) *Node {
+	return c.Nodes[slices.IndexFunc(c.Nodes, func(n *Node) bool { return n.Name == name })]
 }
 
 // each does something to all nodes at once.

@@ -32,6 +32,7 @@ authentication: {x509: {clientCAFile: /etc/kubernetes/ca.crt}, anonymous: {enabl
 authorization: {mode: Webhook}
 clusterDNS: [` + dnsService + `]
 clusterDomain: cluster.local
+staticPodPath: /etc/kubernetes/manifests
 cgroupDriver: cgroupfs
 failCgroupV1: false
 failSwapOn: false

@@ -76,7 +76,7 @@ func (n *Node) port() string { return fmt.Sprintf("%s.%d", n.Name, n.boots) }
 // prepare makes what a node has on its disk before it is booted for the first time.
 func (n *Node) prepare() error {
 	for _, dir := range []string{"dev", "mnt", "proc", "programs", "root", "run", "shared", "sys", "tmp", "usr", "var/lib", "var/log/pods",
-		"etc/alternatives", "etc/cni/net.d", "etc/kubernetes", "opt/cni/bin"} {
+		"etc/alternatives", "etc/cni/net.d", "etc/kubernetes/manifests", "opt/cni/bin"} {
 		if err := os.MkdirAll(filepath.Join(n.Root, dir), 0o755); err != nil {
 			return err
 		}

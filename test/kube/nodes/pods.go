@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func Agnhost(name string, n *Node, args ...string) *corev1.Pod {
 func (c *Cluster) Create(t labtest.TB, pods ...*corev1.Pod) {
 	t.Helper()
 	for _, pod := range pods {
-		_, err := c.Client.CoreV1().Pods(podNamespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		_, err := c.Client.CoreV1().Pods(pod.Namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 		labtest.Must(t, err)
 	}
 }
@@ -63,24 +64,30 @@ func (c *Cluster) Create(t labtest.TB, pods ...*corev1.Pod) {
 // AwaitPod waits until a pod is ready.
 func (c *Cluster) AwaitPod(t labtest.TB, name string) *corev1.Pod {
 	t.Helper()
-	return c.awaitPod(t, name, func(*corev1.Pod) bool { return true })
+	return c.AwaitPodIn(t, podNamespace, name)
+}
+
+// AwaitPodIn waits until a pod of a namespace is ready.
+func (c *Cluster) AwaitPodIn(t labtest.TB, namespace, name string) *corev1.Pod {
+	t.Helper()
+	return c.awaitPod(t, namespace, name, func(*corev1.Pod) bool { return true })
 }
 
 // AwaitPodSince waits until a pod's containers run, ready, that were started after those that the pod had.
 func (c *Cluster) AwaitPodSince(t labtest.TB, before *corev1.Pod) *corev1.Pod {
 	t.Helper()
-	return c.awaitPod(t, before.Name, func(pod *corev1.Pod) bool {
+	return c.awaitPod(t, before.Namespace, before.Name, func(pod *corev1.Pod) bool {
 		return pod.Status.ContainerStatuses[0].ContainerID != before.Status.ContainerStatuses[0].ContainerID
 	})
 }
 
-func (c *Cluster) awaitPod(t labtest.TB, name string, as func(*corev1.Pod) bool) *corev1.Pod {
+func (c *Cluster) awaitPod(t labtest.TB, namespace, name string, as func(*corev1.Pod) bool) *corev1.Pod {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startAtMost)
 	defer cancel()
 	var last *corev1.Pod
 	for {
-		pod, err := c.Client.CoreV1().Pods(podNamespace).Get(ctx, name, metav1.GetOptions{})
+		pod, err := c.Client.CoreV1().Pods(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err == nil && podReady(pod) && as(pod) {
 			return pod
 		}
@@ -89,7 +96,7 @@ func (c *Cluster) awaitPod(t labtest.TB, name string, as func(*corev1.Pod) bool)
 		}
 		select {
 		case <-ctx.Done():
-			events, _ := c.Kubectl(t, "", "events", "--for=pod/"+name)
+			events, _ := c.Kubectl(t, "", "-n", namespace, "events", "--for=pod/"+name)
 			t.Fatalf("pod %s is not ready after %s (%v): %+v\n%s", name, startAtMost, err, last, events)
 		case <-time.After(5 * pollInterval):
 		}
@@ -138,14 +145,13 @@ func Addresses(pod *corev1.Pod) []netip.Addr {
 func (c *Cluster) Enter(t labtest.TB, pod *corev1.Pod) *lab.Host {
 	t.Helper()
 	_, container, _ := strings.Cut(pod.Status.ContainerStatuses[0].ContainerID, "://")
-	var found []string
-	for _, class := range []string{"", "burstable", "besteffort"} {
-		for _, h := range c.cgroups.hierarchies[:1] {
-			files, err := filepath.Glob(filepath.Join(h.dir, cgroupFolder, c.cgroups.run, pod.Spec.NodeName, "kubepods", class, "pod"+string(pod.UID), container, "cgroup.procs"))
-			labtest.Must(t, err)
-			found = append(found, files...)
-		}
-	}
+	return c.enterContainer(t, pod, container)
+}
+
+// enterContainer is the network of a container of a pod, by the container's id.
+func (c *Cluster) enterContainer(t labtest.TB, pod *corev1.Pod, container string) *lab.Host {
+	t.Helper()
+	found := c.containerFiles(t, pod, container)
 	if len(found) != 1 {
 		t.Fatalf("the container %s of pod %s has the cgroups %v", container, pod.Name, found)
 	}
@@ -162,6 +168,37 @@ func (c *Cluster) Enter(t labtest.TB, pod *corev1.Pod) *lab.Host {
 	labtest.Must(t, err)
 	t.Cleanup(func() { labtest.Must(t, host.Close()) })
 	return host
+}
+
+// containerFiles are the files that list the processes of a container: one, while there is such a container.
+func (c *Cluster) containerFiles(t labtest.TB, pod *corev1.Pod, container string) (found []string) {
+	t.Helper()
+	uid := cmp.Or(pod.Annotations["kubernetes.io/config.mirror"], string(pod.UID)) // a static pod has another one on its node
+	for _, class := range []string{"", "burstable", "besteffort"} {
+		for _, h := range c.cgroups.hierarchies[:1] {
+			files, err := filepath.Glob(filepath.Join(h.dir, cgroupFolder, c.cgroups.run, pod.Spec.NodeName, "kubepods", class, "pod"+uid, container, "cgroup.procs"))
+			labtest.Must(t, err)
+			found = append(found, files...)
+		}
+	}
+	return found
+}
+
+// connected says whether a container has a process in a network that is not its node's, as it does not from the first moment.
+func (c *Cluster) connected(t labtest.TB, pod *corev1.Pod, container string) bool {
+	t.Helper()
+	for _, file := range c.containerFiles(t, pod, container) {
+		pids, _ := os.ReadFile(file) // it may have gone meanwhile
+		pid, _, ok := strings.Cut(string(pids), "\n")
+		if !ok {
+			continue
+		}
+		network, err := os.Readlink(filepath.Join("/proc", pid, "ns/net"))
+		host, failed := os.Readlink(c.node(pod.Spec.NodeName).proc("ns/net"))
+		labtest.Must(t, failed)
+		return err == nil && network != host
+	}
+	return false
 }
 
 // askAtMost is how long a server may take to answer.

@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"context"
 	_ "embed" // a manifest
 	"fmt"
 	"io"
@@ -65,19 +66,32 @@ func buildPrograms(t *testing.T) (dir string) {
 func (c *Cluster) install(t *testing.T, image string) {
 	t.Helper()
 	name, tag, _ := strings.Cut(image, ":")
-	var definitions, others strings.Builder
-	for _, o := range chart.Render(t, "--set", "network.enabled=true,controller.replicas=1,logLevel=debug,image.pullPolicy=Never,image.repository="+name+",image.tag="+tag) {
-		into := &others
-		if o.Kind == "CustomResourceDefinition" {
-			into = &definitions
-		}
-		into.WriteString("---\n" + o.Text + "\n")
-	}
-	c.apply(t, definitions.String())
-	_, err := c.Kubectl(t, "", "wait", "--for=condition=Established", "crd", "--all", "--timeout=50s")
-	labtest.Must(t, err)
+	c.shell(t, "kubectl create namespace "+chart.Namespace+`
+helm install sallyport deploy/helm/sallyport --namespace `+chart.Namespace+` \
+  --set network.enabled=true,controller.replicas=1,logLevel=debug,image.pullPolicy=Never,image.repository=`+name+",image.tag="+tag+`
+kubectl wait --for=condition=Established crd --all --timeout=50s`)
 	c.apply(t, poolManifests)
-	c.apply(t, "{apiVersion: v1, kind: Namespace, metadata: {name: "+chart.Namespace+"}}\n"+others.String())
+}
+
+// shellAtMost is how long the commands of one script may take.
+const shellAtMost = 3 * time.Minute
+
+// shell runs commands in the root of the repository, with kubectl and helm, and returns what they print.
+func (c *Cluster) shell(t *testing.T, script string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), shellAtMost)
+	defer cancel()
+	programs := t.TempDir()
+	labtest.Must(t, os.Symlink(chart.Program(t), filepath.Join(programs, "helm")))
+	cmd := c.Shell(ctx, chart.Root(t), script, programs)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	labtest.Must(t, c.StartShell(cmd))
+	err := cmd.Wait()
+	if t.Logf("%s\n%s", script, out.String()); err != nil {
+		t.Fatalf("it ends with: %v", err)
+	}
+	return out.String()
 }
 
 // TestNetwork runs a cluster whose network is Sallyport, and does with it what its users do.
@@ -95,7 +109,7 @@ func TestNetwork(t *testing.T) {
 		Network: func(n *Node) error { return n.copyPlugins("loopback", "portmap", "bandwidth") },
 	})
 	t.Logf("the cluster is ready after %s", time.Since(start))
-	r := &rig{c: c, outside: serveOutside(t, c)}
+	r := &rig{c: c, outside: serveOutside(t, c), returns: map[netip.Addr]bool{}}
 	c.apply(t, coreDNS)
 	r.deploy(t)
 	t.Logf("its pods are ready after %s", time.Since(start))
@@ -108,12 +122,21 @@ func TestNetwork(t *testing.T) {
 		{"services", (*rig).testServices},
 		{"DNS", (*rig).testDNS},
 		{"outgoing connections", (*rig).testOutgoing},
+		{"pool of a namespace", (*rig).testNamespace},
 		{"natOutgoing flipped", (*rig).testFlip},
+		{"drain", (*rig).testDrain},
+		{"API server away", (*rig).testAway},
 		{"reboot", (*rig).testReboot},
+		{"uncordon", (*rig).testUncordon},
 		{"Node deleted", (*rig).testNodeDeleted},
+		{"node gone for good", (*rig).testGone},
+		{"uninstall", (*rig).testUninstall},
 	} {
 		start := time.Now()
-		ok := t.Run(part.name, func(t *testing.T) { part.test(r, t) })
+		ok := t.Run(part.name, func(t *testing.T) {
+			r.enter(t)
+			part.test(r, t)
+		})
 		t.Logf("%s: %s", part.name, time.Since(start))
 		if !ok {
 			r.explain(t)
@@ -128,6 +151,7 @@ type rig struct {
 	web     []*entered // two on each node, behind the service web
 	public  []*entered // one on each node, of the public pool
 	outside [2]netip.AddrPort
+	returns map[netip.Addr]bool // what the router has a route to
 }
 
 // entered is a pod with its network.
@@ -152,7 +176,7 @@ spec:
     spec:
       terminationGracePeriodSeconds: 0
       topologySpreadConstraints:
-        - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}
+        - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, nodeTaintsPolicy: Honor, labelSelector: {matchLabels: {app: web}}}
       containers:
         - name: agnhost
           image: ` + AgnhostImage + `
@@ -174,40 +198,52 @@ func (r *rig) deploy(t *testing.T) {
 	t.Helper()
 	r.c.apply(t, web)
 	for _, n := range r.c.Nodes {
-		pod := Agnhost("public-"+n.Name, n, "netexec")
-		pod.Annotations = map[string]string{"cni.projectcalico.org/ipv4pools": `["public"]`}
-		r.c.Create(t, pod)
+		r.createPublic(t, n)
 	}
 	r.c.AwaitDeployment(t, podNamespace, "web")
 	r.enter(t)
-	count := map[string]int{}
+	r.expectSpread(t, 2, 2, 2)
+}
+
+// createPublic creates the pod of the public pool on a node.
+func (r *rig) createPublic(t *testing.T, n *Node) {
+	t.Helper()
+	pod := Agnhost("public-"+n.Name, n, "netexec")
+	pod.Labels["pool"] = "public"
+	pod.Annotations = map[string]string{"cni.projectcalico.org/ipv4pools": `["public"]`}
+	r.c.Create(t, pod)
+}
+
+// expectSpread makes sure how many of the service's pods each node has.
+func (r *rig) expectSpread(t *testing.T, want ...int) {
+	t.Helper()
+	count := make([]int, len(r.c.Nodes))
 	for _, e := range r.web {
-		count[e.pod.Spec.NodeName]++
+		count[slices.Index(r.c.Nodes, r.c.node(e.pod.Spec.NodeName))]++
 	}
-	for _, n := range r.c.Nodes {
-		if count[n.Name] != 2 {
-			t.Fatalf("the scheduler has spread the pods as %v", count)
+	if !slices.Equal(count, want) {
+		t.Fatalf("the nodes have %v pods of the deployment, want %v", count, want)
+	}
+}
+
+// enter looks which pods there are, on nodes that are on, until the test ends.
+func (r *rig) enter(t *testing.T) {
+	t.Helper()
+	r.web, r.public = nil, nil
+	for selector, into := range map[string]*[]*entered{"app=web": &r.web, "pool=public": &r.public} {
+		pods, err := r.c.Client.CoreV1().Pods(podNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: selector})
+		labtest.Must(t, err)
+		for i := range pods.Items {
+			if p := &pods.Items[i]; p.DeletionTimestamp == nil && r.c.node(p.Spec.NodeName).Host != nil {
+				*into = append(*into, r.enterPod(t, podNamespace, p.Name))
+			}
 		}
 	}
 }
 
-// enter looks which pods there are.
-func (r *rig) enter(t *testing.T) {
+func (r *rig) enterPod(t *testing.T, namespace, name string) *entered {
 	t.Helper()
-	r.web, r.public = nil, nil
-	pods, err := r.c.Client.CoreV1().Pods(podNamespace).List(t.Context(), metav1.ListOptions{LabelSelector: "app=web"})
-	labtest.Must(t, err)
-	for i := range pods.Items {
-		r.web = append(r.web, r.enterPod(t, pods.Items[i].Name))
-	}
-	for _, n := range r.c.Nodes {
-		r.public = append(r.public, r.enterPod(t, "public-"+n.Name))
-	}
-}
-
-func (r *rig) enterPod(t *testing.T, name string) *entered {
-	t.Helper()
-	pod := r.c.AwaitPod(t, name)
+	pod := r.c.AwaitPodIn(t, namespace, name)
 	addrs := Addresses(pod)
 	if len(addrs) != 2 || !addrs[0].Is4() || !addrs[1].Is6() {
 		t.Fatalf("pod %s has the addresses %v", name, addrs)
@@ -215,9 +251,23 @@ func (r *rig) enterPod(t *testing.T, name string) *entered {
 	return &entered{pod, r.c.Enter(t, pod), [2]netip.Addr(addrs)}
 }
 
-// on returns one of the pods on a node.
+// on returns one of the pods on a node; nil: it has none.
 func (r *rig) on(n *Node) *entered {
-	return r.web[slices.IndexFunc(r.web, func(e *entered) bool { return e.pod.Spec.NodeName == n.Name })]
+	for _, e := range r.web {
+		if e.pod.Spec.NodeName == n.Name {
+			return e
+		}
+	}
+	return nil
+}
+
+// returnTo has the router know the way to a pod, for what it sends untranslated.
+func (r *rig) returnTo(t *testing.T, e *entered) {
+	t.Helper()
+	if a, n := e.addrs[0], r.c.node(e.pod.Spec.NodeName); !r.returns[a] {
+		labtest.Must(t, r.c.Router.AddRoute(lab.Route{To: netip.PrefixFrom(a, 32), Via: n.Addresses[0], Dev: n.subnet.bridge}))
+		r.returns[a] = true
+	}
 }
 
 func (r *rig) kubectl(t *testing.T, args ...string) string {
@@ -265,6 +315,9 @@ func (r *rig) explain(t *testing.T) {
 		t.Logf("kubectl %s (%v):\n%s", strings.Join(args, " "), err, out)
 	}
 	for _, n := range r.c.Nodes {
+		if n.Host == nil {
+			continue // it is off
+		}
 		for _, command := range []string{"ip -br address", "ip route", "ip -6 route", "ip -d link show type vxlan", "bridge fdb show", "nft list ruleset"} {
 			args := strings.Fields(command)
 			out, err := n.Run(t, args[0], args[1:]...)
@@ -299,7 +352,7 @@ func (r *rig) testMesh(t *testing.T) {
 func (r *rig) testPaths(t *testing.T) {
 	for _, from := range r.c.Nodes {
 		for _, to := range r.c.Nodes {
-			if from == to {
+			if from == to || r.on(to) == nil {
 				continue
 			}
 			for family, a := range r.on(to).addrs {
@@ -349,71 +402,16 @@ func (r *rig) testDNS(t *testing.T) {
 
 // testOutgoing: a server outside sees the node, or where the pool says so, the pod.
 func (r *rig) testOutgoing(t *testing.T) {
-	for i, n := range r.c.Nodes {
+	for _, n := range r.c.Nodes {
 		for family := range 2 {
 			expect(t, r.on(n).host, r.outside[family], n.Addresses[family])
 		}
-		public := r.public[i]
-		labtest.Must(t, r.c.Router.AddRoute(lab.Route{To: netip.PrefixFrom(public.addrs[0], 32), Via: n.Addresses[0], Dev: n.subnet.bridge}))
+	}
+	for _, public := range r.public {
+		r.returnTo(t, public)
 		expect(t, public.host, r.outside[0], public.addrs[0])
 		if _, err := AskPort(t.Context(), r.c.Outside, netip.AddrPortFrom(public.addrs[0], netexecPort)); err != nil {
 			t.Error(err)
-		}
-	}
-}
-
-// testReboot: after a power cut, a node's pods are there again.
-func (r *rig) testReboot(t *testing.T) {
-	n := r.c.Nodes[2]
-	var before []*corev1.Pod
-	for _, e := range slices.Concat(r.web, r.public) {
-		if e.pod.Spec.NodeName == n.Name {
-			before = append(before, e.pod)
-		}
-	}
-	n.Kill(t)
-	labtest.Must(t, n.Boot())
-	for _, pod := range before {
-		r.c.AwaitPodSince(t, pod)
-	}
-	r.enter(t)
-	r.testMesh(t)
-	r.testPaths(t)
-}
-
-// testNodeDeleted: a Node that is deleted while its machine runs on comes back, and nothing is given out twice.
-func (r *rig) testNodeDeleted(t *testing.T) {
-	n := r.c.Nodes[1]
-	blocks := func() string {
-		return r.kubectl(t, "get", "ipblocks", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.spec.node}{"\n"}{end}`)
-	}
-	before := blocks()
-	r.kubectl(t, "delete", "node", n.Name)
-	n.End(t, "kubelet", os.Kill) // it registers as it starts
-	n.End(t, "kube-proxy", os.Kill)
-	labtest.Must(t, n.work())
-	labtest.Must(t, r.c.awaitReady(n))
-	if after := blocks(); after != before {
-		t.Errorf("before, the nodes had the blocks\n%s, and now\n%s", before, after)
-	}
-	r.c.AwaitDeployment(t, podNamespace, "web")
-	r.enter(t)
-	r.testMesh(t)
-}
-
-// testFlip: natOutgoing is flipped, and new connections obey once the pool says that it is programmed.
-func (r *rig) testFlip(t *testing.T) {
-	for _, natOutgoing := range []bool{false, true} {
-		r.kubectl(t, "patch", "ippool", "pods-v4", "--type=merge", "-p", fmt.Sprintf(`{"spec": {"natOutgoing": %t}}`, natOutgoing))
-		r.kubectl(t, "wait", "ippool/pods-v4", "--for=condition=Programmed", "--timeout=50s")
-		for _, n := range r.c.Nodes {
-			from := r.on(n)
-			want := n.Addresses[0]
-			if !natOutgoing {
-				want = from.addrs[0]
-				labtest.Must(t, r.c.Router.AddRoute(lab.Route{To: netip.PrefixFrom(want, 32), Via: n.Addresses[0], Dev: n.subnet.bridge}))
-			}
-			expect(t, from.host, r.outside[0], want)
 		}
 	}
 }
@@ -423,4 +421,10 @@ func (c *Cluster) apply(t *testing.T, manifests string) {
 	t.Helper()
 	_, err := c.Kubectl(t, manifests, "apply", "-f", "-")
 	labtest.Must(t, err)
+}
+
+// blocks are those of all nodes, each as "UID NODE CIDR".
+func (r *rig) blocks(t *testing.T) string {
+	t.Helper()
+	return r.kubectl(t, "get", "ipblocks", "-o", `jsonpath={range .items[*]}{.metadata.uid} {.spec.node} {.spec.cidr}{"\n"}{end}`)
 }
