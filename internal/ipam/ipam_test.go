@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -78,7 +79,7 @@ func small(t *testing.T) (*Space, *Cluster) {
 	cidr := netip.MustParsePrefix("10.0.0.0/30")
 	s := NewSpace(rand.New(rand.NewPCG(1, 2)).Uint64)
 	s.Own(Block{cidr, "p"})
-	return s, &Cluster{Pools: []Pool{pool("p", "10.0.0.0/30", 30)}, Owners: map[netip.Prefix]string{cidr: "n"}, Reserved: reserved}
+	return s, &Cluster{Pools: []Pool{pool("p", "10.0.0.0/30", 30)}, Owners: maps.All(map[netip.Prefix]string{cidr: "n"}), Reserved: reserved}
 }
 
 func request(workload string, addresses ...string) *Request {
@@ -132,7 +133,7 @@ func TestVeryAddress(t *testing.T) {
 	c.Pools = append(c.Pools, pool("q", "10.1.0.0/24", 26), pool("off", "10.2.0.0/24", 26))
 	c.Pools[1].ManualAssignment = true
 	c.Pools[2].Why = "the pool is disabled"
-	c.Owners[netip.MustParsePrefix("10.1.0.0/26")] = "other"
+	c.Owners = maps.All(map[netip.Prefix]string{netip.MustParsePrefix("10.0.0.0/30"): "n", netip.MustParsePrefix("10.1.0.0/26"): "other"})
 	s.Use(netip.MustParseAddr("10.0.0.1"), "a")
 	s.Use(netip.MustParseAddr("10.0.0.2"), "b")
 	s.Release(netip.MustParseAddr("10.0.0.2"), "b", "ns/b", now)

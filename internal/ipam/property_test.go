@@ -21,6 +21,7 @@ type world struct {
 	t       *rapid.T
 	now     time.Time
 	cluster Cluster
+	owners  map[netip.Prefix]string // of blocks
 	spaces  map[string]*Space
 	used    map[netip.Addr]string    // by node/workload
 	back    map[netip.Addr]time.Time // when an address was given back
@@ -30,12 +31,12 @@ type world struct {
 var nodes = []string{"a", "b"}
 
 func newWorld(t *rapid.T) *world {
-	w := &world{t: t, now: time.Unix(1e9, 0), spaces: map[string]*Space{}, used: map[netip.Addr]string{}, back: map[netip.Addr]time.Time{}}
+	w := &world{t: t, now: time.Unix(1e9, 0), owners: map[netip.Prefix]string{}, spaces: map[string]*Space{}, used: map[netip.Addr]string{}, back: map[netip.Addr]time.Time{}}
 	seed := rapid.Uint64().Draw(t, "seed")
 	for i, n := range nodes {
 		w.spaces[n] = NewSpace(rand.New(rand.NewPCG(seed, uint64(i))).Uint64)
 	}
-	w.cluster = Cluster{Owners: map[netip.Prefix]string{}, Pools: []Pool{
+	w.cluster = Cluster{Owners: maps.All(w.owners), Pools: []Pool{
 		pool("four", "10.0.0.0/28", 30), pool("other", "10.1.0.0/30", 31), pool("six", "fd00::/124", 126)}}
 	w.cluster.Pools[1].NamespaceSelector = "has(team)" // so that it comes first where it serves
 	var b netipx.IPSetBuilder
@@ -75,11 +76,11 @@ func (w *world) assign() {
 			w.exhausted(node, r, err)
 			return
 		case got.Claim.CIDR.IsValid():
-			if owner, ok := w.cluster.Owners[got.Claim.CIDR]; ok {
+			if owner, ok := w.owners[got.Claim.CIDR]; ok {
 				w.t.Fatalf("%s belongs to %s, and was to be claimed", got.Claim.CIDR, owner)
 			}
 			by := rapid.SampledFrom(nodes).Draw(w.t, "first") // the other node may be faster
-			w.cluster.Owners[got.Claim.CIDR] = by
+			w.owners[got.Claim.CIDR] = by
 			w.spaces[by].Own(got.Claim)
 			continue
 		}
@@ -133,7 +134,7 @@ func (w *world) check(node string, r *Request, got []netip.Addr, shortened uint6
 }
 
 func (w *world) owner(a netip.Addr) string {
-	for cidr, node := range w.cluster.Owners {
+	for cidr, node := range w.owners {
 		if cidr.Contains(a) {
 			return node
 		}
@@ -227,7 +228,7 @@ func (w *world) giveBack() {
 				}
 			}
 			s.Disown(b.CIDR)
-			delete(w.cluster.Owners, b.CIDR)
+			delete(w.owners, b.CIDR)
 		}
 		for _, u := range s.Usage(w.now) {
 			kept[u.CIDR.Addr().Is6()] = true
@@ -254,7 +255,7 @@ func (w *world) restart() {
 		}
 	}
 	blocks := func() {
-		for cidr, n := range w.cluster.Owners {
+		for cidr, n := range w.owners {
 			if n == node {
 				i := slices.IndexFunc(w.cluster.Pools, func(p Pool) bool { return p.CIDR.Overlaps(cidr) })
 				s.Own(Block{cidr, w.cluster.Pools[i].Name})

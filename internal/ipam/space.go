@@ -3,6 +3,7 @@ package ipam
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -165,8 +166,8 @@ type Request struct {
 // Cluster is what is declared, and who owns which block.
 type Cluster struct {
 	Pools    []Pool
-	Owners   map[netip.Prefix]string // by block; of all nodes
-	Reserved *netipx.IPSet           // never given out
+	Owners   iter.Seq2[netip.Prefix, string] // each block of all nodes, and its node; empty: it is not known
+	Reserved *netipx.IPSet                   // never given out
 }
 
 // Answer is addresses, or a block that must be claimed first.

@@ -123,9 +123,13 @@ func (m *Manager) empty() (out []netip.Prefix) {
 			out = append(out, cidr)
 		}
 	}
-	for cidr, b := range m.declared.blocks {
-		if _, counted := m.pending[cidr]; b.Node == m.opts.Node && b.Terminating && !counted && !m.space.UsedIn(cidr) {
-			out = append(out, cidr)
+	for i := range m.declared.blocks {
+		b := &m.declared.blocks[i]
+		if b.Node != m.opts.Node || !b.Terminating {
+			continue
+		}
+		if _, counted := m.pending[b.CIDR]; !counted && !m.space.UsedIn(b.CIDR) {
+			out = append(out, b.CIDR)
 		}
 	}
 	return out
@@ -156,8 +160,8 @@ func (m *Manager) tell() {
 
 // holding is the block that has an address.
 func (d *declared) holding(a netip.Addr) (model.Block, bool) {
-	for cidr, b := range d.blocks {
-		if cidr.Contains(a) {
+	for _, b := range d.blocks {
+		if b.CIDR.Contains(a) {
 			return b, true
 		}
 	}

@@ -1,8 +1,9 @@
 package workload
 
 import (
-	"maps"
+	"iter"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go4.org/netipx"
@@ -19,8 +20,7 @@ type declared struct {
 	pools    []ipam.Pool
 	labels   map[string]string // of this node
 	reserved *netipx.IPSet
-	blocks   map[netip.Prefix]model.Block // of all nodes
-	owners   map[netip.Prefix]string      // of these
+	blocks   []model.Block // of all nodes, sorted by CIDR; there may be thousands, and each change of one makes a new declared
 }
 
 // pending is what became of a block, as long as the API may not have told so yet.
@@ -55,8 +55,7 @@ func (m *Manager) SetState(s datastore.State) {
 	if s.Snapshot == nil {
 		return
 	}
-	d := &declared{version: s.Version, fresh: s.Fresh || m.standalone(),
-		blocks: make(map[netip.Prefix]model.Block, len(s.Snapshot.Blocks)), owners: make(map[netip.Prefix]string, len(s.Snapshot.Blocks))}
+	d := &declared{version: s.Version, fresh: s.Fresh || m.standalone(), blocks: s.Snapshot.Blocks}
 	for _, p := range s.Snapshot.Pools {
 		why := ""
 		if c := s.Conditions[p.Name]; !c.Allocatable {
@@ -79,9 +78,6 @@ func (m *Manager) SetState(s datastore.State) {
 		}
 	}
 	d.reserved, _ = reserved.IPSet() // its prefixes are valid
-	for _, b := range s.Snapshot.Blocks {
-		d.blocks[b.CIDR], d.owners[b.CIDR] = b, b.Node
-	}
 	m.mu.Lock()
 	m.declared = d
 	m.own(time.Now())
@@ -101,7 +97,7 @@ func (m *Manager) own(now time.Time) {
 	}
 	mine := map[netip.Prefix]bool{}
 	for cidr, p := range m.pending {
-		b, there := m.declared.blocks[cidr]
+		b, there := m.declared.block(cidr)
 		told := there
 		if p.fate == givenBack {
 			told = !there || b.Node != m.opts.Node
@@ -113,10 +109,14 @@ func (m *Manager) own(now time.Time) {
 		}
 	}
 	var owned []ipam.Block
-	for cidr, b := range m.declared.blocks {
-		if _, undone := m.pending[cidr]; b.Node == m.opts.Node && !b.Terminating && !undone {
-			mine[cidr] = true
-			owned = append(owned, ipam.Block{CIDR: cidr, Pool: b.Pool})
+	for i := range m.declared.blocks {
+		b := &m.declared.blocks[i]
+		if b.Node != m.opts.Node || b.Terminating {
+			continue
+		}
+		if _, undone := m.pending[b.CIDR]; !undone {
+			mine[b.CIDR] = true
+			owned = append(owned, ipam.Block{CIDR: b.CIDR, Pool: b.Pool})
 		}
 	}
 	// What goes, goes first: a block that takes the place of another must find what is in use there.
@@ -125,7 +125,7 @@ func (m *Manager) own(now time.Time) {
 			continue
 		}
 		m.space.Disown(u.CIDR)
-		if b, there := m.declared.blocks[u.CIDR]; u.Used > 0 && (!there || b.Node != m.opts.Node) {
+		if b, there := m.declared.block(u.CIDR); u.Used > 0 && (!there || b.Node != m.opts.Node) {
 			m.opts.Log.Error("a block with workloads of this node is not this node's any more: no further address of it is given out",
 				"block", u.CIDR, "owner", b.Node, "workloads", u.Used)
 		}
@@ -169,25 +169,48 @@ func (d *declared) blockOf(a netip.Addr) (ipam.Block, bool) {
 	return ipam.Block{CIDR: netip.PrefixFrom(a, of.BlockSize).Masked(), Pool: of.Name}, true
 }
 
+// block is the block of a CIDR.
+func (d *declared) block(cidr netip.Prefix) (model.Block, bool) {
+	i, there := slices.BinarySearchFunc(d.blocks, cidr, func(b model.Block, cidr netip.Prefix) int { return b.CIDR.Compare(cidr) })
+	if !there {
+		return model.Block{}, false
+	}
+	return d.blocks[i], true
+}
+
+// owners are the blocks of all nodes, each once, with those of which the API has not told yet. mu is held, also while they are
+// looked through.
+func (m *Manager) owners(now time.Time) iter.Seq2[netip.Prefix, string] {
+	return func(yield func(netip.Prefix, string) bool) {
+		for i := range m.declared.blocks {
+			if b := &m.declared.blocks[i]; !yield(b.CIDR, b.Node) {
+				return
+			}
+		}
+		for cidr, p := range m.pending {
+			owner := m.opts.Node
+			if p.fate == taken {
+				owner = "" // whose it is, the API has not told yet
+			}
+			if _, there := m.declared.block(cidr); !there && p.fate != givenBack && !yield(cidr, owner) {
+				return
+			}
+		}
+		if !m.standalone() {
+			return
+		}
+		for _, u := range m.space.Usage(now) {
+			if !yield(u.CIDR, m.opts.Node) {
+				return
+			}
+		}
+	}
+}
+
 // cluster is what addresses are chosen from now. mu is held.
 func (m *Manager) cluster(now time.Time) *ipam.Cluster {
 	d := m.declared
-	c := &ipam.Cluster{Pools: d.pools, Reserved: d.reserved, Owners: d.owners}
-	if len(m.pending) > 0 || m.standalone() {
-		c.Owners = maps.Clone(d.owners)
-	}
-	for cidr, p := range m.pending {
-		if _, there := c.Owners[cidr]; !there && p.fate == taken {
-			c.Owners[cidr] = "" // whose it is, the API has not told yet
-		} else if p.fate == claimed {
-			c.Owners[cidr] = m.opts.Node
-		}
-	}
-	if m.standalone() {
-		for _, u := range m.space.Usage(now) {
-			c.Owners[u.CIDR] = m.opts.Node
-		}
-	}
+	c := &ipam.Cluster{Pools: d.pools, Reserved: d.reserved, Owners: m.owners(now)}
 	if len(m.refused) == 0 {
 		return c
 	}

@@ -224,7 +224,7 @@ func (s *site) hear(n *node) {
 	s.api.mu.Lock()
 	defer s.api.mu.Unlock()
 	s.version++
-	snapshot := &model.Snapshot{Pools: slices.Clone(s.pools), Blocks: slices.Collect(maps.Values(s.api.blocks))}
+	snapshot := &model.Snapshot{Pools: slices.Clone(s.pools), Blocks: slices.SortedFunc(maps.Values(s.api.blocks), func(a, b model.Block) int { return a.CIDR.Compare(b.CIDR) })}
 	n.heard = &datastore.State{Snapshot: snapshot, Version: s.version, Fresh: true, Conditions: compile.Allocatable(snapshot.Pools)}
 }
 
