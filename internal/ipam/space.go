@@ -308,7 +308,7 @@ func (c *Cluster) owned() *netipx.IPSet {
 
 // findVery looks for one very address.
 func (s *Space) findVery(a netip.Addr, r *Request, c *Cluster) (pick, error) {
-	refuse := func(why string) (pick, error) { return pick{}, &UnavailableError{Addr: a, Why: why} }
+	refuse := func(why string) error { return &UnavailableError{Addr: a, Why: why} }
 	w := r.Wish
 	w.Named = true
 	pools, refused := Choose(c.Pools, a.Is6(), &w)
@@ -316,17 +316,17 @@ func (s *Space) findVery(a netip.Addr, r *Request, c *Cluster) (pick, error) {
 	if i < 0 {
 		for _, f := range refused {
 			if j := slices.IndexFunc(c.Pools, func(p Pool) bool { return p.Name == f.Pool }); j >= 0 && c.Pools[j].CIDR.Contains(a) {
-				return refuse(f.String())
+				return pick{}, refuse(f.String())
 			}
 		}
-		return refuse("no pool holds it")
+		return pick{}, refuse("no pool holds it")
 	}
 	p := pools[i]
 	if c.Reserved.Contains(a) {
-		return refuse("an IPReservation holds it")
+		return pick{}, refuse("an IPReservation holds it")
 	}
 	if by := s.User(a); by != "" {
-		return refuse("workload " + by + " has it")
+		return pick{}, refuse("workload " + by + " has it")
 	}
 	if b := s.holding(a); b != nil && b.Pool == p.Name {
 		if at := b.cools(a); at >= 0 {
@@ -337,7 +337,7 @@ func (s *Space) findVery(a netip.Addr, r *Request, c *Cluster) (pick, error) {
 	cidr := netip.PrefixFrom(a, p.BlockSize).Masked()
 	for other, node := range c.Owners {
 		if other.Overlaps(cidr) {
-			return refuse(fmt.Sprintf("block %s belongs to node %s", other, cmp.Or(node, "(unknown)")))
+			return pick{}, refuse(fmt.Sprintf("block %s belongs to node %s", other, cmp.Or(node, "(unknown)")))
 		}
 	}
 	return pick{claim: Block{cidr, p.Name}}, nil
