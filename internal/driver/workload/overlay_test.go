@@ -141,3 +141,32 @@ func TestOverlayByDetour(t *testing.T) {
 	say(t, n.Host, "["+peer6+"]:4789", "from the node")
 	hears(t, overlay, "from the node")
 }
+
+// TestOverlayByService sends to services of this node whose endpoint is the overlay of this node, or of a third one: a workload of
+// another node does so, whose node translates the source to its own.
+func TestOverlayByService(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Options{})
+	p := plan()
+	p.VXLAN = true
+	p.Nodes = append(p.Nodes, netip.MustParseAddr("198.51.100.3"), netip.MustParseAddr("2001:db8:6::3"))
+	n.apply(p)
+	peer := n.neighbour("peer", peer4+"/24", peer6+"/64")
+	labtest.Must(t, n.Bridge("second", []netip.Prefix{netip.MustParsePrefix("198.51.100.1/24"), netip.MustParsePrefix("2001:db8:6::1/64")}))
+	in(t, n.Host, "nft", strings.Join([]string{
+		"add table inet services", "add chain inet services to { type nat hook prerouting priority dstnat; }",
+		"add rule inet services to ip daddr " + node4.String() + " udp dport 30000 dnat ip to " + node4.String() + ":4789",
+		"add rule inet services to ip6 daddr " + node6.String() + " udp dport 30000 dnat ip6 to [" + node6.String() + "]:4789",
+		"add rule inet services to ip daddr " + node4.String() + " udp dport 30001 dnat ip to 198.51.100.3:4789",
+		"add rule inet services to ip6 daddr " + node6.String() + " udp dport 30001 dnat ip6 to [2001:db8:6::3]:4789",
+	}, "; "))
+	heard := listen(t, n.Host, "[::]:4789")
+	for i, own := range []string{node4.String(), "[" + node6.String() + "]"} {
+		say(t, peer, own+":30000", "by a service")
+		n.injectedNow(uint64(2*i + 1))
+		say(t, peer, own+":30001", "by a service of a third node")
+		n.injectedNow(uint64(2*i + 2))
+		say(t, peer, own+":4789", "from a node")
+		hears(t, heard, "from a node")
+	}
+}

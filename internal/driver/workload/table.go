@@ -35,7 +35,7 @@ const TableName = "sallyport-workloads"
 // The inet table, where the node has devices of the overlay:
 //
 //	input     what is for the overlay goes to overlay
-//	overlay   passes what comes from a node to this node's own address, counts and drops the rest
+//	overlay   passes what comes from a node to this node's own address, unless a service turned it here; counts and drops the rest
 //
 // and where there is an overlay at all, also without them:
 //
@@ -159,6 +159,13 @@ func overlayTerms(port uint16) []nftables.Term {
 	return list
 }
 
+// turned matches packets of connections whose destination was translated, such as those to a service. Nodes send each other
+// packets of the overlay directly.
+func turned() nftables.Term {
+	const destinationTranslated = 1 << 5 // IPS_DST_NAT of linux/netfilter/nf_conntrack_common.h
+	return nftables.Connection(expr.CtKeySTATUS, destinationTranslated)
+}
+
 // netdevTable is the table of family netdev without the chains of devices.
 func netdevTable(plan *compile.Workloads) *nftables.Table {
 	t := &nftables.Table{Chains: []nftables.Chain{nodeChain(plan), restChain(), localChain()}}
@@ -235,13 +242,17 @@ func inetTable(plan *compile.Workloads) *nftables.Table {
 		return t
 	}
 	detour := nftables.Chain{Name: chainDetour, Hook: nftables.Hook{Kind: nftables.KindNAT, Number: unix.NF_INET_POST_ROUTING, Priority: detourPriority}}
-	overlay := nftables.Chain{Name: chainOverlay}
+	overlay := nftables.Chain{Name: chainOverlay, Rules: []nftables.Rule{nftables.NewRule(turned(), nftables.GoTo(chainInjected))}}
 	for _, f := range families() {
 		t.Sets = append(t.Sets, f.nodes(plan))
-		fromNode := nftables.SourceIn(f.Family, setNodes+f.suffix)
+		fromNode, toNode := nftables.SourceIn(f.Family, setNodes+f.suffix), nftables.DestinationIn(f.Family, setNodes+f.suffix)
+		// The node of a workload that asks a service may have translated the source to its own address.
+		for _, term := range overlayTerms(plan.VXLANPort) {
+			detour.Rules = append(detour.Rules, nftables.NewRule(turned(), term, toNode, nftables.GoTo(chainInjected)))
+		}
 		detour.Rules = append(detour.Rules, nftables.NewRule(fromNode, nftables.Return()))
 		for _, term := range overlayTerms(plan.VXLANPort) {
-			detour.Rules = append(detour.Rules, nftables.NewRule(term, nftables.DestinationIn(f.Family, setNodes+f.suffix), nftables.GoTo(chainInjected)))
+			detour.Rules = append(detour.Rules, nftables.NewRule(term, toNode, nftables.GoTo(chainInjected)))
 		}
 		own := plan.Node4
 		if f.Proto == unix.NFPROTO_IPV6 {
