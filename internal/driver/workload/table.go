@@ -217,7 +217,8 @@ const (
 )
 
 // localChain passes neighbour discovery that was not forwarded. What workloads' kernels say about multicast groups, which no
-// node forwards, is dropped and does not count.
+// node forwards, is dropped and does not count. So are their questions for routers: a node answers none, and keeps a neighbour for
+// each source of one, until its table is full.
 func localChain() nftables.Chain {
 	icmp := func(kind byte, verdict nftables.Term, more ...nftables.Term) nftables.Rule {
 		return nftables.NewRule(nftables.ProtocolIs(unix.IPPROTO_ICMPV6), nftables.Terms(more), is(&expr.Payload{OperationType: expr.PayloadLoad,
@@ -225,10 +226,10 @@ func localChain() nftables.Chain {
 	}
 	onLink := is(network(hopLimitOffset, 1), []byte{hopLimitOnLink})
 	c := nftables.Chain{Name: chainLocal, Tally: true}
-	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement, routerSolicitation} {
+	for _, kind := range []byte{neighbourSolicitation, neighbourAdvertisement} {
 		c.Rules = append(c.Rules, icmp(kind, nftables.Accept(), onLink))
 	}
-	for _, kind := range []byte{listenerReport2, listenerReport, listenerDone} {
+	for _, kind := range []byte{listenerReport2, listenerReport, listenerDone, routerSolicitation} {
 		c.Rules = append(c.Rules, icmp(kind, nftables.Drop()))
 	}
 	c.Rules = append(c.Rules, nftables.NewRule(nftables.Count(), nftables.Drop()))
