@@ -12,10 +12,12 @@ import (
 	"runtime"
 )
 
-// Image is a container image of static programs, in an otherwise empty root.
+// Image is a container image of programs, in an otherwise empty root.
 type Image struct {
 	Name     string   // with registry and tag, as Pods name it
-	Programs []string // paths of the files here; in the image they are in /
+	Aliases  []string // further names of that kind
+	Programs []string // paths of files here, such as static programs; in the image they are in /
+	Tools    []string // names of programs of this machine; in the image they are in /bin, with their libraries
 	Command  []string // what a container runs unless its Pod says otherwise
 }
 
@@ -44,13 +46,13 @@ func writeImages(path string, images []Image) (err error) {
 	archive := tar.NewWriter(f)
 	var manifest []map[string]any
 	for i, image := range images {
-		layer, err := layerOf(image.Programs)
+		layer, err := layerOf(image)
 		if err != nil {
 			return fmt.Errorf("making the image %s: %w", image.Name, err)
 		}
 		config, err := json.Marshal(map[string]any{
 			"architecture": runtime.GOARCH, "os": "linux",
-			"config": map[string]any{"Entrypoint": image.Command[:1], "Cmd": image.Command[1:], "Env": []string{"PATH=/"}},
+			"config": map[string]any{"Entrypoint": image.Command[:1], "Cmd": image.Command[1:], "Env": []string{"PATH=/:/bin"}},
 			"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
 		})
 		if err != nil {
@@ -60,7 +62,7 @@ func writeImages(path string, images []Image) (err error) {
 		if err := errors.Join(addFile(archive, names[0], 0o644, config), addFile(archive, names[1], 0o644, layer)); err != nil {
 			return err
 		}
-		manifest = append(manifest, map[string]any{"Config": names[0], "RepoTags": []string{image.Name}, "Layers": names[1:]})
+		manifest = append(manifest, map[string]any{"Config": names[0], "RepoTags": append([]string{image.Name}, image.Aliases...), "Layers": names[1:]})
 	}
 	index, err := json.Marshal(manifest)
 	if err != nil {
@@ -70,15 +72,24 @@ func writeImages(path string, images []Image) (err error) {
 }
 
 // layerOf is the file system of an image: the programs, and what they take for granted.
-func layerOf(programs []string) ([]byte, error) {
+func layerOf(image Image) ([]byte, error) {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	err := w.WriteHeader(&tar.Header{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777})
-	for _, program := range programs {
-		content, failed := os.ReadFile(program)
-		err = errors.Join(err, failed, addFile(w, filepath.Base(program), 0o755, content))
+	for _, program := range image.Programs {
+		err = errors.Join(err, copyFile(w, filepath.Base(program), program))
 	}
-	return layer.Bytes(), errors.Join(err, w.Close())
+	err = errors.Join(err, addTools(w, image.Tools), w.Close())
+	return layer.Bytes(), err
+}
+
+// copyFile adds a program of this machine, or a library.
+func copyFile(w *tar.Writer, name, from string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return addFile(w, name, 0o755, content)
 }
 
 func addFile(w *tar.Writer, name string, mode int64, content []byte) error {
