@@ -37,6 +37,9 @@ const undoAtMost = 10 * time.Second
 // kernel's default. When Add returns, the rules against spoofing stand and packets can flow. The error is an *ExistsError if
 // the workload has a link, ErrNoPlan before the first Apply, and else names what is in the way.
 func (d *Driver) Add(ctx context.Context, w Workload, ns, sock *os.File, mtu int) (Made, error) {
+	if err := d.apart(ns, sock); err != nil {
+		return Made{}, fmt.Errorf("%s: %w", &w, errors.Join(err, sock.Close()))
+	}
 	pod, err := rtnetlink.Adopt(sock)
 	if err != nil {
 		return Made{}, fmt.Errorf("%s: the rtnetlink socket of its network namespace: %w", &w, err)
