@@ -185,6 +185,9 @@ func (k *kernel) repair(r *request, l *link, plan *compile.Workloads) error {
 	if err != nil {
 		return err
 	}
+	if dev.name != l.Link {
+		r.rename(l.Index, l.Link, "renaming "+dev.name+" to "+l.Link+" again")
+	}
 	if dev.alias != text {
 		r.alias(l.Link, text)
 	}

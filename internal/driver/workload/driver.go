@@ -286,8 +286,8 @@ func (d *Driver) merge(list []device) (gone []Held) {
 	var remove []int
 	for i := range list {
 		dev := &list[i]
-		a := dev.ours()
-		if known := d.links[dev.index]; known != nil && known.Link == dev.name {
+		a := cmp.Or(dev.ours(), dev.renamed(list))
+		if known := d.links[dev.index]; known != nil && (known.Link == dev.name || known.renamed(dev)) {
 			seen[dev.index] = true
 			if a != nil && a.state == leaving && !known.pending && !known.Leaving { // another agent's word
 				d.leave(known)
@@ -298,7 +298,7 @@ func (d *Driver) merge(list []device) (gone []Held) {
 			continue
 		}
 		switch {
-		case a == nil || d.adding[dev.name]:
+		case a == nil || d.adding[a.Device()]:
 			continue
 		case a.state == making:
 			d.log.Info("a link that was not finished is removed", "link", dev.name, "container", a.ContainerID)
@@ -308,7 +308,7 @@ func (d *Driver) merge(list []device) (gone []Held) {
 			remove = append(remove, dev.index)
 		}
 		seen[dev.index] = true
-		d.know(&link{Held: Held{Workload: a.Workload, Link: dev.name, Index: dev.index, Leaving: a.state == leaving}, alias: *a})
+		d.know(&link{Held: Held{Workload: a.Workload, Link: a.Device(), Index: dev.index, Leaving: a.state == leaving}, alias: *a})
 	}
 	for index, l := range d.links {
 		if !seen[index] && d.forget(l) {
@@ -317,6 +317,12 @@ func (d *Driver) merge(list []device) (gone []Held) {
 	}
 	d.remover.add(remove...)
 	return gone
+}
+
+// renamed says whether another program has given a link's device another name. What is held goes on under it until a repair.
+func (l *link) renamed(dev *device) bool {
+	a := dev.workload()
+	return a != nil && !l.pending && dev.name != l.Link && a.Device() == l.Link
 }
 
 // leave takes note that a link is leaving.

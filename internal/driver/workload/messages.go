@@ -76,6 +76,12 @@ func (r *request) alias(name, text string) {
 	r.Text(unix.IFLA_IFALIAS, text)
 }
 
+// rename gives a device a name.
+func (r *request) rename(index int, name, doing string) {
+	r.message(unix.RTM_NEWLINK, 0, rtnetlink.Link(index, 0, 0), doing)
+	r.Text(unix.IFLA_IFNAME, name)
+}
+
 // configure makes the node's side of a link one that forwards, and that has no address.
 func (r *request) configure(name string, v6 bool) {
 	r.message(unix.RTM_NEWLINK, 0, rtnetlink.Link(0, 0, 0), "configuring "+name)

@@ -3,6 +3,7 @@ package workload
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,15 +31,39 @@ type device struct {
 // ours says what the alias of a device of ours holds; nil for any other device. One of ours is a veth whose name follows from
 // its alias: nothing else makes it ours.
 func (d *device) ours() *alias {
-	if d.kind != kindVeth || !strings.HasPrefix(d.name, cni.LinkPrefix) {
+	if !strings.HasPrefix(d.name, cni.LinkPrefix) {
+		return nil
+	}
+	if a := d.workload(); a != nil && a.Device() == d.name {
+		return a
+	}
+	return nil
+}
+
+// workload says what the alias of a device holds, if that is one of ours, whatever name the device has; nil if not. Another program
+// may have renamed one of ours, while its workload goes on.
+func (d *device) workload() *alias {
+	if d.kind != kindVeth || !d.aliased() {
 		return nil
 	}
 	a, err := parseAlias(d.alias)
-	if err != nil || a.Device() != d.name {
+	if err != nil {
 		return nil
 	}
 	return a
 }
+
+// renamed says what the alias of a device of ours holds that another program has renamed, where no device of a list has its name; nil
+// for any other device.
+func (d *device) renamed(list []device) *alias {
+	a := d.workload()
+	if a == nil || a.state != held || slices.ContainsFunc(list, func(other device) bool { return other.name == a.Device() }) {
+		return nil
+	}
+	return a
+}
+
+func (d *device) aliased() bool { return strings.HasPrefix(d.alias, aliasVersion+" ") }
 
 // parseDevice decodes a message about a device. It reports false for one of a bridge about its port.
 func parseDevice(m nfnetlink.Message) (device, bool, error) {
@@ -58,13 +83,13 @@ func getDevice(ctx context.Context, c *rtnetlink.Conn, name string) (found devic
 	return found, err
 }
 
-// readDevices reads the devices whose names begin as ours do, and those in the group of ours that are leaving.
+// readDevices reads the devices whose names or aliases begin as ours do, and those in the group of ours that are leaving.
 func readDevices(ctx context.Context, c *rtnetlink.Conn) (list []device, err error) {
 	var b rtnetlink.Batch
 	b.GetLink("")
 	err = c.DumpWhole(ctx, "reading the links", &b, func() { list = list[:0] }, func(m nfnetlink.Message) error {
 		d, ok, err := parseDevice(m)
-		if ok && (strings.HasPrefix(d.name, cni.LinkPrefix) || d.group == leavingGroup) {
+		if ok && (strings.HasPrefix(d.name, cni.LinkPrefix) || d.aliased() || d.group == leavingGroup) {
 			list = append(list, d)
 		}
 		return err

@@ -67,6 +67,7 @@ func TestRepair(t *testing.T) {
 		{"a neighbour is changed", ip("neigh replace " + own4 + " dev DEV lladdr 02:00:00:00:00:01 nud permanent"), 1},
 		{"a neighbour may age", ip("neigh change " + own4 + " dev DEV nud stale"), 1},
 		{"the device is down", ip("link set DEV down"), 5},
+		{"the device is renamed", ip("link set DEV name other0"), 1},
 		{"the alias is wiped", ip("link set DEV alias x"), 1},
 		{"another route by the device", ip("route add 203.0.113.1 dev DEV proto 115 scope link"), 1},
 		{"the chain is emptied", nft(fmt.Sprintf("flush chain netdev %s DEV.%d", TableName, index)), 4},
@@ -93,6 +94,28 @@ func TestRepair(t *testing.T) {
 	}
 	if held := n.held(); len(held) != 2 || len(n.told()) != 0 {
 		t.Errorf("held %v, told of %v", held, n.told())
+	}
+}
+
+// TestRenamedWhileNoAgentRan: the workload goes on, so that its addresses are in use and its rules must stand.
+func TestRenamedWhileNoAgentRan(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Options{})
+	p := n.run(1, own4, own6)
+	labtest.Must(t, n.driver.Close())
+	n.driver = nil
+	in(t, n.Host, "ip", "link", "set", p.Device(), "name", "other0")
+	n.start(Options{})
+	n.apply(plan())
+	if held := n.held(); !slices.Equal(held, []string{p.Device()}) {
+		t.Errorf("held %v, want %s", held, p.Device())
+	}
+	if _, err := n.Index(p.Device()); err != nil {
+		t.Error("it did not get its name again:", err)
+	}
+	talk(t, p.Host, n.Host, node4)
+	if len(n.told()) != 0 {
+		t.Errorf("told of %v", n.told())
 	}
 }
 
