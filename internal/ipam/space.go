@@ -323,7 +323,7 @@ func (s *Space) findVery(a netip.Addr, r *Request, c *Cluster) (pick, error) {
 	}
 	p := pools[i]
 	if c.Reserved.Contains(a) {
-		return pick{}, refuse("an IPReservation holds it")
+		return pick{}, refuse("an IPReservation holds it, or it is the address of a Node")
 	}
 	if by := s.User(a); by != "" {
 		return pick{}, refuse("workload " + by + " has it")

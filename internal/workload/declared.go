@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gaissmai/bart"
 	"go4.org/netipx"
 
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -19,8 +20,8 @@ type declared struct {
 	fresh    bool // all was heard of the API since the agent started, or there is none
 	pools    []ipam.Pool
 	labels   map[string]string // of this node
-	reserved *netipx.IPSet
-	blocks   []model.Block // of all nodes, sorted by CIDR; there may be thousands, and each change of one makes a new declared
+	reserved *netipx.IPSet     // by reservations, and addresses of nodes
+	blocks   []model.Block     // of all nodes, sorted by CIDR; there may be thousands, and each change of one makes a new declared
 }
 
 // pending is what became of a block, as long as the API may not have told so yet.
@@ -56,7 +57,9 @@ func (m *Manager) SetState(s datastore.State) {
 		return
 	}
 	d := &declared{version: s.Version, fresh: s.Fresh || m.standalone(), blocks: s.Snapshot.Blocks}
+	var pools bart.Lite
 	for _, p := range s.Snapshot.Pools {
+		pools.Insert(p.CIDR)
 		why := ""
 		if c := s.Conditions[p.Name]; !c.Allocatable {
 			why = c.Message
@@ -66,12 +69,19 @@ func (m *Manager) SetState(s datastore.State) {
 		}
 		d.pools = append(d.pools, ipam.Pool{Pool: p, Why: why})
 	}
+	var reserved netipx.IPSetBuilder
 	for i := range s.Snapshot.Nodes {
-		if n := &s.Snapshot.Nodes[i]; n.Name == m.opts.Node {
+		n := &s.Snapshot.Nodes[i]
+		if n.Name == m.opts.Node {
 			d.labels = n.Labels
 		}
+		// A pool may contain a subnet of nodes: what is for a node must not go to a workload.
+		for _, a := range n.Addresses {
+			if pools.Contains(a) {
+				reserved.Add(a)
+			}
+		}
 	}
-	var reserved netipx.IPSetBuilder
 	for _, r := range s.Snapshot.Reservations {
 		for _, c := range r.CIDRs {
 			reserved.AddPrefix(c)

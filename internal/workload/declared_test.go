@@ -3,9 +3,12 @@ package workload
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 
+	"github.com/sallyport/sallyport/internal/cni"
+	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -40,4 +43,28 @@ func BenchmarkSetState(b *testing.B) {
 	for b.Loop() {
 		m.SetState(datastore.State{Snapshot: s, Fresh: true})
 	}
+}
+
+// TestAddressesOfNodesAreNotGivenOut has a pool that contains the subnet of the nodes.
+func TestAddressesOfNodesAreNotGivenOut(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t, Options{})
+		pools := []*model.Pool{poolOf("p", "192.0.2.0/30", 30, model.UseWorkload)}
+		s.SetState(datastore.State{Snapshot: &model.Snapshot{Pools: pools, Nodes: []model.Node{
+			{Name: "n", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.0")}},
+			{Name: "other", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("198.51.100.1")}},
+		}}, Fresh: true, Conditions: compile.Allocatable(pools)})
+		synctest.Wait()
+		got := []string{s.add("a").String(), s.add("b").String()}
+		slices.Sort(got)
+		if want := []string{"192.0.2.1", "192.0.2.3"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		for _, wanted := range [][]netip.Addr{nil, {netip.MustParseAddr("192.0.2.2")}} {
+			if out, err := s.Add(t.Context(), &cni.Request{Network: "net", ContainerID: "c", Interface: "eth0", Addresses: wanted}, nil, nil); err == nil {
+				t.Errorf("%v was given out", out.Addresses)
+			}
+		}
+	})
 }
