@@ -45,11 +45,13 @@ func (o *Options) open() (*bbolt.DB, error) {
 		return nil, fmt.Errorf("making the state directory: %w", err)
 	}
 	// A loss of power may leave a file without content, which the library takes for a new one.
-	if st, err := os.Stat(o.path()); err == nil && st.Size() == 0 {
+	st, err := os.Stat(o.path())
+	missing := errors.Is(err, fs.ErrNotExist)
+	if err == nil && st.Size() == 0 {
 		return nil, fmt.Errorf("opening %s: %w: it is empty", o.path(), errCorrupt)
 	}
 	var db *bbolt.DB
-	err := guard(func() (err error) {
+	err = guard(func() (err error) {
 		db, err = bbolt.Open(o.path(), 0o600, &bbolt.Options{Timeout: dbTimeout, FreelistType: bbolt.FreelistMapType})
 		return err
 	})
@@ -58,6 +60,11 @@ func (o *Options) open() (*bbolt.DB, error) {
 		return db, nil
 	case errors.Is(err, bolterrors.ErrTimeout):
 		return nil, fmt.Errorf("state directory %s: %w; stop it, or give this one another --state-dir", o.Dir, ErrLocked)
+	case missing: // what a full disk has left of a new file would be taken for a damaged one
+		if removeErr := os.Remove(o.path()); !errors.Is(removeErr, fs.ErrNotExist) {
+			err = errors.Join(err, removeErr)
+		}
+		return nil, fmt.Errorf("making %s: %w", o.path(), err)
 	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch),
 		strings.Contains(err.Error(), "file size too small"):
 		return nil, fmt.Errorf("opening %s: %w: %w", o.path(), errCorrupt, err)

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/skew"
@@ -190,6 +191,30 @@ func TestAFileWithoutContent(t *testing.T) {
 		t.Fatalf("ok %v, lost %v, %v", ok, s.Lost(), err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
+}
+
+// TestFullDisk makes the file on a disk that is full: nothing of it is left that would be taken for a damaged one.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
+		t.Skip("no file system can be mounted:", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	o := Options{Dir: dir, Name: "test.db", Version: "1.0.0", Log: slog.New(slog.DiscardHandler)}
+	if _, err := o.open(); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("got %v, want %v", err, unix.ENOSPC)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_REMOUNT, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	db, err := o.open()
+	if err != nil {
+		t.Fatal("once the disk has room:", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestPeekChangesNothing looks at a state that is there, in use, damaged or missing.
