@@ -22,6 +22,8 @@ PKG       ?= ./...
 TESTFLAGS ?=
 # The tests below test/kube run a Kubernetes control plane and nodes, whose programs are built once, which takes minutes.
 KUBE_BINARIES := $(if $(filter ./... ./test/... ./test/kube%,$(PKG)),hack/kube-binaries --nodes,true)
+# What nodes run beside those programs, and what is in an image that their pods have.
+NODE_DEPS := containerd runc bash busybox conntrack curl dig getent iperf ip nc socat ss
 # Further flags for `make bench`, such as -quick.
 BENCHFLAGS ?=
 
@@ -77,7 +79,7 @@ demo: build ## Show two nodes whose pods reach each other, and what leaves them 
 
 .PHONY: test
 test: $(HELM) ## Run every test under the race detector; list what was skipped
-	@hack/install-deps gcc nft iptables ipset systemd-analyze host-local containerd runc
+	@hack/install-deps gcc nft iptables ipset systemd-analyze host-local $(NODE_DEPS)
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@# None is skipped for having passed before (-count=1): they look at the kernel, of which Go's cache does not know.
 	@# Those with control planes come last, by themselves: others look at packets, and suffer from so many processes.
@@ -101,6 +103,15 @@ walk: ## Do things at random to an agent for WALKTIME (5m), with faults, and che
 # How many seconds `make mutate` goes on.
 MUTATETIME ?= 1800
 
+# Which of Kubernetes' own tests of networks run, as a regular expression of their names.
+CONFORMANCE ?= .
+
+.PHONY: conformance
+conformance: $(HELM) ## Run Kubernetes' own tests of networks, those that CONFORMANCE (.) matches, on real nodes
+	@hack/install-deps nft iptables host-local $(NODE_DEPS)
+	dir=$$(hack/kube-binaries --nodes) && export KUBEBUILDER_ASSETS=$$dir HELM=$(HELM) SALLYPORT_CONFORMANCE='$(CONFORMANCE)' && \
+	go test -count=1 -timeout=60m -run='^TestNetwork$$/^conformance$$' -v ./test/kube/nodes
+
 .PHONY: mutate
 mutate: $(GREMLINS) ## List changes to the code that no test notices, for MUTATETIME seconds (1800)
 	@hack/install-deps gcc nft ipset
@@ -111,12 +122,13 @@ vulncheck: $(GOVULNCHECK) ## Look for known vulnerabilities; say so where their 
 	@hack/vulncheck $(GOVULNCHECK)
 
 .PHONY: nightly
-nightly: ## Run what takes too long for every change: jumps of the clock, an API server away for a minute, long walks, fuzzing and mutation
+nightly: ## Run what takes too long for every change: jumps of the clock, an API server away for a minute, long walks, Kubernetes' own tests, fuzzing and mutation
 	@hack/install-deps nft
 	hack/clock-test
 	SALLYPORT_API_AWAY=60s $(MAKE) test PKG=./test/kube TESTFLAGS=-run=TestDisturbances
 	$(MAKE) walk WALKTIME=20m
 	SALLYPORT_E2E_STORM=1m SALLYPORT_E2E_PODS=1000 $(MAKE) test PKG=./test/e2e TESTFLAGS=-run=TestCNI
+	$(MAKE) conformance
 	$(MAKE) fuzz FUZZTIME=60s
 	$(MAKE) mutate
 

@@ -103,8 +103,9 @@ func TestNetwork(t *testing.T) {
 	for _, name := range programs {
 		own.Programs = append(own.Programs, filepath.Join(built, name))
 	}
+	specs := buildConformance(t)
 	c := New(t, Options{
-		PodRanges: podRanges, Images: []Image{own},
+		PodRanges: podRanges, Images: append(conformanceImages(t, specs), own),
 		Before:  func(c *Cluster) { c.install(t, image) },
 		Network: func(n *Node) error { return n.copyPlugins("loopback", "portmap", "bandwidth") },
 	})
@@ -121,6 +122,7 @@ func TestNetwork(t *testing.T) {
 		{"paths", (*rig).testPaths},
 		{"services", (*rig).testServices},
 		{"DNS", (*rig).testDNS},
+		{"conformance", func(r *rig, t *testing.T) { r.c.conform(t, specs) }},
 		{"outgoing connections", (*rig).testOutgoing},
 		{"pool of a namespace", (*rig).testNamespace},
 		{"natOutgoing flipped", (*rig).testFlip},
