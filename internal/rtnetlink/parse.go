@@ -225,3 +225,31 @@ func addr(data []byte) netip.Addr {
 
 // text reads a string up to its zero.
 func text(data []byte) string { return nfnetlink.Attribute{Data: data}.Text() }
+
+// ForwardingMessage is what a notification says of a family's forwarding (struct netconfmsg).
+type ForwardingMessage struct {
+	All bool // of the whole namespace, not of one link
+	Off bool // known to be off now
+}
+
+// ParseForwarding reads a notification about the settings of a family (RTM_NEWNETCONF).
+func ParseForwarding(m nfnetlink.Message) (f ForwardingMessage, err error) {
+	const header, attributeIndex, attributeForwarding, all = 4, 1, 2, -1 // linux/netconf.h
+	if len(m.Body) < header {
+		return f, malformed("settings", m)
+	}
+	for rest := m.Body[header:]; len(rest) > 0; {
+		kind, data, next, ok := nfnetlink.Next(rest)
+		if !ok {
+			return f, malformed("settings", m)
+		}
+		rest = next
+		switch kind {
+		case attributeIndex:
+			f.All = int32(number(data)) == all
+		case attributeForwarding:
+			f.Off = number(data) == 0
+		}
+	}
+	return f, nil
+}

@@ -47,6 +47,10 @@ func examples() []nfnetlink.Message {
 			b.Addr(unix.NDA_DST, four)
 			b.Bytes(unix.NDA_LLADDR, []byte{2, 0, 0, 0, 0, 1})
 		}),
+		body(unix.RTM_NEWNETCONF, []byte{unix.AF_INET, 0, 0, 0}, func(b *Batch) {
+			b.Uint32(1, 1<<32-1)
+			b.Uint32(2, 0)
+		}),
 	}
 }
 
@@ -70,6 +74,9 @@ func TestParse(t *testing.T) {
 		Table: unix.RT_TABLE_MAIN, Protocol: RouteProtocol, Type: unix.RTN_UNICAST}
 	if r, err := ParseRoute(m[2]); err != nil || r != want {
 		t.Errorf("%+v, %v, want %+v", r, err, want)
+	}
+	if f, err := ParseForwarding(m[4]); err != nil || f != (ForwardingMessage{All: true, Off: true}) {
+		t.Errorf("forwarding %+v, %v", f, err)
 	}
 	if n, err := ParseNeighbour(m[3]); err != nil || n != (NeighbourMessage{7, netip.MustParseAddr("192.0.2.1"), mac, unix.NUD_PERMANENT, unix.NTF_SELF}) {
 		t.Errorf("%+v, %v", n, err)
@@ -96,6 +103,7 @@ func parsers() []func(nfnetlink.Message) error {
 		func(m nfnetlink.Message) error { _, err := ParseAddress(m); return err },
 		func(m nfnetlink.Message) error { _, err := ParseRoute(m); return err },
 		func(m nfnetlink.Message) error { _, err := ParseNeighbour(m); return err },
+		func(m nfnetlink.Message) error { _, err := ParseForwarding(m); return err },
 	}
 }
 

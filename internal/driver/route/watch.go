@@ -13,7 +13,7 @@ import (
 )
 
 // Watch calls changed, which must not wait, when another program changes what is ours, or what the kernel drops routes for
-// without a word: an interface that goes down, an address that goes. It ends with the context, or where it cannot go on.
+// without a word: an interface that goes down, an address that goes, forwarding that is turned off. It ends with the context, or where it cannot go on.
 func (d *Driver) Watch(ctx context.Context, changed func()) error {
 	w := d.watcher()
 	return rtnetlink.Subscribe(ctx, d.netns, groups(), changed, func(m nfnetlink.Message) {
@@ -25,7 +25,8 @@ func (d *Driver) Watch(ctx context.Context, changed func()) error {
 
 // groups are what the kernel tells of.
 func groups() []uint32 {
-	return []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_NEIGH}
+	return []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_NEIGH,
+		unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF}
 }
 
 func (d *Driver) watcher() *watcher {
@@ -58,6 +59,9 @@ func (w *watcher) matters(m nfnetlink.Message) bool {
 		// The kernel does not say who changed a forwarding entry, so that new ones, which are mostly ours, tell nothing.
 		n, err := rtnetlink.ParseNeighbour(m)
 		return m.PortID != w.own && (err != nil || w.ours(int32(n.Index)))
+	case unix.RTM_NEWNETCONF: // also of each link of a workload that comes
+		f, err := rtnetlink.ParseForwarding(m)
+		return err != nil || f.All && f.Off
 	}
 	return false
 }

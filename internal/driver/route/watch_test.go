@@ -41,6 +41,13 @@ func TestWatchTellsWhatOthersChange(t *testing.T) {
 		a.ip(t, strings.Fields(undo)...)
 		wait(undo)
 	}
+	for _, setting := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+		for len(told) > 0 {
+			<-told
+		}
+		labtest.Must(t, a.Sysctl(setting, "0"))
+		wait(setting)
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
@@ -77,6 +84,7 @@ func TestWatchLeavesOutWhatIsNothingToIt(t *testing.T) {
 	a.ip(t, "link", "set", "eth0", "mtu", "1500")
 	a.ip(t, "link", "set", "sly0123456789ab", "down")
 	a.ip(t, "link", "set", "sly0123456789ab", "up")
+	labtest.Must(t, a.Sysctl("ipv4/conf/sly0123456789ab/forwarding", "0"))
 	a.ip(t, "route", "replace", podOf(0, false).String(), "dev", "sly0123456789ab", "proto", "115")
 	a.ip(t, "route", "add", "203.0.113.0/24", "via", "192.0.2.254")
 	a.ip(t, "neigh", "add", "192.0.2.77", "lladdr", "02:00:00:00:00:77", "dev", "eth0", "nud", "permanent")
