@@ -47,9 +47,13 @@ type cniNode struct {
 	started *starts
 }
 
-// buildPlugin builds the plugin once.
+// buildPlugin builds the plugin once, beside this program, whose directory go removes.
 var buildPlugin = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sallyport-cni")
+	program, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(program), "plugins")
 	if err != nil {
 		return "", err
 	}
