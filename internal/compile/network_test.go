@@ -442,14 +442,3 @@ func BenchmarkCompileBlocks(b *testing.B) {
 		}
 	}
 }
-
-// TestBlocksWithoutADatastore takes the blocks that the node itself says it owns where no datastore keeps any.
-func TestBlocksWithoutADatastore(t *testing.T) {
-	t.Parallel()
-	mine := netip.MustParsePrefix("10.244.1.0/26")
-	p := Compile(&model.Snapshot{Pools: []*model.Pool{{Name: "p", CIDR: netip.MustParsePrefix("10.244.0.0/16"), BlockSize: 26, AllowedUses: model.UseWorkload}}},
-		model.Local{Name: "n", Network: true, Blocks: []model.Block{{CIDR: mine, Pool: "p", Node: "n"}}})
-	if r := p.Routes.Routes; len(r) != 1 || r[0].CIDR != mine || r[0].Way != Here {
-		t.Errorf("routes are %+v, want the own block unreachable", r)
-	}
-}

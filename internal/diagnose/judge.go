@@ -114,17 +114,10 @@ func forwarding(pools []*model.Pool, podNetwork bool, n *Node) []Problem {
 		}
 	}
 	var found []Problem
-	off := func(object, sysctl, what string) {
-		found = append(found, Problem{Kind: ForwardingOff, Object: object, Field: sysctl, What: what,
-			Remedy: "sysctl -w " + sysctl + "=1, and keep it in a file below /etc/sysctl.d"})
-	}
-	if len(ours[0]) > 0 && !n.ForwardIPv4 && !podNetwork {
-		off("this node", "net.ipv4.ip_forward", "is 0, and there are IPv4 pools: the kernel drops every packet between pods and other machines")
-	}
+	off := func(object, sysctl, what string) { found = append(found, forwardingOff(object, sysctl, what)) }
 	forced := slices.ContainsFunc(n.Interfaces, func(i Interface) bool { return i.ForwardIPv6 })
-	if len(ours[1]) > 0 && !n.ForwardIPv6 && !n.NoIPv6 && !forced && !podNetwork {
-		off("this node", "net.ipv6.conf.all.forwarding", "is 0, and there are IPv6 pools: the kernel drops every packet between pods and other machines")
-		found[len(found)-1].Remedy = keepRouters(n) + found[len(found)-1].Remedy
+	if !podNetwork {
+		found = nodeForwarding(len(ours[0]) > 0, len(ours[1]) > 0 && !forced, n)
 	}
 	for _, i := range n.Interfaces {
 		name := strings.ReplaceAll(i.Name, ".", "/")
@@ -137,6 +130,24 @@ func forwarding(pools []*model.Pool, podNetwork bool, n *Node) []Problem {
 		}
 	}
 	return found
+}
+
+// nodeForwarding finds the settings of the node as a whole that keep packets of a family from being forwarded.
+func nodeForwarding(v4, v6 bool, n *Node) []Problem {
+	var found []Problem
+	if v4 && !n.ForwardIPv4 {
+		found = append(found, forwardingOff("this node", "net.ipv4.ip_forward", "is 0, and there are IPv4 pools: the kernel drops every packet between pods and other machines"))
+	}
+	if v6 && !n.ForwardIPv6 && !n.NoIPv6 {
+		p := forwardingOff("this node", "net.ipv6.conf.all.forwarding", "is 0, and there are IPv6 pools: the kernel drops every packet between pods and other machines")
+		p.Remedy = keepRouters(n) + p.Remedy
+		found = append(found, p)
+	}
+	return found
+}
+
+func forwardingOff(object, sysctl, what string) Problem {
+	return Problem{Kind: ForwardingOff, Object: object, Field: sysctl, What: what, Remedy: "sysctl -w " + sysctl + "=1, and keep it in a file below /etc/sysctl.d"}
 }
 
 // keepRouters is what has to be done before a node forwards IPv6. The kernel forgets default routes that it has
