@@ -85,7 +85,7 @@ test: $(HELM) ## Run every test under the race detector; list what was skipped
 	@# Those with control planes come last, by themselves: others look at packets, and suffer from so many processes.
 	@dir=$$($(KUBE_BINARIES)) && packages=$$(go list $(PKG)) && export KUBEBUILDER_ASSETS=$$dir HELM=$(HELM) CGO_ENABLED=1 && \
 	for group in "$$(grep -v /test/kube <<<"$$packages" || true)" "$$(grep /test/kube <<<"$$packages" || true)"; do \
-		[[ -z $$group ]] || go test -race -count=1 -timeout=20m -json $(TESTFLAGS) $$group; \
+		[[ -z $$group ]] || go test -race -count=1 -timeout=40m -json $(TESTFLAGS) $$group; \
 	done | $(BIN)/testreport
 
 .PHONY: fuzz
