@@ -99,6 +99,15 @@ func (w *Wish) prefer(a, b *model.Pool) int {
 	return cmp.Or(w.rank(a)-w.rank(b), wide(a)-wide(b))
 }
 
+// split takes those pools that come first off a list in order.
+func (w *Wish) split(pools []*model.Pool) (first, rest []*model.Pool) {
+	n := slices.IndexFunc(pools, func(p *model.Pool) bool { return w.prefer(pools[0], p) != 0 })
+	if n < 0 {
+		n = len(pools)
+	}
+	return pools[:n], pools[n:]
+}
+
 // wide is how many of a pool's selectors take all.
 func wide(p *model.Pool) (n int) {
 	for _, s := range []string{p.NodeSelector, p.NamespaceSelector} {

@@ -228,21 +228,10 @@ func (s *Space) find(v6 bool, r *Request, c *Cluster) (pick, error) {
 	pools, refused := Choose(c.Pools, v6, &r.Wish)
 	var owned *netipx.IPSet
 	for rest := pools; len(rest) > 0; {
-		n := slices.IndexFunc(rest, func(p *model.Pool) bool { return r.Wish.prefer(rest[0], p) != 0 })
-		if n < 0 {
-			n = len(rest)
-		}
-		first := rest[:n]
-		rest = rest[n:]
-		for _, p := range first {
-			for _, b := range s.of(p) {
-				if !b.last.IsValid() {
-					b.last = b.first(s.rnd)
-				}
-				if a, ok := b.free(c.Reserved); ok {
-					return pick{addr: a, from: b}, nil
-				}
-			}
+		var first []*model.Pool
+		first, rest = r.Wish.split(rest)
+		if out, ok := s.free(first, c.Reserved); ok {
+			return out, nil
 		}
 		if owned == nil {
 			owned = c.owned()
@@ -267,6 +256,21 @@ func (s *Space) find(v6 bool, r *Request, c *Cluster) (pick, error) {
 		return oldest, nil
 	}
 	return pick{}, &ExhaustedError{V6: v6, Tried: refused}
+}
+
+// free is a free address in this node's blocks of some pools.
+func (s *Space) free(pools []*model.Pool, reserved *netipx.IPSet) (pick, bool) {
+	for _, p := range pools {
+		for _, b := range s.of(p) {
+			if !b.last.IsValid() {
+				b.last = b.first(s.rnd)
+			}
+			if a, ok := b.free(reserved); ok {
+				return pick{addr: a, from: b}, true
+			}
+		}
+	}
+	return pick{}, false
 }
 
 // of is the node's blocks of a pool, in order.

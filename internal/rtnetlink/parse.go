@@ -28,16 +28,8 @@ type LinkMessage struct {
 
 // ParseLink reads a message about a link.
 func ParseLink(m nfnetlink.Message) (l LinkMessage, err error) {
-	if len(m.Body) < unix.SizeofIfInfomsg {
-		return l, malformed("link", m)
-	}
-	l.Family, l.Index, l.Up = m.Body[0], number(m.Body[4:8]), number(m.Body[8:12])&unix.IFF_UP != 0
-	for rest := m.Body[unix.SizeofIfInfomsg:]; len(rest) > 0; {
-		kind, data, next, ok := nfnetlink.Next(rest)
-		if !ok {
-			return l, malformed("link", m)
-		}
-		rest = next
+	whole := true // of what the kind has
+	err = attributes("link", m, unix.SizeofIfInfomsg, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.IFLA_IFNAME:
 			l.Name = text(data)
@@ -52,29 +44,27 @@ func ParseLink(m nfnetlink.Message) (l LinkMessage, err error) {
 		case unix.IFLA_LINK:
 			l.Peer = number(data)
 		case unix.IFLA_LINKINFO:
-			if ok = l.parseInfo(data); !ok {
-				return l, malformed("link", m)
-			}
+			whole = l.parseInfo(data)
 		}
+	})
+	if err == nil && !whole {
+		err = malformed("link", m)
 	}
-	return l, nil
+	if err == nil {
+		l.Family, l.Index, l.Up = m.Body[0], number(m.Body[4:8]), number(m.Body[8:12])&unix.IFF_UP != 0
+	}
+	return l, err
 }
 
-func (l *LinkMessage) parseInfo(info []byte) bool {
-	for len(info) > 0 {
-		kind, data, next, ok := nfnetlink.Next(info)
-		if !ok {
-			return false
-		}
-		info = next
+func (l *LinkMessage) parseInfo(info []byte) (whole bool) {
+	return walk(info, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.IFLA_INFO_KIND:
 			l.Kind = text(data)
 		case unix.IFLA_INFO_DATA:
 			l.Options = data
 		}
-	}
-	return true
+	})
 }
 
 // AddressMessage is what a message says of an address on a link (struct ifaddrmsg).
@@ -86,28 +76,27 @@ type AddressMessage struct {
 
 // ParseAddress reads a message about an address.
 func ParseAddress(m nfnetlink.Message) (a AddressMessage, err error) {
-	if len(m.Body) < unix.SizeofIfAddrmsg {
-		return a, malformed("address", m)
-	}
-	a.Index, a.Flags = number(m.Body[4:8]), uint32(m.Body[2])
-	if m.Body[0] != unix.AF_INET && m.Body[0] != unix.AF_INET6 {
-		return a, nil
-	}
 	var local, address netip.Addr
-	for rest := m.Body[unix.SizeofIfAddrmsg:]; len(rest) > 0; {
-		kind, data, next, ok := nfnetlink.Next(rest)
-		if !ok {
-			return a, malformed("address", m)
-		}
-		rest = next
+	flags := -1 // the attribute has more of them than the header
+	err = attributes("address", m, unix.SizeofIfAddrmsg, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.IFA_LOCAL:
 			local = addr(data)
 		case unix.IFA_ADDRESS:
 			address = addr(data)
 		case unix.IFA_FLAGS:
-			a.Flags = uint32(number(data))
+			flags = number(data)
 		}
+	})
+	if err != nil {
+		return a, err
+	}
+	a.Index, a.Flags = number(m.Body[4:8]), uint32(m.Body[2])
+	if flags >= 0 {
+		a.Flags = uint32(flags)
+	}
+	if m.Body[0] != unix.AF_INET && m.Body[0] != unix.AF_INET6 {
+		return a, nil
 	}
 	if !local.IsValid() { // IPv6 has it only where there is a peer
 		local = address
@@ -135,28 +124,12 @@ type RouteMessage struct {
 
 // ParseRoute reads a message about a route.
 func ParseRoute(m nfnetlink.Message) (r RouteMessage, err error) {
-	if len(m.Body) < unix.SizeofRtMsg {
-		return r, malformed("route", m)
-	}
 	var to netip.Addr
-	switch m.Body[0] {
-	case unix.AF_INET:
-		to = netip.IPv4Unspecified()
-	case unix.AF_INET6:
-		to = netip.IPv6Unspecified()
-	}
-	r.Table, r.Protocol, r.Type = m.Body[4], m.Body[5], m.Body[7]
-	for rest := m.Body[unix.SizeofRtMsg:]; len(rest) > 0; {
-		kind, data, next, ok := nfnetlink.Next(rest)
-		if !ok {
-			return r, malformed("route", m)
-		}
-		rest = next
+	named := false
+	err = attributes("route", m, unix.SizeofRtMsg, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.RTA_DST:
-			if to.IsValid() {
-				to = addr(data)
-			}
+			to, named = addr(data), true
 		case unix.RTA_GATEWAY:
 			r.Via = addr(data)
 		case unix.RTA_PREFSRC:
@@ -166,8 +139,20 @@ func ParseRoute(m nfnetlink.Message) (r RouteMessage, err error) {
 		case unix.RTA_OIF:
 			r.Index = number(data)
 		}
+	})
+	if err != nil {
+		return r, err
 	}
-	if to.Is6() != (m.Body[0] == unix.AF_INET6) {
+	r.Table, r.Protocol, r.Type = m.Body[4], m.Body[5], m.Body[7]
+	switch family := m.Body[0]; {
+	case family != unix.AF_INET && family != unix.AF_INET6:
+		return r, nil
+	case !named && family == unix.AF_INET:
+		to = netip.IPv4Unspecified()
+	case !named:
+		to = netip.IPv6Unspecified()
+	}
+	if !to.IsValid() || to.Is6() != (m.Body[0] == unix.AF_INET6) {
 		return r, malformed("route", m)
 	}
 	r.To = netip.PrefixFrom(to, int(m.Body[1]))
@@ -185,24 +170,59 @@ type NeighbourMessage struct {
 
 // ParseNeighbour reads a message about a neighbour or a forwarding entry.
 func ParseNeighbour(m nfnetlink.Message) (n NeighbourMessage, err error) {
-	if len(m.Body) < unix.SizeofNdMsg {
-		return n, malformed("neighbour", m)
-	}
-	n.Index, n.State, n.Flags = number(m.Body[4:8]), binary.NativeEndian.Uint16(m.Body[8:]), m.Body[10]
-	for rest := m.Body[unix.SizeofNdMsg:]; len(rest) > 0; {
-		kind, data, next, ok := nfnetlink.Next(rest)
-		if !ok {
-			return n, malformed("neighbour", m)
-		}
-		rest = next
+	err = attributes("neighbour", m, unix.SizeofNdMsg, func(kind uint16, data []byte) {
 		switch kind {
 		case unix.NDA_DST:
 			n.Addr = addr(data)
 		case unix.NDA_LLADDR:
 			copy(n.MAC[:], data)
 		}
+	})
+	if err == nil {
+		n.Index, n.State, n.Flags = number(m.Body[4:8]), binary.NativeEndian.Uint16(m.Body[8:]), m.Body[10]
 	}
-	return n, nil
+	return n, err
+}
+
+// ForwardingMessage is what a notification says of a family's forwarding (struct netconfmsg).
+type ForwardingMessage struct {
+	All bool // of the whole namespace, not of one link
+	Off bool // known to be off now
+}
+
+// ParseForwarding reads a notification about the settings of a family (RTM_NEWNETCONF).
+func ParseForwarding(m nfnetlink.Message) (f ForwardingMessage, err error) {
+	const header, attributeIndex, attributeForwarding, all = 4, 1, 2, -1 // linux/netconf.h
+	err = attributes("setting", m, header, func(kind uint16, data []byte) {
+		switch kind {
+		case attributeIndex:
+			f.All = int32(number(data)) == all
+		case attributeForwarding:
+			f.Off = number(data) == 0
+		}
+	})
+	return f, err
+}
+
+// attributes hands on each attribute of a message, which begins with a header of some bytes.
+func attributes(what string, m nfnetlink.Message, header int, each func(kind uint16, data []byte)) error {
+	if len(m.Body) < header || !walk(m.Body[header:], each) {
+		return malformed(what, m)
+	}
+	return nil
+}
+
+// walk hands on each attribute. It says whether the last one is whole.
+func walk(rest []byte, each func(kind uint16, data []byte)) (whole bool) {
+	for len(rest) > 0 {
+		kind, data, next, ok := nfnetlink.Next(rest)
+		if !ok {
+			return false
+		}
+		rest = next
+		each(kind, data)
+	}
+	return true
 }
 
 func malformed(what string, m nfnetlink.Message) error {
@@ -217,7 +237,7 @@ func number(data []byte) int {
 	return int(binary.NativeEndian.Uint32(data))
 }
 
-// addr reads an address; invalid where it is none of IPv4 or IPv6.
+// addr reads an address; invalid where it has the length of neither family.
 func addr(data []byte) netip.Addr {
 	a, _ := netip.AddrFromSlice(data)
 	return a
@@ -225,31 +245,3 @@ func addr(data []byte) netip.Addr {
 
 // text reads a string up to its zero.
 func text(data []byte) string { return nfnetlink.Attribute{Data: data}.Text() }
-
-// ForwardingMessage is what a notification says of a family's forwarding (struct netconfmsg).
-type ForwardingMessage struct {
-	All bool // of the whole namespace, not of one link
-	Off bool // known to be off now
-}
-
-// ParseForwarding reads a notification about the settings of a family (RTM_NEWNETCONF).
-func ParseForwarding(m nfnetlink.Message) (f ForwardingMessage, err error) {
-	const header, attributeIndex, attributeForwarding, all = 4, 1, 2, -1 // linux/netconf.h
-	if len(m.Body) < header {
-		return f, malformed("settings", m)
-	}
-	for rest := m.Body[header:]; len(rest) > 0; {
-		kind, data, next, ok := nfnetlink.Next(rest)
-		if !ok {
-			return f, malformed("settings", m)
-		}
-		rest = next
-		switch kind {
-		case attributeIndex:
-			f.All = int32(number(data)) == all
-		case attributeForwarding:
-			f.Off = number(data) == 0
-		}
-	}
-	return f, nil
-}

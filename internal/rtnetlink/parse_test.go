@@ -107,7 +107,7 @@ func parsers() []func(nfnetlink.Message) error {
 	}
 }
 
-// TestParseCutMessages cuts each message everywhere: what is left is refused, or is a whole message with fewer attributes.
+// TestParseCutMessages cuts each message at each byte: it is refused, or the cut is between two attributes.
 func TestParseCutMessages(t *testing.T) {
 	t.Parallel()
 	for i, parse := range parsers() {

@@ -28,11 +28,8 @@ func (m *Manager) tend(ctx context.Context) {
 	m.own(now)
 	maps.DeleteFunc(m.refused, func(_ string, r refusal) bool { return now.Sub(r.last) > forgetAfter })
 	d := m.declared
-	for _, b := range m.space.Spare(now, d.serves) { // no request gets an address of it from here on
-		m.space.Disown(b.CIDR)
-		if !m.standalone() {
-			m.pending[b.CIDR] = pending{givenBack, now}
-		}
+	for _, b := range m.space.Spare(now, d.serves) {
+		m.disown(b.CIDR, now)
 	}
 	back := m.empty()
 	usage := m.usage(now)
@@ -80,35 +77,43 @@ func (m *Manager) giveBack(ctx context.Context, cidr netip.Prefix) error {
 // Release gives back a block of this node at once, although it is the last of its family or addresses of it still cool down. It is
 // an error where an address of it is in use, and changes nothing then.
 func (m *Manager) Release(ctx context.Context, cidr netip.Prefix) error {
-	now := time.Now()
-	m.mu.Lock()
-	if m.declared == nil || !m.began {
-		m.mu.Unlock()
-		return errors.New("the agent does not know yet what the kernel and the datastore have: try again")
-	}
-	all := m.space.Usage(now)
-	i := slices.IndexFunc(all, func(u ipam.Usage) bool { return u.CIDR == cidr })
-	if i < 0 {
-		m.mu.Unlock()
-		return fmt.Errorf("%s is not a block of this node: \"sallyport ipam show\" lists them", cidr)
-	}
-	if n := all[i].Used; n > 0 {
-		m.mu.Unlock()
-		return fmt.Errorf("%d addresses of block %s are in use: delete the workloads that have them, which \"sallyport ipam show\" lists", n, cidr)
-	}
-	m.space.Disown(cidr)
-	if !m.standalone() {
-		m.pending[cidr] = pending{givenBack, now}
-	}
-	m.tell()
-	m.mu.Unlock()
-	if m.standalone() {
-		return nil
+	if err := m.disownUnused(cidr); err != nil || m.standalone() {
+		return err
 	}
 	if err := m.giveBack(ctx, cidr); err != nil {
 		return fmt.Errorf("giving back block %s: %w; no address of it is given out any more, and the agent tries again", cidr, err)
 	}
 	return nil
+}
+
+// disownUnused disowns a block of this node that has no address in use.
+func (m *Manager) disownUnused(cidr netip.Prefix) error {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.declared == nil || !m.began {
+		return errors.New("the agent does not know yet what the kernel and the datastore have: try again")
+	}
+	all := m.space.Usage(now)
+	i := slices.IndexFunc(all, func(u ipam.Usage) bool { return u.CIDR == cidr })
+	if i < 0 {
+		return fmt.Errorf("%s is not a block of this node: \"sallyport ipam show\" lists them", cidr)
+	}
+	if n := all[i].Used; n > 0 {
+		return fmt.Errorf("%d addresses of block %s are in use: delete the workloads that have them, which \"sallyport ipam show\" lists", n, cidr)
+	}
+	m.disown(cidr, now)
+	m.tell()
+	return nil
+}
+
+// disown ends that a block is this node's: no request gets an address of it from here on, and in a cluster it is to be given back.
+// mu is held.
+func (m *Manager) disown(cidr netip.Prefix, now time.Time) {
+	m.space.Disown(cidr)
+	if !m.standalone() {
+		m.pending[cidr] = pending{givenBack, now}
+	}
 }
 
 // serves says whether a pool gives out addresses.

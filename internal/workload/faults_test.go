@@ -237,7 +237,7 @@ func TestRelease(t *testing.T) {
 			}
 		}
 		labtest.Must(t, s.Delete(t.Context(), &cni.Request{Network: "net", ContainerID: "a", Interface: "eth0"}))
-		time.Sleep(time.Second) // its connections end
+		time.Sleep(time.Second) // of the bubble's clock: its connections end
 		if c := s.Counts(); len(c.Blocks) != 1 || c.Blocks[0].Cooling != 1 {
 			t.Fatalf("%+v", c)
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/nfnetlink"
 	"github.com/sallyport/sallyport/internal/rtnetlink"
+	"github.com/sallyport/sallyport/internal/waiting"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -236,9 +237,9 @@ func (m *manyBlocks) changes(ctx context.Context, h *lab.Host) (claimed, back []
 		kind uint16
 		at   time.Time
 	}
-	seen, ended := make(chan event, 64), make(chan error, 1)
+	seen, ended, stands := make(chan event, 64), make(chan error, 1), make(chan struct{}, 1)
 	go func() {
-		ended <- rtnetlink.Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_IPV4_ROUTE}, func() {}, func(msg nfnetlink.Message) {
+		ended <- rtnetlink.Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_IPV4_ROUTE}, func() { waiting.Signal(stands) }, func(msg nfnetlink.Message) {
 			if r, err := rtnetlink.ParseRoute(msg); err == nil && r.To == blockAt(i) {
 				seen <- event{msg.Kind, time.Now()}
 			}
@@ -264,7 +265,11 @@ func (m *manyBlocks) changes(ctx context.Context, h *lab.Host) (claimed, back []
 			}
 		}
 	}
-	time.Sleep(100 * time.Millisecond) // until the subscription stands
+	select {
+	case <-stands: // the subscription
+	case err := <-ended:
+		return nil, nil, err
+	}
 	for range m.o.changes {
 		d, err := once(unix.RTM_NEWROUTE, func() error { return create(ctx, in, m.block(i, 0)) })
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/lab"
 )
 
 // measurement is one kind of traffic, and the quantities that are read off it.
@@ -76,30 +78,25 @@ func measureTraffic(ctx context.Context, o options, tmp, iptables string) (_ []c
 			}
 		}
 	}()
-	if err := buildAll(ctx, list, paths, o, tmp, iptables); err != nil {
+	build := func(i int) (err error) {
+		paths[i], err = list[i].build(ctx, o, tmp, iptables)
+		return err
+	}
+	if err := atOnce(len(list), build); err != nil {
 		return nil, err
 	}
-	cpu, err := lastCPU()
-	if err != nil {
-		return nil, err
+	pods := make([]*lab.Host, len(paths))
+	for i, p := range paths {
+		pods[i] = p.pod
 	}
 	kinds := measurements()
 	values := map[string][][]float64{} // by quantity, then variant and round
 	for round := -1; round < o.trafficRounds; round++ {
 		for _, m := range kinds {
-			slots := make([]slot, len(list))
-			for _, i := range rotated(len(list), max(round, 0)) {
-				err := ctx.Err()
-				if err == nil {
-					err = pinned(paths[i].pod, cpu, func() (err error) {
-						slots[i], err = m.run(paths[i], o.slot)
-						return err
-					})
-				}
-				time.Sleep(o.slot / 4) // what others want to do on that CPU
-				if err != nil {
-					return nil, fmt.Errorf("variant %q: measuring %s: %w", list[i].Name, m.reads[0].Name, err)
-				}
+			name := func(i int) string { return fmt.Sprintf("variant %q: measuring %s", list[i].Name, m.reads[0].Name) }
+			slots, err := inRound(ctx, o, round, pods, name, func(i int) (slot, error) { return m.run(paths[i], o.slot) })
+			if err != nil {
+				return nil, err
 			}
 			if round >= 0 { // the first warms up
 				record(values, m.reads, slots)
@@ -109,12 +106,35 @@ func measureTraffic(ctx context.Context, o options, tmp, iptables string) (_ []c
 	return compare(list, kinds, values), nil
 }
 
-// buildAll builds the variants at once: most of it is waiting for interfaces to come up.
-func buildAll(ctx context.Context, list []variant, paths []*path, o options, tmp, iptables string) error {
+// inRound measures each variant once, all on one CPU, by threads in the namespaces of their pods. Another one begins in each round.
+func inRound(ctx context.Context, o options, round int, pods []*lab.Host, name func(int) string, measure func(int) (slot, error)) ([]slot, error) {
+	cpu, err := lastCPU()
+	if err != nil {
+		return nil, err
+	}
+	slots := make([]slot, len(pods))
+	for _, i := range rotated(len(pods), max(round, 0)) {
+		err := ctx.Err()
+		if err == nil {
+			err = pinned(pods[i], cpu, func() (err error) {
+				slots[i], err = measure(i)
+				return err
+			})
+		}
+		time.Sleep(o.slot / 4) // what others want to do on that CPU
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name(i), err)
+		}
+	}
+	return slots, nil
+}
+
+// atOnce builds variants all at once: most of it is waiting for interfaces to come up.
+func atOnce(n int, build func(i int) error) error {
 	var wg sync.WaitGroup
-	errs := make([]error, len(list))
-	for i, v := range list {
-		wg.Go(func() { paths[i], errs[i] = v.build(ctx, o, tmp, iptables) })
+	errs := make([]error, n)
+	for i := range n {
+		wg.Go(func() { errs[i] = build(i) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)

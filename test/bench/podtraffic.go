@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/lab"
 )
 
 // podMeasurement is one kind of traffic of pods, and what is read off it.
@@ -45,20 +46,23 @@ func measurePodTraffic(ctx context.Context, o options, _ string) (_ []result, er
 			}
 		}
 	}()
-	errs := make([]error, len(list))
-	var wg sync.WaitGroup
-	for i, v := range list {
-		wg.Go(func() { paths[i], errs[i] = newPodPaths(ctx, v) })
+	build := func(i int) (err error) {
+		paths[i], err = newPodPaths(ctx, list[i])
+		return err
 	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := atOnce(len(list), build); err != nil {
 		return nil, err
+	}
+	pods := make([]*lab.Host, len(paths))
+	for i, p := range paths {
+		pods[i] = p.pod
 	}
 	values := map[string][][]float64{} // by quantity, then variant and round
 	kinds := podMeasurements()
 	for round := -1; round < o.trafficRounds; round++ {
 		for _, m := range kinds {
-			slots, err := podRound(ctx, o, list, paths, m, max(round, 0))
+			name := func(i int) string { return fmt.Sprintf("variant %q: measuring %s", list[i].name, m.reads[0].Name) }
+			slots, err := inRound(ctx, o, round, pods, name, func(i int) (slot, error) { return m.run(paths[i], o.slot) })
 			if err != nil {
 				return nil, err
 			}
@@ -74,29 +78,6 @@ func measurePodTraffic(ctx context.Context, o options, _ string) (_ []result, er
 		}
 	}
 	return out, nil
-}
-
-// podRound measures all variants once, in turn.
-func podRound(ctx context.Context, o options, list []podVariant, paths []*podPaths, m podMeasurement, round int) ([]slot, error) {
-	cpu, err := lastCPU()
-	if err != nil {
-		return nil, err
-	}
-	slots := make([]slot, len(list))
-	for _, i := range rotated(len(list), round) {
-		err := ctx.Err()
-		if err == nil {
-			err = pinned(paths[i].pod, cpu, func() (err error) {
-				slots[i], err = m.run(paths[i], o.slot)
-				return err
-			})
-		}
-		time.Sleep(o.slot / 4) // what others want to do on that CPU
-		if err != nil {
-			return nil, fmt.Errorf("variant %q: measuring %s: %w", list[i].name, m.reads[0].Name, err)
-		}
-	}
-	return slots, nil
 }
 
 // comparePods is a line for each variant, with the median of the ratios of ours to it, round by round.

@@ -247,7 +247,7 @@ func Block(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, demoBlockBits[a.BitLen()/128]).Masked()
 }
 
-// Close stops the servers and lets go of the namespaces. The processes in them are the caller's to end.
+// Close stops the servers and closes the hosts. The caller ends the processes that it started in them.
 func (d *Demo) Close() error {
 	var failed []error
 	for _, s := range d.servers {

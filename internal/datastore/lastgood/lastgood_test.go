@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/datastore/skew"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
 )
 
 type entry struct {
@@ -193,13 +194,14 @@ func TestAFileWithoutContent(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close() })
 }
 
+func TestMain(m *testing.M) { labtest.Main(m) } // which may mount
+
 // TestFullDisk makes the file on a disk that is full: nothing of it is left that would be taken for a damaged one.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
+	labtest.Need(t)
 	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"); err != nil {
-		t.Skip("no file system can be mounted:", err)
-	}
+	labtest.Must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4k"))
 	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	o := Options{Dir: dir, Name: "test.db", Version: "1.0.0", Log: slog.New(slog.DiscardHandler)}
 	if _, err := o.open(); !errors.Is(err, unix.ENOSPC) {

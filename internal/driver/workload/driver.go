@@ -286,7 +286,7 @@ func (d *Driver) merge(list []device) (gone []Held) {
 	var remove []int
 	for i := range list {
 		dev := &list[i]
-		a := cmp.Or(dev.ours(), dev.renamed(list))
+		a := dev.claims(list)
 		if known := d.links[dev.index]; known != nil && (known.Link == dev.name || known.renamed(dev)) {
 			seen[dev.index] = true
 			if a != nil && a.state == leaving && !known.pending && !known.Leaving { // another agent's word

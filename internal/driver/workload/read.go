@@ -53,9 +53,12 @@ func (d *device) workload() *alias {
 	return a
 }
 
-// renamed says what the alias of a device of ours holds that another program has renamed, where no device of a list has its name; nil
-// for any other device.
-func (d *device) renamed(list []device) *alias {
+// claims says what the alias of a device holds: of one of ours, or of one that another program has renamed, where no device of a list has
+// its name; nil for any other device.
+func (d *device) claims(list []device) *alias {
+	if a := d.ours(); a != nil {
+		return a
+	}
 	a := d.workload()
 	if a == nil || a.state != held || slices.ContainsFunc(list, func(other device) bool { return other.name == a.Device() }) {
 		return nil

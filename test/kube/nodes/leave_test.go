@@ -102,8 +102,8 @@ func (r *rig) testNodeDeleted(t *testing.T) {
 // less than the program does.
 const absentAfter = 3 * time.Second
 
-// testGone takes a machine away, and deletes its Node: the other nodes do not send anything there any more, and do not let go of
-// its blocks by the default route. After some time the blocks are free.
+// testGone takes a machine away, and deletes its Node: the other nodes send nothing there any more, and
+// nothing for its blocks by the default route. After some time the blocks are free.
 func (r *rig) testGone(t *testing.T) {
 	// From here on a controller in this process works, with the rights of the program's.
 	r.kubectl(t, "-n", chart.Namespace, "scale", "deployment", "sallyport-controller", "--replicas=0")
