@@ -126,7 +126,7 @@ func (s spec) name() string {
 // conform runs Kubernetes' own specs of networks.
 func (c *Cluster) conform(t *testing.T, programs string) {
 	t.Helper()
-	c.suitConformance(t)
+	c.prepareConformance(t)
 	focus, atMost := `\[sig-network\].*(`+handful+`)`, handfulAtMost
 	if chosen := os.Getenv(conformanceEnv); chosen != "" {
 		focus, atMost = `\[sig-network\].*(`+chosen+`)`, conformanceAtMost
@@ -151,8 +151,8 @@ func (c *Cluster) conform(t *testing.T, programs string) {
 	}
 }
 
-// suitConformance gives the cluster what specs need beside its nodes.
-func (c *Cluster) suitConformance(t *testing.T) {
+// prepareConformance gives the cluster what specs need beside its nodes.
+func (c *Cluster) prepareConformance(t *testing.T) {
 	t.Helper()
 	c.AwaitDeployment(t, "kube-system", "coredns")
 	// The API server is a proxy to pods: it reaches them by a node.
