@@ -78,17 +78,17 @@ func (w *worker) trust() {
 
 // strike takes note of a repair that begins, and says so once in a fight.
 func (w *worker) strike(drift int) {
-	f, now, again := &w.fight, time.Now(), w.fight.pause > 0
+	f, now, before := &w.fight, time.Now(), w.fight.pause
 	if f.repaired.IsZero() || now.Sub(f.repaired) > max(calm, 2*f.pause) {
 		f.pause = 0
 	} else {
 		f.pause = min(max(2*f.pause, w.loop.opts.RetryMin), w.loop.opts.RetryMax)
 	}
 	f.repaired, f.lookAt, f.doubted = now, now.Add(f.pause), false
-	switch {
-	case f.pause == 0:
+	switch first := w.loop.opts.RetryMin; {
+	case f.pause <= first: // one command may change things that are told of one after the other
 		w.log.Warn("a third party changed what Sallyport owns in the kernel: repairing", "differences", drift)
-	case !again:
+	case before <= first:
 		w.log.Error("a third party changes what Sallyport owns in the kernel again and again: repairs are made less and less often", "differences", drift, "at_most_every", w.loop.opts.RetryMax)
 	}
 }

@@ -1,8 +1,10 @@
 package reconcile
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -67,6 +69,27 @@ func TestAChangeThatIsNoticedIsRepairedAtOnce(t *testing.T) {
 		synctest.Wait()
 		if s, _ := l.State(); s.Drivers[0].Repairs != 3 || !s.Drivers[0].Ready || d.count() != 4 {
 			t.Fatalf("%d applies, %+v", d.count(), s.Drivers[0])
+		}
+	})
+}
+
+// TestAFightIsSaidOnce repairs what one command changed in two steps, and then what goes on: only that is a fight, and is said once.
+func TestAFightIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		d := newWatchedDriver()
+		var said bytes.Buffer
+		l := startWith(t, slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelError})), d)
+		l.SetLocal(model.Local{Name: "n"})
+		l.SetSnapshot(snapshot("10.0.0.0/8"), 1)
+		changed := <-d.watching
+		for i := range 5 {
+			d.tamper(changed)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got, want := strings.Count(said.String(), "again and again"), min(1, i/2); got != want {
+				t.Errorf("after %d changes it is said %d times, want %d", i+1, got, want)
+			}
 		}
 	})
 }

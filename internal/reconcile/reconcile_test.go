@@ -79,7 +79,12 @@ func (d *fakeDriver) count() (n int) {
 // start runs a loop over the drivers in the bubble of synctest, where time is fake.
 func start(t *testing.T, drivers ...Driver) *Loop {
 	t.Helper()
-	l := New(Options{Drivers: drivers, Log: slog.New(slog.DiscardHandler)})
+	return startWith(t, slog.New(slog.DiscardHandler), drivers...)
+}
+
+func startWith(t *testing.T, log *slog.Logger, drivers ...Driver) *Loop {
+	t.Helper()
+	l := New(Options{Drivers: drivers, Log: log})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { l.Run(ctx); close(done) }()

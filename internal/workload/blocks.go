@@ -100,7 +100,7 @@ func (m *Manager) disownUnused(cidr netip.Prefix) error {
 		return fmt.Errorf("%s is not a block of this node: \"sallyport ipam show\" lists them", cidr)
 	}
 	if n := all[i].Used; n > 0 {
-		return fmt.Errorf("%d addresses of block %s are in use: delete the workloads that have them, which \"sallyport ipam show\" lists", n, cidr)
+		return fmt.Errorf("addresses of block %s are in use (%d): delete the workloads that have them, which \"sallyport ipam show\" lists", cidr, n)
 	}
 	m.disown(cidr, now)
 	m.tell()

@@ -231,7 +231,7 @@ func TestRelease(t *testing.T) {
 		s.declare(p)
 		s.add("a")
 		cidr := s.Counts().Blocks[0].CIDR
-		for of, says := range map[netip.Prefix]string{cidr: "1 addresses of block", netip.MustParsePrefix("10.9.0.0/26"): "is not a block of this node"} {
+		for of, says := range map[netip.Prefix]string{cidr: "are in use (1)", netip.MustParsePrefix("10.9.0.0/26"): "is not a block of this node"} {
 			if err := s.Release(t.Context(), of); err == nil || !strings.Contains(err.Error(), says) {
 				t.Errorf("releasing %s says %v", of, err)
 			}
