@@ -14,18 +14,20 @@ import (
 // Port is one end of a link.
 type Port struct {
 	Host      *Host
-	Name      string         // of the interface, at most 15 bytes, unique in its host
-	Addresses []netip.Prefix // unmasked: the address with the length of its subnet
-	MTU       int            // in bytes; 0 means 1500
+	Name      string           // of the interface, at most 15 bytes, unique in its host
+	Addresses []netip.Prefix   // unmasked: the address with the length of its subnet
+	MTU       int              // in bytes; 0 means 1500
+	MAC       net.HardwareAddr // nil: the kernel chooses
 }
 
 // Link joins two hosts by a veth pair, sets the addresses and brings both ends up. Each end knows the
 // other's addresses as permanent neighbours, so that the first packet need not wait for an answer.
 func Link(a, b Port) error {
 	pair := &netlink.Veth{
-		LinkAttrs:     netlink.LinkAttrs{Name: a.Name, MTU: a.MTU},
-		PeerName:      b.Name,
-		PeerNamespace: netlink.NsFd(b.Host.FD()),
+		LinkAttrs:        netlink.LinkAttrs{Name: a.Name, MTU: a.MTU, HardwareAddr: a.MAC},
+		PeerName:         b.Name,
+		PeerHardwareAddr: b.MAC,
+		PeerNamespace:    netlink.NsFd(b.Host.FD()),
 	}
 	if err := a.Host.route.LinkAdd(pair); err != nil {
 		return fmt.Errorf("linking %s to %s: %w", a, b, err)

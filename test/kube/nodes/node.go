@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -175,8 +176,10 @@ func (n *Node) link() error {
 		return netip.PrefixFrom(n.Addresses[family], n.subnet.prefixes[family].Bits())
 	}
 	router := n.cluster.Router
+	// Its MAC address outlives a reboot, as a machine's does: the router may take its IPv6 neighbour for reachable for 45 seconds more.
+	mac := append(net.HardwareAddr{2, 0}, n.Addresses[0].AsSlice()...)
 	err := errors.Join(
-		lab.Link(lab.Port{Host: n.Host, Name: "eth0", Addresses: []netip.Prefix{prefix(0), prefix(1)}}, lab.Port{Host: router, Name: n.port()}),
+		lab.Link(lab.Port{Host: n.Host, Name: "eth0", MAC: mac, Addresses: []netip.Prefix{prefix(0), prefix(1)}}, lab.Port{Host: router, Name: n.port()}),
 		router.AddToBridge(n.subnet.bridge, n.port()),
 		n.Host.Forward(),
 	)

@@ -320,7 +320,7 @@ func (r *rig) explain(t *testing.T) {
 		if n.Host == nil {
 			continue // it is off
 		}
-		for _, command := range []string{"ip -br address", "ip route", "ip -6 route", "ip -d link show type vxlan", "bridge fdb show", "nft list ruleset"} {
+		for _, command := range []string{"ip -br address", "ip route", "ip -6 route", "ip neigh", "ip -d link show type vxlan", "bridge fdb show", "nft list ruleset"} {
 			args := strings.Fields(command)
 			out, err := n.Run(t, args[0], args[1:]...)
 			t.Logf("%s: %s (%v):\n%s", n.Name, command, err, out)
