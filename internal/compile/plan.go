@@ -17,6 +17,8 @@ type Plan struct {
 	Workloads Workloads
 	Routes    Routes
 	Network   Network
+	// BGP is that of the pod network.
+	BGP BGP
 	// Settings say for each field of a NATConfiguration what is in force, and which configuration decided that, in the
 	// order of the fields.
 	Settings []Setting

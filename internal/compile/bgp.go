@@ -1,0 +1,190 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// BGP is the part of a plan about what the node tells routers of its blocks, and what it believes of them. It has no secrets:
+// a password is a reference, which the agent resolves.
+type BGP struct {
+	// Run says that the node has peers. Without any no server runs, and nothing listens.
+	Run bool
+	// RouterID is an IPv4 address that no other node has: the node's, else one made of its name.
+	RouterID netip.Addr
+	ASN      uint32 // of this node
+	// Listen are the addresses to accept sessions at, IPv4 first; an unspecified one stands for all of its family.
+	Listen     []netip.Addr
+	ListenPort uint16 // TCP
+
+	Announcements []Announcement // sorted by Prefix
+	Withheld      []Withheld     // sorted by Prefix
+	Peers         []BGPPeer      // sorted by Address: no two have the same one
+
+	// Own are this node's addresses and blocks, sorted: no learned route may lie in one of them. One that is wider is none of theirs.
+	Own []netip.Prefix
+	// Reflected are the ranges that a learned route must lie in to be told to peers with Reflect, sorted; none overlaps another.
+	Reflected []netip.Prefix
+
+	// Problems are what keeps the node from speaking BGP as it is asked to, each with its object, field and remedy.
+	Problems []string
+}
+
+// Announcement is a route that the node tells its peers of, with itself as the next hop.
+type Announcement struct {
+	Prefix netip.Prefix
+	// Communities are sorted, each once.
+	Communities []Community
+	Pool        string // of the block
+	Why         string // in words
+}
+
+// Withheld is a block of this node of which no peer is told.
+type Withheld struct {
+	Prefix netip.Prefix
+	Pool   string
+	Why    string // in words, with the remedy
+}
+
+// Community is a standard community (RFC 1997), of which the first two numbers have 16 bits, or a large one (RFC 8092).
+type Community struct {
+	Large    bool
+	Admin    uint32 // an AS number
+	One, Two uint32 // Two is 0 in a standard one
+}
+
+// BGPPeer is one session.
+type BGPPeer struct {
+	// Resource is the name of the BGPPeer that asks for the session; empty: the mesh between nodes does.
+	Resource string
+	// Node is the node at the other end; empty: a router.
+	Node string
+
+	// Address is that of the other end, with a zone where it is link-local: the name of the interface.
+	Address netip.Addr
+	Port    uint16 // TCP
+	ASN     uint32 // of the other end
+	// LocalASN is this node's in the session: that of BGP.ASN, unless the BGPPeer says another.
+	LocalASN uint32
+	// V4 and V6 are the families of the routes in the session: that of Address, and both where it is link-local (RFC 8950).
+	V4, V6 bool
+	// Source is the address to speak from; invalid: the kernel chooses.
+	Source netip.Addr
+
+	Password Password
+
+	Keepalive, Hold time.Duration
+	Restart         time.Duration // of graceful restart (RFC 4724), as announced
+	// TTLSecurity is how many hops the other end may be away: what comes with a TTL below 256 less that is dropped (RFC 5082).
+	// 0: any TTL will do.
+	TTLSecurity uint8
+	// Multihop says that the other end may be off the link: an external peer without TTLSecurity. The driver knows whether it is.
+	Multihop bool
+	// BFD is that of a peer on the link; its zero value is none. A peer off the link gets none.
+	BFD BFD
+
+	// AllowedLocalASNs is how often LocalASN may occur in the AS path of a learned route.
+	AllowedLocalASNs uint8
+	// MaxPrefixes is how many routes of a family the peer may tell of before the session is closed.
+	MaxPrefixes uint32
+
+	// Reflect says that this node is a route reflector and the peer is a client of it (RFC 4456): the peer is told of learned routes
+	// inside Reflected too. All others are told of Announcements alone.
+	Reflect   bool
+	ClusterID netip.Addr // an IPv4 address; invalid without Reflect
+	// NextHopSelf says that reflected routes get this node as their next hop; else they keep theirs. Announcements have this node as
+	// theirs always.
+	NextHopSelf bool
+
+	// Import and Export are what the BGPFilters of the BGPPeer come to. The first rule that matches a route decides: BGP.Imports and
+	// BGP.Exports have what stands before and after them.
+	Import, Export []BGPRule
+}
+
+// Password says where the password of a session is (TCP MD5, RFC 2385): in a Secret of the agent's namespace, or, without Kubernetes,
+// in the file of that name. The zero value: the session has none.
+type Password struct {
+	Name, Key string
+	Optional  bool // without that Secret or key the session has no password, rather than not being
+}
+
+// BFD says how failures of a peer are detected (RFC 5880).
+type BFD struct {
+	Interval   time.Duration // between packets, both ways; 0: no BFD
+	Multiplier uint8         // how many of them must be missing
+}
+
+// BGPRule is one rule of a BGPFilter. It matches routes of the family of Prefix alone.
+type BGPRule struct {
+	// Prefix is what the route lies in, and Min and Max are the least and the greatest length that it has. Min is not less than the
+	// length of Prefix. A rule without a cidr has the prefix of length 0 and all lengths.
+	Prefix   netip.Prefix
+	Min, Max uint8
+	Not      bool // it matches the routes of the family that do not fit
+	Learned  bool // of export: it matches learned routes alone (source: RemotePeers)
+	Accept   bool // else it rejects
+
+	Filter string // the name of the BGPFilter
+	Field  string // the rule in it, such as importV4[2]
+}
+
+// Imports says whether a route that a peer tells of is taken, and if not, why. Nothing of this node is, whatever filters say; of the
+// rest the first rule that matches decides, and where none does, all is taken but the default route.
+func (b *BGP) Imports(p *BGPPeer, route netip.Prefix) (taken bool, why string) {
+	for _, own := range b.Own {
+		if covers(own, route) {
+			return false, "this node has " + own.String()
+		}
+	}
+	if r := firstRule(p.Import, route, true); r != nil {
+		return r.Accept, r.String()
+	}
+	if route.Bits() == 0 {
+		return false, "no BGPFilter accepts the default route"
+	}
+	return true, ""
+}
+
+// Exports says whether a peer is told of a route, and if not, why: of one that the node has learned, or else of an announcement.
+func (b *BGP) Exports(p *BGPPeer, route netip.Prefix, learned bool) (told bool, why string) {
+	if learned && !p.Reflect {
+		return false, "the node has learned the route, and reflects none to this peer"
+	}
+	if learned && !slices.ContainsFunc(b.Reflected, func(r netip.Prefix) bool { return covers(r, route) }) {
+		return false, "the node has learned the route, and reflects routes inside of pools alone"
+	}
+	if r := firstRule(p.Export, route, learned); r != nil {
+		return r.Accept, r.String()
+	}
+	return true, ""
+}
+
+// covers says whether every address of a route lies in a range.
+func covers(in, route netip.Prefix) bool {
+	return in.Bits() <= route.Bits() && in.Contains(route.Addr())
+}
+
+// firstRule is the first rule that matches, or nil.
+func firstRule(rules []BGPRule, route netip.Prefix, learned bool) *BGPRule {
+	for i := range rules {
+		if rules[i].Matches(route, learned) {
+			return &rules[i]
+		}
+	}
+	return nil
+}
+
+// String names the rule.
+func (r *BGPRule) String() string { return "BGPFilter " + strconv.Quote(r.Filter) + ", " + r.Field }
+
+// Matches says whether the rule is about a route; learned: the node was told of it by a peer.
+func (r *BGPRule) Matches(route netip.Prefix, learned bool) bool {
+	if route.Addr().Is4() != r.Prefix.Addr().Is4() || r.Learned && !learned {
+		return false
+	}
+	n := route.Bits()
+	fits := n >= int(r.Min) && n <= int(r.Max) && r.Prefix.Contains(route.Addr())
+	return fits != r.Not
+}
