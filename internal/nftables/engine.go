@@ -376,6 +376,13 @@ func (e *Engine) Recheck(ctx context.Context, chains []string) error {
 	return nil
 }
 
+// HasChain says whether the kernel's table has a chain.
+func (e *Engine) HasChain(ctx context.Context, name string) (bool, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.conn.hasChain(ctx, name)
+}
+
 // Cleanup removes our table with all that is in it. That there is none is not an error.
 func (e *Engine) Cleanup(ctx context.Context) error {
 	e.mu.Lock()

@@ -25,15 +25,22 @@ import (
 func newFlows(t *testing.T) *service {
 	t.Helper()
 	s := newService(t)
+	s.returnToPods()
 	rules := "table inet services {\nchain pre {\ntype nat hook prerouting priority dstnat;\n"
 	for family, ip := range []string{"ip", "ip6"} {
-		pod := pathPod[family]
-		labtest.Must(t, s.router.AddRoute(lab.Route{To: netip.PrefixFrom(pod, pod.BitLen()-8).Masked(), Via: pathNode[family]}))
 		rules += fmt.Sprintf("%s daddr %s udp dport 53 dnat to %s\n", ip, serviceInPool[family], netip.AddrPortFrom(pathNarrow[family], 9))
 	}
 	labtest.Must(t, loadRules(s.node, rules+"}\n}\n"))
 	s.start()
 	return s
+}
+
+// returnToPods has the router know the way to pods.
+func (s *service) returnToPods() {
+	s.t.Helper()
+	for family, pod := range pathPod {
+		labtest.Must(s.t, s.router.AddRoute(lab.Route{To: netip.PrefixFrom(pod, pod.BitLen()-8).Masked(), Via: pathNode[family]}))
+	}
 }
 
 // change puts a manifest in force.
@@ -219,6 +226,26 @@ func TestMove(t *testing.T) {
 	s.start()
 	s.goAs("after a change without the agent", streams, own)
 	s.goesOn("after a change without the agent", talks...)
+}
+
+// TestFirstTranslation turns translation on for the first time on a node where nothing else tracks connections. Until then no packet
+// passes a rule. TCP connections that are open go on as they are.
+func TestFirstTranslation(t *testing.T) {
+	t.Parallel()
+	s := newService(t)
+	s.returnToPods()
+	s.start()
+	s.change(podsAndServices(false, ""))
+	if chains := s.nft("list", "chains"); !strings.Contains(chains, "chain suspect") || strings.Contains(chains, " hook ") {
+		t.Errorf("while no pool translates, the node has the chains\n%s", chains)
+	}
+	talks := []talk{s.talk(0), s.talk(1)}
+	s.change(podsAndServices(true, ""))
+	s.goesOn("after the change", talks...)
+	s.expect("after the change", pathNode)
+	s.change(podsAndServices(false, ""))
+	s.goesOn("after the second change", talks...)
+	s.expect("after the second change", pathPod)
 }
 
 // TestMoveWhileFlapping turns translation on and off faster than flows can be judged: in the end all of them

@@ -12,7 +12,7 @@ import (
 
 // Check looks for what time does not heal, as nftables.Engine.Check does, for every plan there may be.
 func (d *Driver) Check(ctx context.Context) error {
-	t, err := layout(rehearsal())
+	t, err := layout(rehearsal(), true)
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,8 @@ type Driver struct {
 	// applied is the plan last applied; nil before the first, and after an error.
 	applied *compile.NAT
 	layouts layouts
+	// hooked says that the kernel has hooked chains, since an agent has translated connections.
+	hooked bool
 }
 
 // New opens a driver. It changes nothing. The error is an *nfnetlink.UnsupportedError if the kernel has no
@@ -39,7 +41,12 @@ func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
 		return nil
 	}
 	d.applied = nil
-	wanted, err := d.layouts.of(nat)
+	hooked, err := d.hooks(ctx, &nat)
+	if err != nil {
+		return err
+	}
+	d.hooked = hooked
+	wanted, err := d.layouts.of(nat, hooked)
 	if err != nil {
 		return err
 	}
@@ -50,9 +57,26 @@ func (d *Driver) Apply(ctx context.Context, nat compile.NAT) error {
 	return nil
 }
 
+// hooks says whether the chains of a plan have to be hooked. Packets need not pass them before a pool translates for the first
+// time since the node's boot. Afterwards they do, whatever the plan: without a hook the kernel would stop to translate the connections
+// that are open. Chains without hooks keep connection tracking on all the same, which tells connections of before from new ones when a
+// pool does begin to translate.
+func (d *Driver) hooks(ctx context.Context, nat *compile.NAT) (bool, error) {
+	if d.hooked || len(nat.Sources) > 0 {
+		return true, nil
+	}
+	return d.HasChain(ctx, chainPostrouting)
+}
+
 // Preview says what Apply would change, and changes nothing.
 func (d *Driver) Preview(ctx context.Context, nat compile.NAT) (*nftables.Preview, error) {
-	wanted, err := layout(nat)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	hooked, err := d.hooks(ctx, &nat)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := layout(nat, hooked)
 	if err != nil {
 		return nil, err
 	}

@@ -106,14 +106,16 @@ func addGuard(t *nftables.Table, nat compile.NAT, fits [2]fit) {
 
 // fitGuard fits the guard's rules to what the sets hold.
 func fitGuard(t *nftables.Table, fits [2]fit) {
-	guard, next := t.Chain(chainGuard), chainSuspect
-	if guard == nil {
-		return
+	if suspect := t.Chain(chainSuspect); suspect != nil {
+		suspect.Rules = suspectRules(fits)
 	}
-	if t.Chain(chainCovered) != nil {
-		next = chainCovered
+	if guard := t.Chain(chainGuard); guard != nil {
+		next := chainSuspect
+		if t.Chain(chainCovered) != nil {
+			next = chainCovered
+		}
+		guard.Rules = guardRules(fits, next)
 	}
-	guard.Rules, t.Chain(chainSuspect).Rules = guardRules(fits, next), suspectRules(fits)
 }
 
 // addMerged adds the sources of one family to a set, neighbours merged whatever their pools.

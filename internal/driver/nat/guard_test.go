@@ -191,7 +191,7 @@ func TestGuardStopsWhatThePlanTranslates(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		plan := drawPlan(rt)
 		plan.LeakGuard = true
-		wanted, err := layout(plan)
+		wanted, err := layout(plan, true)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -241,7 +241,7 @@ func TestChangesLeaveTheGuardAlone(t *testing.T) {
 	plan := func(from, exempt string) *nftables.Table {
 		n := simplePlan(t)
 		n.Sources, n.Exempt, n.LeakGuard = sources(t, "a", strings.Fields(from)...), ranges(t, strings.Fields(exempt)...), true
-		wanted, err := layout(n)
+		wanted, err := layout(n, true)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,18 +30,21 @@ const (
 // priority the last to register would win, so that a reload by others could flip the answer.
 const natPriority = 100 - 1
 
-// layout is the table that a plan wants. It fails if the plan breaks what compile promises.
-func layout(nat compile.NAT) (*nftables.Table, error) { return new(layouts).of(nat) }
+// layout is the table that a plan wants, hooked or not. It fails if the plan breaks what compile promises.
+func layout(nat compile.NAT, hooked bool) (*nftables.Table, error) {
+	return new(layouts).of(nat, hooked)
+}
 
 // layouts makes tables of plans, and remembers the chains of the last: a change of ranges mostly leaves them as they
 // are, and to write their rules takes longer than all the rest.
 type layouts struct {
 	settings compile.NAT // without its ranges
+	hooked   bool
 	fits     [2]fit
 	chains   []nftables.Chain // nobody changes them
 }
 
-func (l *layouts) of(nat compile.NAT) (*nftables.Table, error) {
+func (l *layouts) of(nat compile.NAT, hooked bool) (*nftables.Table, error) {
 	if err := cmp.Or(checkSettings(nat), checkRanges(nat)); err != nil {
 		return nil, fmt.Errorf("laying out table %s: %w", TableName, err)
 	}
@@ -57,16 +60,19 @@ func (l *layouts) of(nat compile.NAT) (*nftables.Table, error) {
 	fits, settings := fitsOf(t), nat
 	settings.Sources, settings.Exempt = nil, nil
 	switch {
-	case l.chains == nil || !equalNAT(&settings, &l.settings) || fits[0].translates != l.fits[0].translates || fits[1].translates != l.fits[1].translates:
+	case l.chains == nil || hooked != l.hooked || !equalNAT(&settings, &l.settings) || fits[0].translates != l.fits[0].translates || fits[1].translates != l.fits[1].translates:
 		addChains(t, nat)
 		addGuard(t, nat, fits)
+		if !hooked {
+			t.Chains = slices.DeleteFunc(t.Chains, func(c nftables.Chain) bool { return c.Hook.Kind != "" })
+		}
 	case fits != l.fits:
 		t.Chains = slices.Clone(l.chains)
 		fitGuard(t, fits)
 	default:
 		t.Chains = l.chains
 	}
-	l.settings, l.fits, l.chains = settings, fits, t.Chains
+	l.settings, l.hooked, l.fits, l.chains = settings, hooked, fits, t.Chains
 	return t, nil
 }
 

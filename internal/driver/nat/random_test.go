@@ -104,11 +104,12 @@ func TestLayoutsRememberNothingElse(t *testing.T) {
 				plan = l.settings
 				plan.Sources, plan.Exempt = sources, exempt
 			}
-			got, err := l.of(plan)
+			hooked := rapid.Bool().Draw(rt, "hooked")
+			got, err := l.of(plan, hooked)
 			if err != nil {
 				rt.Fatal(err)
 			}
-			want, err := layout(plan)
+			want, err := layout(plan, hooked)
 			if err != nil {
 				rt.Fatal(err)
 			}

@@ -107,7 +107,7 @@ func TestAnotherLayoutIsReplacedAtOnce(t *testing.T) {
 				if kernel == "that does not" {
 					after = ns.driver()
 				}
-				earlier, err := layout(plan)
+				earlier, err := layout(plan, true)
 				if err != nil {
 					t.Fatal(err)
 				}
