@@ -23,6 +23,7 @@ type LinkMessage struct {
 	MAC         [6]byte
 	MTU         int
 	Group       int
+	Master      int    // the index of the device that it is a port of, such as a bridge; 0: none
 	Options     []byte // attributes that the kind has (IFLA_INFO_DATA); valid as long as the message
 }
 
@@ -41,6 +42,8 @@ func ParseLink(m nfnetlink.Message) (l LinkMessage, err error) {
 			l.MTU = number(data)
 		case unix.IFLA_GROUP:
 			l.Group = number(data)
+		case unix.IFLA_MASTER:
+			l.Master = number(data)
 		case unix.IFLA_LINK:
 			l.Peer = number(data)
 		case unix.IFLA_LINKINFO:

@@ -28,6 +28,7 @@ func examples() []nfnetlink.Message {
 			b.Bytes(unix.IFLA_ADDRESS, []byte{2, 0, 0, 0, 0, 1})
 			b.Uint32(unix.IFLA_MTU, 1450)
 			b.Uint32(unix.IFLA_GROUP, 3)
+			b.Uint32(unix.IFLA_MASTER, 9)
 			b.Uint32(unix.IFLA_LINK, 2)
 			b.Nest(unix.IFLA_LINKINFO, func() { b.Text(unix.IFLA_INFO_KIND, "veth"); b.Bytes(unix.IFLA_INFO_DATA, []byte{1, 2, 3, 4}) })
 		}),
@@ -63,8 +64,8 @@ func TestParse(t *testing.T) {
 	}
 	l.Options = nil
 	mac := [6]byte{2, 0, 0, 0, 0, 1}
-	if want := (LinkMessage{Index: 7, Peer: 2, Up: true, Name: "sly0", Alias: "alias", Kind: "veth", MAC: mac, MTU: 1450, Group: 3}); l.Name != want.Name ||
-		l.Alias != want.Alias || l.Kind != want.Kind || l.MAC != want.MAC || l.MTU != want.MTU || l.Group != want.Group || l.Index != want.Index || l.Peer != want.Peer || !l.Up {
+	if want := (LinkMessage{Index: 7, Peer: 2, Up: true, Name: "sly0", Alias: "alias", Kind: "veth", MAC: mac, MTU: 1450, Group: 3, Master: 9}); l.Name != want.Name ||
+		l.Alias != want.Alias || l.Kind != want.Kind || l.MAC != want.MAC || l.MTU != want.MTU || l.Group != want.Group || l.Master != want.Master || l.Index != want.Index || l.Peer != want.Peer || !l.Up {
 		t.Errorf("%+v, want %+v", l, want)
 	}
 	if a, err := ParseAddress(m[1]); err != nil || a != (AddressMessage{7, netip.MustParsePrefix("192.0.2.1/24"), unix.IFA_F_PERMANENT}) {

@@ -120,7 +120,7 @@ func (d *Driver) converge(ctx context.Context, plan *compile.Workloads, repair b
 		if drift = r.Len(); err != nil || !repair {
 			return err
 		}
-		if err := send(ctx, c, &r, absent); err != nil {
+		if err := explainNode(send(ctx, c, &r, absent)); err != nil {
 			if errors.Is(err, unix.EEXIST) {
 				err = fmt.Errorf("%w: a route to that address is there which is not Sallyport's: delete it", err)
 			}
@@ -190,6 +190,9 @@ func (k *kernel) repair(r *request, l *link, plan *compile.Workloads) error {
 	}
 	if dev.alias != text {
 		r.alias(l.Link, text)
+	}
+	if dev.master != 0 {
+		r.free(l.Index, "taking "+l.Link+" out of the bridge or other device that it was made a port of")
 	}
 	if !dev.up {
 		r.up(l.Index, "setting "+l.Link+" up")

@@ -82,6 +82,12 @@ func (r *request) rename(index int, name, doing string) {
 	r.Text(unix.IFLA_IFNAME, name)
 }
 
+// free ends that a device is a port of another one.
+func (r *request) free(index int, doing string) {
+	r.message(unix.RTM_NEWLINK, 0, rtnetlink.Link(index, 0, 0), doing)
+	r.Uint32(unix.IFLA_MASTER, 0)
+}
+
 // configure makes the node's side of a link one that forwards, and that has no address.
 func (r *request) configure(name string, v6 bool) {
 	r.message(unix.RTM_NEWLINK, 0, rtnetlink.Link(0, 0, 0), "configuring "+name)

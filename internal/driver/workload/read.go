@@ -25,6 +25,7 @@ type device struct {
 	mac         mac
 	mtu         int
 	group       int
+	master      int // the index of a device that takes its packets, such as a bridge; 0: none
 	up          bool
 }
 
@@ -71,7 +72,7 @@ func (d *device) aliased() bool { return strings.HasPrefix(d.alias, aliasVersion
 // parseDevice decodes a message about a device. It reports false for one of a bridge about its port.
 func parseDevice(m nfnetlink.Message) (device, bool, error) {
 	l, err := rtnetlink.ParseLink(m)
-	return device{index: l.Index, peer: l.Peer, name: l.Name, alias: l.Alias, kind: l.Kind, mac: l.MAC, mtu: l.MTU, group: l.Group, up: l.Up},
+	return device{index: l.Index, peer: l.Peer, name: l.Name, alias: l.Alias, kind: l.Kind, mac: l.MAC, mtu: l.MTU, group: l.Group, master: l.Master, up: l.Up},
 		err == nil && l.Family == unix.AF_UNSPEC, err
 }
 

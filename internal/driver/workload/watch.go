@@ -79,7 +79,7 @@ func (d *Driver) noticeDevice(ctx context.Context, dev *device, gone bool) bool 
 	}
 	differs := func(l *link) bool {
 		text, err := l.alias.text()
-		return err != nil || dev.name != l.Link || dev.alias != text || !dev.up
+		return err != nil || dev.name != l.Link || dev.alias != text || dev.master != 0 || !dev.up
 	}
 	if !d.differs(dev.index, differs) {
 		return false

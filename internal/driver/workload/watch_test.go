@@ -45,6 +45,7 @@ func TestRepair(t *testing.T) {
 	t.Parallel()
 	n := newNode(t, Options{Unowned: true})
 	p, other := n.run(1, own4, own6), n.run(2, foreign4, foreign6)
+	in(t, n.Host, "ip", "link", "add", "bridge0", "type", "bridge")
 	changes, _ := n.watch()
 	ip := func(args string) func() {
 		return func() { in(t, n.Host, "ip", strings.Fields(strings.ReplaceAll(args, "DEV", p.Device()))...) }
@@ -68,6 +69,7 @@ func TestRepair(t *testing.T) {
 		{"a neighbour may age", ip("neigh change " + own4 + " dev DEV nud stale"), 1},
 		{"the device is down", ip("link set DEV down"), 5},
 		{"the device is renamed", ip("link set DEV name other0"), 1},
+		{"the device is a bridge's port", ip("link set DEV master bridge0"), 1},
 		{"the alias is wiped", ip("link set DEV alias x"), 1},
 		{"another route by the device", ip("route add 203.0.113.1 dev DEV proto 115 scope link"), 1},
 		{"the chain is emptied", nft(fmt.Sprintf("flush chain netdev %s DEV.%d", TableName, index)), 4},
@@ -83,7 +85,7 @@ func TestRepair(t *testing.T) {
 		}
 		drift, err := n.driver.Observe(t.Context())
 		if err != nil || drift == 0 || c.drift != 0 && drift != c.drift {
-			t.Errorf("%s: drift %d, want %d, error %v", c.name, drift, c.drift, err)
+			t.Fatalf("%s: drift %d, want %d, error %v", c.name, drift, c.drift, err)
 		}
 		labtest.Must(t, n.driver.Apply(t.Context(), plan()))
 		if drift, err := n.driver.Observe(t.Context()); drift != 0 || err != nil {
