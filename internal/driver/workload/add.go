@@ -217,6 +217,14 @@ func explainInside(err error) error {
 	return err
 }
 
+// explainNode does so for the node.
+func explainNode(err error) error {
+	if errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: IPv6 is off on this node's interfaces, turn it on (sysctl -w net.ipv6.conf.all.disable_ipv6=0), or delete the IPv6 pools that serve it", err)
+	}
+	return err
+}
+
 // open lets packets pass: from here on the workload holds its addresses.
 func (m *maker) open(ctx context.Context) error {
 	d := m.driver
@@ -238,7 +246,7 @@ func (m *maker) open(ctx context.Context) error {
 		r.routeTo(unix.NLM_F_EXCL, m.node.index, a, sourceFor(plan, a), rtnetlink.RouteProtocol, "adding the route to "+a.String())
 		r.neighbour(m.node.index, a, m.alias.mac, "adding the neighbour "+a.String())
 	}
-	if err := send(ctx, m.host, &r, nil); err != nil {
+	if err := explainNode(send(ctx, m.host, &r, nil)); err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("%w: the node has a route to that address already, which is not this workload's", err)
 		}

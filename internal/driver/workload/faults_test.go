@@ -53,6 +53,11 @@ func TestAddInTheWay(t *testing.T) {
 				n.Fatal(err)
 			}
 		}, "IPv6 is off"},
+		{"IPv6 off on the node", func(n *node, p *pod) {
+			if err := n.Sysctl("ipv6/conf/default/disable_ipv6", "1"); err != nil {
+				n.Fatal(err)
+			}
+		}, "sysctl -w net.ipv6.conf.all.disable_ipv6=0"},
 		{"a long container id", func(n *node, p *pod) { p.ContainerID = strings.Repeat("a", 250) }, "255"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
