@@ -345,8 +345,7 @@ func tableNodeNetwork(w io.Writer, l *datastore.Loaded, named map[string]bool, _
 func tableBlocks(w io.Writer, l *datastore.Loaded, named map[string]bool, _ bool) {
 	fmt.Fprintln(w, "NAME\tCIDR\tNODE\tPOOL\tALLOCATED\tCOOLING")
 	used := usedOf(l.Objects)
-	for i := range l.Snapshot.Blocks {
-		b := &l.Snapshot.Blocks[i]
+	for _, b := range l.Snapshot.Blocks {
 		if name := ipam.Name(b.CIDR); named[name] {
 			u := used[name]
 			say(w, "%s\t%s\t%s\t%s\t%d\t%d\n", name, b.CIDR, b.Node, b.Pool, u.Allocated, u.Cooling)

@@ -12,33 +12,72 @@ import (
 // blocks are the blocks that count. An IPBlock is what some node wrote: one that is no block of its pool would take packets of
 // other networks away, or those of a block of another node, and one without a pool would have them dropped.
 type blocks struct {
-	good []*model.Block // sorted by CIDR; none overlaps another
+	good []*decided // sorted by CIDR; none overlaps another
 
 	misfits, overlaps            int
 	misfit, overlap, overlapping *model.Block // the first of each, and the block that it overlaps
 	why                          string       // of the misfit
 }
 
-// sift takes the blocks of the snapshot, and those of this node that it lacks.
-func sift(all, own []model.Block, pools map[string]*model.Pool) blocks {
-	b := blocks{good: make([]*model.Block, 0, len(all)+len(own))}
+// sift takes the blocks of the snapshot, and those of this node that it lacks. Those that counted before are the same as there;
+// of the others it is not decided yet how they are reached.
+func (g *ground) sift(all []*model.Block, own []model.Block, before *between) blocks {
+	b := blocks{good: make([]*decided, 0, len(all)+len(own))}
+	var known walk
+	var room []decided
+	if before == nil {
+		room = make([]decided, len(all)+len(own)) // at once, where all are new
+	} else {
+		known = before.blocks.good
+	}
 	for block := range inOrder(all, own) {
-		if why := misfit(block, pools[block.Pool]); why != "" {
-			if b.misfits++; b.misfits == 1 {
-				b.misfit, b.why = block, why
+		d := known.to(block)
+		if d == nil {
+			if why := misfit(block, g.pools[block.Pool]); why != "" {
+				if b.misfits++; b.misfits == 1 {
+					b.misfit, b.why = block, why
+				}
+				continue
 			}
-			continue
 		}
 		// In the order of CIDRs, what overlaps any block before it overlaps the last that counts.
-		if n := len(b.good); n > 0 && b.good[n-1].CIDR.Overlaps(block.CIDR) {
+		if n := len(b.good); n > 0 && b.good[n-1].block.CIDR.Overlaps(block.CIDR) {
 			if b.overlaps++; b.overlaps == 1 {
-				b.overlap, b.overlapping = block, b.good[n-1]
+				b.overlap, b.overlapping = block, b.good[n-1].block
 			}
 			continue
 		}
-		b.good = append(b.good, block)
+		if d == nil {
+			if len(room) == 0 {
+				room = make([]decided, 1)
+			}
+			d, room = &room[0], room[1:]
+			d.block, d.node = block, -1
+			if i, known := g.byName[block.Node]; known {
+				d.node = i
+			}
+		}
+		b.good = append(b.good, d)
 	}
 	return b
+}
+
+// walk goes through blocks that were decided about, in the order of CIDRs.
+type walk []*decided
+
+// to goes on to a block, and returns it where it is the very same one; else nil.
+func (w *walk) to(block *model.Block) *decided {
+	for len(*w) > 0 {
+		d := (*w)[0]
+		if d.block != block && d.block.CIDR.Compare(block.CIDR) >= 0 {
+			return nil
+		}
+		*w = (*w)[1:]
+		if d.block == block {
+			return d
+		}
+	}
+	return nil
 }
 
 // misfit says why a block is not a block of its pool; empty: it is one.
@@ -69,21 +108,21 @@ func (b *blocks) problems() []string {
 }
 
 // holding is the block that an address lies in, or nil. Blocks do not overlap, so that it is the last that begins before.
-func (b *blocks) holding(a netip.Addr) *model.Block {
-	i, _ := slices.BinarySearchFunc(b.good, a, func(block *model.Block, a netip.Addr) int {
-		if block.CIDR.Addr().Compare(a) <= 0 {
+func (b *blocks) holding(a netip.Addr) *decided {
+	i, _ := slices.BinarySearchFunc(b.good, a, func(d *decided, a netip.Addr) int {
+		if d.block.CIDR.Addr().Compare(a) <= 0 {
 			return -1
 		}
 		return 1
 	})
-	if i == 0 || !b.good[i-1].CIDR.Contains(a) {
+	if i == 0 || !b.good[i-1].block.CIDR.Contains(a) {
 		return nil
 	}
 	return b.good[i-1]
 }
 
 // inOrder are all blocks, and this node's own that are not among them, in the order of their CIDRs.
-func inOrder(all, own []model.Block) iter.Seq[*model.Block] {
+func inOrder(all []*model.Block, own []model.Block) iter.Seq[*model.Block] {
 	return func(yield func(*model.Block) bool) {
 		for len(all) > 0 || len(own) > 0 {
 			var next *model.Block
@@ -95,7 +134,7 @@ func inOrder(all, own []model.Block) iter.Seq[*model.Block] {
 				c = all[0].CIDR.Compare(own[0].CIDR)
 			}
 			if c <= 0 {
-				next, all = &all[0], all[1:]
+				next, all = all[0], all[1:]
 			} else {
 				next = &own[0]
 			}

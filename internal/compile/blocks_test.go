@@ -16,19 +16,19 @@ func TestBlocksThatDoNotCount(t *testing.T) {
 	t.Parallel()
 	const misfit, overlap = "blocks without a route, since they are no blocks of their pools: ", "blocks without a route, since they overlap others: "
 	for name, tc := range map[string]struct {
-		blocks []model.Block
+		blocks []*model.Block
 		says   string
 	}{
-		"an address of others":            {[]model.Block{block("8.8.8.8/32", "p4")}, misfit + `1, such as 8.8.8.8/32 of node "c": pool p4 is 10.1.0.0/16, which does not contain it`},
-		"the network of Services":         {[]model.Block{block("10.96.0.0/26", "p4")}, misfit + `1, such as 10.96.0.0/26`},
-		"everything":                      {[]model.Block{block("0.0.0.0/1", "p4"), block("128.0.0.0/1", "p4")}, misfit + `2, such as 0.0.0.0/1`},
-		"more than the pool":              {[]model.Block{block("10.0.0.0/8", "p4")}, misfit + `1, such as 10.0.0.0/8`},
-		"an address of another's block":   {[]model.Block{block("10.1.0.70/32", "p4")}, misfit + `1, such as 10.1.0.70/32 of node "c": pool p4 has blockSize: 26`},
-		"all addresses of the pool":       {[]model.Block{block("10.1.0.0/16", "p4")}, misfit + `1, such as 10.1.0.0/16 of node "c": pool p4 has blockSize: 26`},
-		"another family":                  {[]model.Block{block("10.1.5.0/26", "p6")}, misfit + `1, such as 10.1.5.0/26 of node "c": pool p6 is fd00::/64`},
-		"no pool":                         {[]model.Block{block("10.1.5.0/26", "gone\n")}, misfit + `1, such as 10.1.5.0/26 of node "c": pool "gone\n" does not exist`},
-		"another's block":                 {[]model.Block{block("10.1.0.64/26", "p4")}, overlap + `1, such as 10.1.0.64/26 of node "c", which overlaps 10.1.0.64/26 of node "b": delete`},
-		"blocks of a pool in another one": {[]model.Block{block("10.1.0.64/28", "small"), block("10.1.0.80/28", "small")}, overlap + `2, such as 10.1.0.64/28 of node "c", which overlaps 10.1.0.64/26 of node "b"`},
+		"an address of others":            {[]*model.Block{block("8.8.8.8/32", "p4")}, misfit + `1, such as 8.8.8.8/32 of node "c": pool p4 is 10.1.0.0/16, which does not contain it`},
+		"the network of Services":         {[]*model.Block{block("10.96.0.0/26", "p4")}, misfit + `1, such as 10.96.0.0/26`},
+		"everything":                      {[]*model.Block{block("0.0.0.0/1", "p4"), block("128.0.0.0/1", "p4")}, misfit + `2, such as 0.0.0.0/1`},
+		"more than the pool":              {[]*model.Block{block("10.0.0.0/8", "p4")}, misfit + `1, such as 10.0.0.0/8`},
+		"an address of another's block":   {[]*model.Block{block("10.1.0.70/32", "p4")}, misfit + `1, such as 10.1.0.70/32 of node "c": pool p4 has blockSize: 26`},
+		"all addresses of the pool":       {[]*model.Block{block("10.1.0.0/16", "p4")}, misfit + `1, such as 10.1.0.0/16 of node "c": pool p4 has blockSize: 26`},
+		"another family":                  {[]*model.Block{block("10.1.5.0/26", "p6")}, misfit + `1, such as 10.1.5.0/26 of node "c": pool p6 is fd00::/64`},
+		"no pool":                         {[]*model.Block{block("10.1.5.0/26", "gone\n")}, misfit + `1, such as 10.1.5.0/26 of node "c": pool "gone\n" does not exist`},
+		"another's block":                 {[]*model.Block{block("10.1.0.64/26", "p4")}, overlap + `1, such as 10.1.0.64/26 of node "c", which overlaps 10.1.0.64/26 of node "b": delete`},
+		"blocks of a pool in another one": {[]*model.Block{block("10.1.0.64/28", "small"), block("10.1.0.80/28", "small")}, overlap + `2, such as 10.1.0.64/28 of node "c", which overlaps 10.1.0.64/26 of node "b"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -42,7 +42,7 @@ func TestBlocksThatDoNotCount(t *testing.T) {
 			}
 			more := *s
 			more.Blocks = append(slices.Clone(s.Blocks), tc.blocks...)
-			slices.SortStableFunc(more.Blocks, func(a, b model.Block) int { return a.CIDR.Compare(b.CIDR) })
+			slices.SortStableFunc(more.Blocks, func(a, b *model.Block) int { return a.CIDR.Compare(b.CIDR) })
 			got := Compile(&more, l)
 			if diff := cmp.Diff(render(want), render(got)); diff != "" {
 				t.Error(diff)
@@ -55,8 +55,8 @@ func TestBlocksThatDoNotCount(t *testing.T) {
 }
 
 // block is one of node c.
-func block(cidr, pool string) model.Block {
-	return model.Block{CIDR: netip.MustParsePrefix(cidr), Pool: pool, Node: "c"}
+func block(cidr, pool string) *model.Block {
+	return &model.Block{CIDR: netip.MustParsePrefix(cidr), Pool: pool, Node: "c"}
 }
 
 // TestBlocksWithoutADatastore takes the blocks that the node itself says it owns where no datastore keeps any.

@@ -29,7 +29,7 @@ var linkLocal = netip.MustParsePrefix("169.254.0.0/16")
 // them, so they must not be changed afterwards.
 func Compile(s *model.Snapshot, local model.Local) *Plan {
 	cfg, origins := merge(selecting(s, local.Name, s.NATConfigurations, natSelector))
-	p := &Plan{Settings: origins, local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools,
+	p := &Plan{Settings: origins, from: s, local: local, own: make(map[netip.Addr]struct{}, len(local.Interfaces)), pools: s.Pools,
 		keepLinkLocal: cfg.linkLocal == model.LinkLocalKeep}
 	for _, i := range local.Interfaces {
 		p.own[i.Addr()] = struct{}{}
@@ -39,7 +39,7 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 	}
 	vxlanPort := uint16(model.VXLANPort)
 	if local.Network {
-		p.between = newBetween(s, &p.local, p.own)
+		p.between = newBetween(newGround(s, &p.local, p.own), s.Blocks, local.Blocks, nil)
 		p.Workloads, p.Routes, p.Network = p.between.compile()
 		vxlanPort = p.Workloads.VXLANPort
 	}
@@ -57,6 +57,34 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 		ExistingFlows: cfg.existingFlows,
 	}
 	return p
+}
+
+// Next is Compile(s, local), made of what the plan p has of it already: where nothing but blocks differs from what p was made of,
+// that costs little, and each route that has not changed is the same. Without a plan before, p is nil.
+func (p *Plan) Next(s *model.Snapshot, local model.Local) *Plan {
+	if p == nil || p.between == nil || !sameButBlocks(p.from, s) || !localSameButBlocks(&p.local, &local) {
+		return Compile(s, local)
+	}
+	next := *p
+	next.from, next.local = s, local
+	next.between = newBetween(p.between.ground, s.Blocks, local.Blocks, p.between)
+	next.Workloads, next.Routes, next.Network = next.between.compile()
+	return &next
+}
+
+// sameButBlocks says whether two snapshots differ in blocks alone, and in what no plan depends on.
+func sameButBlocks(a, b *model.Snapshot) bool {
+	return same(a.Pools, b.Pools) && same(a.NATConfigurations, b.NATConfigurations) && same(a.Nodes, b.Nodes) &&
+		same(a.NodeNetworkConfigurations, b.NodeNetworkConfigurations)
+}
+
+func localSameButBlocks(a, b *model.Local) bool {
+	return a.Name == b.Name && a.Network == b.Network && slices.Equal(a.Interfaces, b.Interfaces) && same(a.Links, b.Links) && slices.Equal(a.Tunnels, b.Tunnels)
+}
+
+// same says whether two slices are one, which nobody changes.
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // byCIDR are the pools for pods by family, first address, then the wider first, and of those with the same CIDR the

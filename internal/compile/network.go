@@ -32,8 +32,8 @@ type Workloads struct {
 
 // Routes is the part of a plan about the routes between nodes.
 type Routes struct {
-	Devices []VXLAN // at most one of each family, IPv4 first
-	Routes  []Route // sorted by CIDR
+	Devices []VXLAN  // at most one of each family, IPv4 first
+	Routes  []*Route // sorted by CIDR, none twice; one that has not changed is mostly the same in the next plan (see Plan.Next)
 }
 
 // The names of the VXLAN devices.

@@ -46,10 +46,10 @@ func cluster(pools ...*model.Pool) (*model.Snapshot, model.Local) {
 		{Name: "c", Addresses: addrs("198.51.100.3"), NetworkAddresses: addrs("198.51.100.3", "2001:db8:2::3"), Tunnels: addrs("10.1.0.129", "fd00::3:1")},
 	}}
 	for i, node := range []string{"a", "b", "c"} {
-		s.Blocks = append(s.Blocks, model.Block{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(64 * i)}), 26), Pool: "p4", Node: node})
+		s.Blocks = append(s.Blocks, &model.Block{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(64 * i)}), 26), Pool: "p4", Node: node})
 	}
 	for i, node := range []string{"a", "b", "c"} {
-		s.Blocks = append(s.Blocks, model.Block{CIDR: netip.MustParsePrefix(fmt.Sprintf("fd00::%d:0/112", i+1)), Pool: "p6", Node: node})
+		s.Blocks = append(s.Blocks, &model.Block{CIDR: netip.MustParsePrefix(fmt.Sprintf("fd00::%d:0/112", i+1)), Pool: "p6", Node: node})
 	}
 	return s, model.Local{Name: "a", Network: true, Tunnels: addrs("10.1.0.1", "fd00::1:1"), Interfaces: prefixes("192.0.2.1/24", "2001:db8:1::1/64"), Links: []model.Link{
 		{Name: "eth0", MTU: 1500, Addresses: prefixes("192.0.2.1/24", "2001:db8:1::1/64"), Default4: true, Default6: true},
@@ -310,7 +310,7 @@ func drawNetwork(t *rapid.T) (*model.Snapshot, model.Local) {
 		s.Nodes = append(s.Nodes, n)
 	}
 	for i := range 16 {
-		if b := (model.Block{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(16 * i)}), 28)}); rapid.IntRange(0, 5).Draw(t, "block") > 0 {
+		if b := (&model.Block{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, 0, byte(16 * i)}), 28)}); rapid.IntRange(0, 5).Draw(t, "block") > 0 {
 			b.Pool = rapid.SampledFrom([]string{"p", "p", "q", "q", "gone"}).Draw(t, "pool")
 			b.Node = rapid.SampledFrom([]string{"n0", "n1", "n2", "n3", "n4"}).Draw(t, "node")
 			s.Blocks = append(s.Blocks, b)
@@ -329,9 +329,9 @@ func drawNetwork(t *rapid.T) (*model.Snapshot, model.Local) {
 // slowRoute says by plain search where a packet to an address goes.
 func slowRoute(s *model.Snapshot, l model.Local, to netip.Addr) string {
 	var block *model.Block
-	for i := range s.Blocks {
-		if s.Blocks[i].CIDR.Contains(to) {
-			block = &s.Blocks[i]
+	for _, b := range s.Blocks {
+		if b.CIDR.Contains(to) {
+			block = b
 		}
 	}
 	if block == nil || block.Pool == "gone" {
@@ -362,7 +362,7 @@ func slowRoute(s *model.Snapshot, l model.Local, to netip.Addr) string {
 	if mode == model.ModeNever {
 		return "not ours"
 	}
-	inOwn := len(node.Tunnels) > 0 && slices.ContainsFunc(s.Blocks, func(b model.Block) bool {
+	inOwn := len(node.Tunnels) > 0 && slices.ContainsFunc(s.Blocks, func(b *model.Block) bool {
 		return b.Node == node.Name && b.Pool != "gone" && b.CIDR.Contains(node.Tunnels[0])
 	})
 	if len(l.Links) == 0 || len(l.Tunnels) == 0 || !inOwn {
@@ -424,10 +424,10 @@ func manyBlocks() (*model.Snapshot, model.Local) {
 		name := fmt.Sprintf("node-%04d", i)
 		a := at(192, 168, i/250*256+i%250+1)
 		s.Nodes = append(s.Nodes, model.Node{Name: name, Addresses: []netip.Addr{a}, NetworkAddresses: []netip.Addr{a}, Tunnels: []netip.Addr{at(10, 0, i*64+1)}})
-		s.Blocks = append(s.Blocks, model.Block{CIDR: netip.PrefixFrom(at(10, 0, i*64), 26), Pool: "p", Node: name})
+		s.Blocks = append(s.Blocks, &model.Block{CIDR: netip.PrefixFrom(at(10, 0, i*64), 26), Pool: "p", Node: name})
 	}
 	for i := range 5000 {
-		s.Blocks = append(s.Blocks, model.Block{CIDR: netip.PrefixFrom(at(172, 16, i*64), 26), Pool: "q", Node: s.Nodes[i].Name})
+		s.Blocks = append(s.Blocks, &model.Block{CIDR: netip.PrefixFrom(at(172, 16, i*64), 26), Pool: "q", Node: s.Nodes[i].Name})
 	}
 	return s, model.Local{Name: "node-0000", Network: true, Interfaces: prefixes("192.168.0.1/24"), Tunnels: addrs("10.0.0.1"),
 		Links: []model.Link{{Name: "eth0", MTU: 1500, Addresses: prefixes("192.168.0.1/24"), Default4: true}}}

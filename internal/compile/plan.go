@@ -23,6 +23,7 @@ type Plan struct {
 	// order of the fields.
 	Settings []Setting
 
+	from  *model.Snapshot
 	local model.Local
 	own   map[netip.Addr]struct{} // the node's addresses, of which there may be thousands
 	pools []*model.Pool           // every pool of the snapshot

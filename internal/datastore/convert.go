@@ -29,8 +29,8 @@ const (
 // everything is the selector that chooses everything.
 const everything = "all()"
 
-// Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a *model.Pool, or a
-// model.NATConfiguration, Node, Reservation, NodeNetworkConfiguration or Block.
+// Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a *model.Pool or
+// *model.Block, or a model.NATConfiguration, Node, Reservation or NodeNetworkConfiguration.
 func Value(kind string, data []byte) (any, error) {
 	switch kind {
 	case KindIPPool:

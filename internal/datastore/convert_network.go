@@ -74,12 +74,12 @@ const (
 )
 
 // Block converts an IPBlock. Whether its name stands for its CIDR is the definition's to check.
-func Block(in *v1alpha1.IPBlock) (model.Block, error) {
+func Block(in *v1alpha1.IPBlock) (*model.Block, error) {
 	cidr, err := prefix(in.Spec.CIDR)
 	if err != nil {
-		return model.Block{}, fmt.Errorf("spec.cidr: %w", err)
+		return nil, fmt.Errorf("spec.cidr: %w", err)
 	}
-	return model.Block{CIDR: cidr, Pool: in.Spec.Pool, Node: in.Spec.Node, Terminating: in.DeletionTimestamp != nil}, nil
+	return &model.Block{CIDR: cidr, Pool: in.Spec.Pool, Node: in.Spec.Node, Terminating: in.DeletionTimestamp != nil}, nil
 }
 
 // prefixes converts a list of ranges of addresses.

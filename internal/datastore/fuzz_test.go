@@ -31,7 +31,7 @@ func FuzzValue(f *testing.F) {
 		if p, ok := v.(*model.Pool); ok && (!p.CIDR.IsValid() || p.CIDR != p.CIDR.Masked() || p.CIDR.Addr().Is4In6()) {
 			t.Fatalf("the range of %+v", p)
 		}
-		if b, ok := v.(model.Block); ok && (!b.CIDR.IsValid() || b.CIDR != b.CIDR.Masked() || b.CIDR.Addr().Is4In6()) {
+		if b, ok := v.(*model.Block); ok && (!b.CIDR.IsValid() || b.CIDR != b.CIDR.Masked() || b.CIDR.Addr().Is4In6()) {
 			t.Fatalf("the range of %+v", b)
 		}
 		if n, ok := v.(model.Node); ok && (len(n.NetworkAddresses) > 2 || len(n.Tunnels) > 2) {

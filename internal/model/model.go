@@ -196,7 +196,7 @@ type Snapshot struct {
 	Nodes             []Node             // sorted by name
 
 	// What follows is for the pod network alone.
-	Blocks                    []Block                    // sorted by CIDR
+	Blocks                    []*Block                   // sorted by CIDR; one that has not changed is the same in the next Snapshot
 	Reservations              []Reservation              // sorted by name
 	NodeNetworkConfigurations []NodeNetworkConfiguration // sorted by name
 }

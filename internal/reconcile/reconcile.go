@@ -326,13 +326,13 @@ func (l *Loop) drive(ctx context.Context, workers []*worker, g gate, wake <-chan
 // compile makes the plan for the newest input, or nil where something is missing or nothing is new.
 func (l *Loop) compile() *compile.Plan {
 	l.mu.Lock()
-	in := l.input
+	in, before := l.input, l.state.Plan
 	l.input.dirty = false
 	l.mu.Unlock()
 	if !in.dirty || in.snapshot == nil || in.local == nil {
 		return nil
 	}
-	plan := compile.Compile(in.snapshot, *in.local)
+	plan := before.Next(in.snapshot, *in.local)
 	l.update(func(s *State) {
 		s.Plan, s.Version = plan, in.version
 		for i := range s.Drivers {

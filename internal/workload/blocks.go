@@ -128,8 +128,7 @@ func (m *Manager) empty() (out []netip.Prefix) {
 			out = append(out, cidr)
 		}
 	}
-	for i := range m.declared.blocks {
-		b := &m.declared.blocks[i]
+	for _, b := range m.declared.blocks {
 		if b.Node != m.opts.Node || !b.Terminating {
 			continue
 		}
@@ -167,7 +166,7 @@ func (m *Manager) tell() {
 func (d *declared) holding(a netip.Addr) (model.Block, bool) {
 	for _, b := range d.blocks {
 		if b.CIDR.Contains(a) {
-			return b, true
+			return *b, true
 		}
 	}
 	return model.Block{}, false

@@ -21,7 +21,7 @@ type declared struct {
 	pools    []ipam.Pool
 	labels   map[string]string // of this node
 	reserved *netipx.IPSet     // by reservations, and addresses of nodes
-	blocks   []model.Block     // of all nodes, sorted by CIDR; there may be thousands, and each change of one makes a new declared
+	blocks   []*model.Block    // of all nodes, sorted by CIDR; there may be thousands, and each change of one makes a new declared
 }
 
 // pending is what became of a block, as long as the API may not have told so yet.
@@ -119,8 +119,7 @@ func (m *Manager) own(now time.Time) {
 		}
 	}
 	var owned []ipam.Block
-	for i := range m.declared.blocks {
-		b := &m.declared.blocks[i]
+	for _, b := range m.declared.blocks {
 		if b.Node != m.opts.Node || b.Terminating {
 			continue
 		}
@@ -181,19 +180,19 @@ func (d *declared) blockOf(a netip.Addr) (ipam.Block, bool) {
 
 // block is the block of a CIDR.
 func (d *declared) block(cidr netip.Prefix) (model.Block, bool) {
-	i, there := slices.BinarySearchFunc(d.blocks, cidr, func(b model.Block, cidr netip.Prefix) int { return b.CIDR.Compare(cidr) })
+	i, there := slices.BinarySearchFunc(d.blocks, cidr, func(b *model.Block, cidr netip.Prefix) int { return b.CIDR.Compare(cidr) })
 	if !there {
 		return model.Block{}, false
 	}
-	return d.blocks[i], true
+	return *d.blocks[i], true
 }
 
 // owners are the blocks of all nodes, each once, with those of which the API has not told yet. mu is held, also while they are
 // looked through.
 func (m *Manager) owners(now time.Time) iter.Seq2[netip.Prefix, string] {
 	return func(yield func(netip.Prefix, string) bool) {
-		for i := range m.declared.blocks {
-			if b := &m.declared.blocks[i]; !yield(b.CIDR, b.Node) {
+		for _, b := range m.declared.blocks {
+			if !yield(b.CIDR, b.Node) {
 				return
 			}
 		}

@@ -36,7 +36,7 @@ func BenchmarkSetState(b *testing.B) {
 	s := &model.Snapshot{Pools: []*model.Pool{p}}
 	for i := range 10_000 {
 		cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 10), byte(i >> 2), byte(i << 6)}), 26)
-		s.Blocks = append(s.Blocks, model.Block{CIDR: cidr, Pool: "p", Node: fmt.Sprint("node", i/2)})
+		s.Blocks = append(s.Blocks, &model.Block{CIDR: cidr, Pool: "p", Node: fmt.Sprint("node", i/2)})
 	}
 	m := New(Options{Node: "node7", Claims: claims{}})
 	b.ReportAllocs()

@@ -196,13 +196,13 @@ func TestGiveBackOfWhatIsGone(t *testing.T) {
 		shared := &api{blocks: map[netip.Prefix]model.Block{}, fail: map[string]int{}}
 		c := &telling{claims: claims{shared, "n", func(string) *model.Pool { return p }}}
 		s := newSingle(t, Options{Claims: c})
-		var blocks []model.Block
+		var blocks []*model.Block
 		for i := range 3 {
 			cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32)
-			blocks = append(blocks, model.Block{CIDR: cidr, Pool: "p", Node: "n"})
-			shared.blocks[cidr] = blocks[i]
+			blocks = append(blocks, &model.Block{CIDR: cidr, Pool: "p", Node: "n"})
+			shared.blocks[cidr] = *blocks[i]
 		}
-		hear := func(blocks ...model.Block) {
+		hear := func(blocks ...*model.Block) {
 			s.version++
 			pools := []*model.Pool{p}
 			s.SetState(datastore.State{Snapshot: &model.Snapshot{Pools: pools, Blocks: blocks}, Version: s.version, Fresh: true, Conditions: compile.Allocatable(pools)})

@@ -224,7 +224,11 @@ func (s *site) hear(n *node) {
 	s.api.mu.Lock()
 	defer s.api.mu.Unlock()
 	s.version++
-	snapshot := &model.Snapshot{Pools: slices.Clone(s.pools), Blocks: slices.SortedFunc(maps.Values(s.api.blocks), func(a, b model.Block) int { return a.CIDR.Compare(b.CIDR) })}
+	snapshot := &model.Snapshot{Pools: slices.Clone(s.pools)}
+	for _, b := range s.api.blocks {
+		snapshot.Blocks = append(snapshot.Blocks, &b)
+	}
+	slices.SortFunc(snapshot.Blocks, func(a, b *model.Block) int { return a.CIDR.Compare(b.CIDR) })
 	n.heard = &datastore.State{Snapshot: snapshot, Version: s.version, Fresh: true, Conditions: compile.Allocatable(snapshot.Pools)}
 }
 

@@ -165,7 +165,7 @@ func (p *podPaths) program(ctx context.Context, translated bool) error {
 	s := &model.Snapshot{
 		Pools: []*model.Pool{{Name: "pods", CIDR: netip.MustParsePrefix("10.244.0.0/16"), NATOutgoing: translated, VXLANMode: model.ModeAlways,
 			BlockSize: blockBits, AllowedUses: model.UseWorkload | model.UseTunnel}},
-		Blocks: []model.Block{{CIDR: netip.PrefixFrom(podAddr, blockBits).Masked(), Pool: "pods", Node: "here"}, {CIDR: netip.PrefixFrom(farAddr, blockBits).Masked(), Pool: "pods", Node: "there"}},
+		Blocks: []*model.Block{{CIDR: netip.PrefixFrom(podAddr, blockBits).Masked(), Pool: "pods", Node: "here"}, {CIDR: netip.PrefixFrom(farAddr, blockBits).Masked(), Pool: "pods", Node: "there"}},
 	}
 	for i := range exemptRanges {
 		s.Pools = append(s.Pools, &model.Pool{Name: fmt.Sprintf("q%02d", i), CIDR: netip.MustParsePrefix(exemptRange(i)), Disabled: true, AllowedUses: model.UseWorkload, BlockSize: blockBits})

@@ -98,7 +98,7 @@ func routesOf(nodes, blocks int) compile.Routes {
 		s.Nodes = append(s.Nodes, model.Node{Name: nodeName(i), Addresses: own, NetworkAddresses: own, Tunnels: []netip.Addr{tunnelAt(i)}})
 	}
 	for i := range blocks {
-		s.Blocks = append(s.Blocks, model.Block{CIDR: blockAt(i), Pool: "pods", Node: nodeName(i / blocksOfNode % nodes)})
+		s.Blocks = append(s.Blocks, &model.Block{CIDR: blockAt(i), Pool: "pods", Node: nodeName(i / blocksOfNode % nodes)})
 	}
 	own := []netip.Prefix{netip.PrefixFrom(nodeAt(measuredNode), 16)}
 	return compile.Compile(s, model.Local{Name: nodeName(measuredNode), Network: true, Interfaces: own, Tunnels: []netip.Addr{tunnelAt(measuredNode)},
@@ -120,7 +120,7 @@ func routesByHand(r *compile.Routes) (commands [2]string) {
 	return [2]string{ip.String(), bridge.String()}
 }
 
-func handRoute(r compile.Route) string {
+func handRoute(r *compile.Route) string {
 	if !r.Via.IsValid() {
 		return fmt.Sprintf("route add unreachable %s\n", r.CIDR)
 	}

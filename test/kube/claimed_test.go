@@ -141,7 +141,7 @@ func (v *claims) absent(t *testing.T) {
 	}
 	awaiting(t, "the blocks of n2 are free", func() (bool, string) {
 		blocks := v.a.state().Snapshot.Blocks
-		return !slices.ContainsFunc(blocks, func(b model.Block) bool { return b.Node == "n2" }), fmt.Sprint(blocks)
+		return !slices.ContainsFunc(blocks, func(b *model.Block) bool { return b.Node == "n2" }), fmt.Sprint(blocks)
 	})
 	if d := time.Since(gone); d < absentAfter {
 		t.Errorf("the blocks of a node that is absent and silent are free after %s already", d)

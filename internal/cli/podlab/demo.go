@@ -167,10 +167,10 @@ func (d *Demo) connect(ctx context.Context) (err error) {
 			pool, node string
 		}{{d.Private, private, "node-1"}, {d.Second, private, "node-2"}, {d.Public, public, "node-1"}} {
 			a := []netip.Addr{b.pod.IPv4, b.pod.IPv6}[f]
-			s.Blocks = append(s.Blocks, model.Block{CIDR: Block(a), Pool: b.pool, Node: b.node})
+			s.Blocks = append(s.Blocks, &model.Block{CIDR: Block(a), Pool: b.pool, Node: b.node})
 		}
 	}
-	slices.SortFunc(s.Blocks, func(a, b model.Block) int { return a.CIDR.Compare(b.CIDR) })
+	slices.SortFunc(s.Blocks, func(a, b *model.Block) int { return a.CIDR.Compare(b.CIDR) })
 	for i, n := range d.nodes {
 		if d.plans[i], err = n.Apply(ctx, s); err != nil {
 			return err

@@ -40,8 +40,8 @@ type entry struct {
 
 // order is that of entries of one kind in a snapshot.
 func order(a, b *entry) int {
-	x, ok1 := a.value.(model.Block)
-	y, ok2 := b.value.(model.Block)
+	x, ok1 := a.value.(*model.Block)
+	y, ok2 := b.value.(*model.Block)
 	if ok1 && ok2 && x.CIDR != y.CIDR {
 		return x.CIDR.Compare(y.CIDR)
 	}

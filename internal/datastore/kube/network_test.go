@@ -104,7 +104,7 @@ func TestBlocksAreKept(t *testing.T) {
 	t.Parallel()
 	e := blockEntry("10.3.0.0/26", "n", 10)
 	back, err := decode(e.key(), e.json)
-	if err != nil || back.fault != nil || back.value != e.value || back.UID != "u" {
+	if err != nil || back.fault != nil || !same(back.value, e.value) || back.UID != "u" {
 		t.Errorf("kept as %s, read as %+v, %v", e.json, back, err)
 	}
 }

@@ -48,7 +48,7 @@ func snapshotOf(of func(kind string) []*entry) *model.Snapshot {
 
 		Reservations:              values[model.Reservation](of(datastore.KindIPReservation)),
 		NodeNetworkConfigurations: values[model.NodeNetworkConfiguration](of(datastore.KindNodeNetworkConfiguration)),
-		Blocks:                    values[model.Block](of(datastore.KindIPBlock)),
+		Blocks:                    values[*model.Block](of(datastore.KindIPBlock)),
 	}
 }
 

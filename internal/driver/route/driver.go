@@ -35,7 +35,7 @@ type Driver struct {
 	batch   rtnetlink.Batch
 	applied *compile.Routes // last applied; nil before the first
 	held    *state          // what the kernel has; nil: not known
-	settled bool            // held is what applied wants
+	settled bool            // held is what applied wants; it need not have the routes then
 	refused []error         // of the Apply under way
 
 	indexes [2]atomic.Int32 // of our devices, for Watch; 0 where there is none
@@ -59,14 +59,19 @@ func (d *Driver) Close() error { return d.conn.Close() }
 func (d *Driver) Apply(ctx context.Context, plan compile.Routes) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.applied != nil && d.settled && equal(d.applied, &plan) {
+	var was *compile.Routes
+	if d.settled {
+		was = d.applied
+	}
+	if was != nil && equal(was, &plan) {
+		d.applied = &plan // its routes are mostly the very ones of the next
 		return nil
 	}
 	d.applied, d.settled, d.refused = &plan, false, nil
 	if err := d.sysctls.set(func() ([]string, error) { return d.notPods(ctx) }, wantsV6(&plan)); err != nil {
 		d.refused = append(d.refused, err)
 	}
-	err := d.converge(ctx, &plan)
+	err := d.converge(ctx, was, &plan)
 	if err = errors.Join(append(d.refused, err)...); err != nil {
 		d.held = nil // read back before the next attempt
 		return err
@@ -76,12 +81,20 @@ func (d *Driver) Apply(ctx context.Context, plan compile.Routes) error {
 	return nil
 }
 
-// converge brings the kernel from what it has to what the plan wants.
-func (d *Driver) converge(ctx context.Context, plan *compile.Routes) error {
-	if d.held == nil {
+// converge brings the kernel from what it has to what the plan wants. What it has is what another plan wanted, unless that
+// is nil.
+func (d *Driver) converge(ctx context.Context, was, plan *compile.Routes) error {
+	switch {
+	case d.held == nil:
 		if err := d.reread(ctx); err != nil {
 			return err
 		}
+	case was != nil && slices.EqualFunc(was.Devices, plan.Devices, equalDevices):
+		gone, come := differing(was.Routes, plan.Routes)
+		devices := d.usable(d.held.devices)
+		return d.exchange(ctx, d.held.devices, wantedRoutes(gone, was.Devices, devices), wantedRoutes(come, plan.Devices, devices))
+	case was != nil:
+		d.held.routes = wantedRoutes(was.Routes, was.Devices, d.usable(d.held.devices))
 	}
 	var wanted [2]*device
 	for i := range plan.Devices {
@@ -101,15 +114,20 @@ func (d *Driver) converge(ctx context.Context, plan *compile.Routes) error {
 			return err
 		}
 	}
-	routes := wantedRoutes(plan, d.usable(wanted))
-	shielded, err := d.put(ctx, wanted, routes)
+	return d.exchange(ctx, wanted, d.held.routes, wantedRoutes(plan.Routes, plan.Devices, d.usable(wanted)))
+}
+
+// exchange makes the devices carry what is wanted, and the routes held those that are wanted. Of both, those may be left out that
+// stay.
+func (d *Driver) exchange(ctx context.Context, wanted [2]*device, held, routes []entry) error {
+	shielded, err := d.put(ctx, wanted, held, routes)
 	if err != nil {
 		return err
 	}
-	if err := d.drop(ctx, wanted, routes, shielded); err != nil {
+	if err := d.drop(ctx, wanted, held, routes, shielded); err != nil {
 		return err
 	}
-	d.remember(wanted, routes)
+	d.remember(wanted)
 	return nil
 }
 
@@ -141,18 +159,18 @@ func (d *Driver) usable(wanted [2]*device) [2]*device {
 
 // put adds and replaces what is wanted, what carries a route before it. Where the kernel refuses a route, the block becomes
 // unreachable, unless another route is there; those blocks are returned.
-func (d *Driver) put(ctx context.Context, wanted [2]*device, routes []entry) (shielded []netip.Prefix, err error) {
+func (d *Driver) put(ctx context.Context, wanted [2]*device, held, routes []entry) (shielded []netip.Prefix, err error) {
 	d.batch.Reset()
-	for f, held := range d.usable(wanted) {
-		if held == nil {
+	for f, has := range d.usable(wanted) {
+		if has == nil || has == wanted[f] {
 			continue
 		}
-		at, want := held.index, wanted[f]
-		difference(held.addresses, want.addresses, netip.Prefix.Compare, func(p netip.Prefix, _ bool) { putAddress(&d.batch, at, p) }, func(netip.Prefix) {})
-		difference(held.forwards, want.forwards, forward.compare, func(t forward, _ bool) { putForward(&d.batch, at, t) }, func(forward) {})
-		difference(held.neighbours, want.neighbours, neighbour.compare, func(n neighbour, _ bool) { putNeighbour(&d.batch, at, n) }, func(neighbour) {})
+		at, want := has.index, wanted[f]
+		difference(has.addresses, want.addresses, netip.Prefix.Compare, func(p netip.Prefix, _ bool) { putAddress(&d.batch, at, p) }, func(netip.Prefix) {})
+		difference(has.forwards, want.forwards, forward.compare, func(t forward, _ bool) { putForward(&d.batch, at, t) }, func(forward) {})
+		difference(has.neighbours, want.neighbours, neighbour.compare, func(n neighbour, _ bool) { putNeighbour(&d.batch, at, n) }, func(neighbour) {})
 	}
-	difference(d.held.routes, routes, entry.compare, func(e entry, there bool) { putRoute(&d.batch, e, there) }, func(entry) {})
+	difference(held, routes, entry.compare, func(e entry, there bool) { putRoute(&d.batch, e, there) }, func(entry) {})
 	refused, err := d.conn.Execute(ctx, &d.batch)
 	if err != nil {
 		return nil, fmt.Errorf("programming routes: %w", err)
@@ -208,25 +226,25 @@ func (d *Driver) shield(ctx context.Context, prefixes []netip.Prefix) error {
 }
 
 // drop removes what is not wanted, what carries a route after it.
-func (d *Driver) drop(ctx context.Context, wanted [2]*device, routes []entry, shielded []netip.Prefix) error {
+func (d *Driver) drop(ctx context.Context, wanted [2]*device, held, routes []entry, shielded []netip.Prefix) error {
 	d.batch.Reset()
-	difference(d.held.routes, routes, entry.compare, func(entry, bool) {}, func(e entry) {
+	difference(held, routes, entry.compare, func(entry, bool) {}, func(e entry) {
 		if !(e.kind == unix.RTN_UNREACHABLE && slices.Contains(shielded, e.to)) {
 			dropRoute(&d.batch, e)
 		}
 	})
-	for f, held := range d.held.devices {
-		if held == nil || held.kind != "vxlan" {
+	for f, has := range d.held.devices {
+		if has == nil || has.kind != "vxlan" || has == wanted[f] {
 			continue
 		}
-		at, want := held.index, wanted[f]
+		at, want := has.index, wanted[f]
 		if want == nil {
 			deleteDevice(&d.batch, at)
 			continue
 		}
-		difference(held.neighbours, want.neighbours, neighbour.compare, func(neighbour, bool) {}, func(n neighbour) { dropNeighbour(&d.batch, at, n) })
-		difference(held.forwards, want.forwards, forward.compare, func(forward, bool) {}, func(t forward) { dropForward(&d.batch, at, t) })
-		difference(held.addresses, want.addresses, netip.Prefix.Compare, func(netip.Prefix, bool) {}, func(p netip.Prefix) { dropAddress(&d.batch, at, p) })
+		difference(has.neighbours, want.neighbours, neighbour.compare, func(neighbour, bool) {}, func(n neighbour) { dropNeighbour(&d.batch, at, n) })
+		difference(has.forwards, want.forwards, forward.compare, func(forward, bool) {}, func(t forward) { dropForward(&d.batch, at, t) })
+		difference(has.addresses, want.addresses, netip.Prefix.Compare, func(netip.Prefix, bool) {}, func(p netip.Prefix) { dropAddress(&d.batch, at, p) })
 	}
 	return d.remove(ctx)
 }
@@ -245,8 +263,8 @@ func (d *Driver) remove(ctx context.Context) error {
 	return nil
 }
 
-// remember notes that the kernel has what was wanted.
-func (d *Driver) remember(wanted [2]*device, routes []entry) {
+// remember notes that the kernel has what was wanted. The routes can be made again of their plan.
+func (d *Driver) remember(wanted [2]*device) {
 	for f, want := range wanted {
 		held := d.held.devices[f]
 		switch {
@@ -261,7 +279,7 @@ func (d *Driver) remember(wanted [2]*device, routes []entry) {
 			d.held.devices[f] = want
 		}
 	}
-	d.held.routes = routes
+	d.held.routes = nil
 }
 
 // Observe reads the kernel back, and says how much differs from the plan last applied. The next Apply goes on from there.
@@ -283,10 +301,13 @@ func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	for f, want := range wanted {
 		drift += deviceDrift(held.devices[f], want)
 	}
-	drift += count(held.routes, wantedRoutes(d.applied, d.usable(wanted)), entry.compare)
+	drift += count(held.routes, wantedRoutes(d.applied.Routes, d.applied.Devices, d.usable(wanted)), entry.compare)
 	off, err := d.sysctls.off(wantsV6(d.applied))
 	if drift += off; drift > 0 || err != nil {
 		d.settled = false
+	}
+	if d.settled {
+		held.routes = nil // as remember does
 	}
 	return drift, err
 }
@@ -315,7 +336,7 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	if err := d.reread(ctx); err != nil {
 		return err
 	}
-	err := d.drop(ctx, [2]*device{}, nil, nil)
+	err := d.drop(ctx, [2]*device{}, d.held.routes, nil, nil)
 	d.held = nil
 	return errors.Join(append(d.refused, err)...)
 }
@@ -328,8 +349,11 @@ func wantsV6(plan *compile.Routes) bool {
 
 // equal compares two plans.
 func equal(a, b *compile.Routes) bool {
-	return slices.Equal(a.Routes, b.Routes) && slices.EqualFunc(a.Devices, b.Devices, func(a, b compile.VXLAN) bool {
-		return a.Name == b.Name && a.V6 == b.V6 && a.VNI == b.VNI && a.Port == b.Port && a.Local == b.Local && a.Address == b.Address &&
-			a.MTU == b.MTU && a.MAC == b.MAC && slices.Equal(a.Peers, b.Peers)
-	})
+	return slices.EqualFunc(a.Routes, b.Routes, func(a, b *compile.Route) bool { return a == b || *a == *b }) &&
+		slices.EqualFunc(a.Devices, b.Devices, equalDevices)
+}
+
+func equalDevices(a, b compile.VXLAN) bool {
+	return a.Name == b.Name && a.V6 == b.V6 && a.VNI == b.VNI && a.Port == b.Port && a.Local == b.Local && a.Address == b.Address &&
+		a.MTU == b.MTU && a.MAC == b.MAC && slices.Equal(a.Peers, b.Peers)
 }

@@ -92,14 +92,14 @@ func newCluster(t *testing.T, mode model.Mode) *cluster {
 			Links: []model.Link{{Name: "eth0", MTU: 1500, Addresses: prefixes(at[i]...), Default4: true, Default6: true}}}
 		own := []netip.Addr{n.local.Interfaces[0].Addr(), n.local.Interfaces[1].Addr()}
 		c.snapshot.Nodes = append(c.snapshot.Nodes, model.Node{Name: name, Addresses: own, NetworkAddresses: own, Tunnels: n.local.Tunnels})
-		c.snapshot.Blocks = append(c.snapshot.Blocks, model.Block{CIDR: netip.PrefixFrom(podOf(i, false), 26).Masked(), Pool: "p4", Node: name},
-			model.Block{CIDR: netip.PrefixFrom(podOf(i, true), 112).Masked(), Pool: "p6", Node: name})
+		c.snapshot.Blocks = append(c.snapshot.Blocks, &model.Block{CIDR: netip.PrefixFrom(podOf(i, false), 26).Masked(), Pool: "p4", Node: name},
+			&model.Block{CIDR: netip.PrefixFrom(podOf(i, true), 112).Masked(), Pool: "p6", Node: name})
 		var err error
 		n.driver, err = New(Options{NetNS: n.FD(), Log: slog.New(slog.DiscardHandler)})
 		labtest.Must(t, err)
 		t.Cleanup(func() { _ = n.driver.Close() })
 	}
-	slices.SortFunc(c.snapshot.Blocks, func(a, b model.Block) int { return a.CIDR.Compare(b.CIDR) })
+	slices.SortFunc(c.snapshot.Blocks, func(a, b *model.Block) int { return a.CIDR.Compare(b.CIDR) })
 	labtest.Must(t, sw.Bridge("br0", nil, ports...), c.router.Forward())
 	for i, n := range c.nodes {
 		labtest.Must(t, n.AddRoute(lab.Route{To: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr(gateways[i][0])}),

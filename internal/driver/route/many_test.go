@@ -29,7 +29,7 @@ func TestManyRoutesAreFewSystemCalls(t *testing.T) {
 		}
 		other := routes
 		other.Routes = slices.Clone(routes.Routes)
-		other.Routes[7].Via = other.Routes[8].Via
+		other.Routes[7] = via(routes.Routes[7], routes.Routes[8])
 		if err := d.Apply(t.Context(), other); err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func BenchmarkRoutes(b *testing.B) {
 		labtest.Must(b, d.Apply(b.Context(), routes))
 		other := routes
 		other.Routes = slices.Clone(routes.Routes)
-		other.Routes[7].Via = other.Routes[9000].Via
+		other.Routes[7] = via(routes.Routes[7], routes.Routes[9000])
 		b.Run("change", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -85,6 +85,13 @@ func BenchmarkRoutes(b *testing.B) {
 	}))
 }
 
+// via is a route that goes where another one does.
+func via(r, other *compile.Route) *compile.Route {
+	out := *r
+	out.Via = other.Via
+	return &out
+}
+
 // manyRoutes is a plan of peers, and of routes to them by the overlay.
 func manyRoutes(peers, routes int) compile.Routes {
 	at := func(first byte, n int) netip.Addr {
@@ -96,7 +103,7 @@ func manyRoutes(peers, routes int) compile.Routes {
 	}
 	r := compile.Routes{Devices: []compile.VXLAN{v}}
 	for i := range routes {
-		r.Routes = append(r.Routes, compile.Route{CIDR: netip.PrefixFrom(at(10, i*64), 26), Via: v.Peers[i*peers/routes].Tunnel, Device: v.Name, Source: v.Address})
+		r.Routes = append(r.Routes, &compile.Route{CIDR: netip.PrefixFrom(at(10, i*64), 26), Via: v.Peers[i*peers/routes].Tunnel, Device: v.Name, Source: v.Address})
 	}
 	return r
 }

@@ -118,20 +118,57 @@ func nextHop(p compile.Peer) netip.Addr {
 	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
 }
 
-// wantedRoutes are the routes of a plan, given the devices that the kernel has.
-func wantedRoutes(plan *compile.Routes, devices [2]*device) []entry {
-	hops := map[netip.Addr]netip.Addr{} // by tunnel
-	for i := range plan.Devices {
-		if !plan.Devices[i].V6 {
-			continue
+// differing are the routes of two plans that are not in both.
+func differing(was, now []*compile.Route) (gone, come []*compile.Route) {
+	i, j := 0, 0
+	for i < len(was) && j < len(now) {
+		a, b, c := was[i], now[j], 0
+		if a != b {
+			c = a.CIDR.Compare(b.CIDR)
 		}
-		for _, p := range plan.Devices[i].Peers {
-			hops[p.Tunnel] = nextHop(p)
+		switch {
+		case c < 0:
+			gone = append(gone, a)
+			i++
+		case c > 0:
+			come = append(come, b)
+			j++
+		default:
+			if a != b && *a != *b {
+				gone, come = append(gone, a), append(come, b)
+			}
+			i, j = i+1, j+1
 		}
 	}
-	out := make([]entry, 0, len(plan.Routes))
-	for i := range plan.Routes {
-		r := &plan.Routes[i]
+	return append(gone, was[i:]...), append(come, now[j:]...)
+}
+
+// hops are the next hops to tunnels of IPv6, by their addresses, of those that routes go to.
+func hops(routes []*compile.Route, planned []compile.VXLAN) map[netip.Addr]netip.Addr {
+	hops := map[netip.Addr]netip.Addr{}
+	for _, r := range routes {
+		if r.Device != "" && r.Via.Is6() {
+			hops[r.Via] = r.Via
+		}
+	}
+	for i := range planned {
+		if len(hops) == 0 {
+			break
+		}
+		for _, p := range planned[i].Peers {
+			if _, wanted := hops[p.Tunnel]; wanted {
+				hops[p.Tunnel] = nextHop(p)
+			}
+		}
+	}
+	return hops
+}
+
+// wantedRoutes are the routes of a plan with its devices, given those that the kernel has.
+func wantedRoutes(routes []*compile.Route, planned []compile.VXLAN, devices [2]*device) []entry {
+	hops := hops(routes, planned)
+	out := make([]entry, 0, len(routes))
+	for _, r := range routes {
 		e := entry{to: r.CIDR, kind: unix.RTN_UNICAST, via: r.Via, src: r.Source, metric: metric4}
 		if r.CIDR.Addr().Is6() {
 			e.metric = metric6
