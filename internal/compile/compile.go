@@ -39,8 +39,7 @@ func Compile(s *model.Snapshot, local model.Local) *Plan {
 	}
 	vxlanPort := uint16(model.VXLANPort)
 	if local.Network {
-		p.between = newBetween(newGround(s, &p.local, p.own), s.Blocks, local.Blocks, nil)
-		p.Workloads, p.Routes, p.Network = p.between.compile()
+		p.take(newBetween(newGround(s, &p.local, p.own), s.Blocks, local.Blocks, nil))
 		vxlanPort = p.Workloads.VXLANPort
 	}
 	ordered := byCIDR(s.Pools)
@@ -67,9 +66,14 @@ func (p *Plan) Next(s *model.Snapshot, local model.Local) *Plan {
 	}
 	next := *p
 	next.from, next.local = s, local
-	next.between = newBetween(p.between.ground, s.Blocks, local.Blocks, p.between)
-	next.Workloads, next.Routes, next.Network = next.between.compile()
+	next.take(newBetween(p.between.ground, s.Blocks, local.Blocks, p.between))
 	return &next
+}
+
+// take makes all parts of the plan that depend on blocks.
+func (p *Plan) take(b *between) {
+	p.between = b
+	p.Workloads, p.Routes, p.Network = b.compile()
 }
 
 // sameButBlocks says whether two snapshots differ in blocks alone, and in what no plan depends on.

@@ -79,7 +79,14 @@ func someOf(t *rapid.T, a, b []*model.Block) []*model.Block {
 }
 
 func samePlan(t *rapid.T, got, want *Plan) bool {
-	parts := func(p *Plan) []any { return []any{p.NAT, p.Workloads, p.Routes, p.Network, p.Settings} }
+	parts := func(p *Plan) (out []any) {
+		for field, v := range reflect.ValueOf(*p).Fields() {
+			if field.IsExported() {
+				out = append(out, v.Interface())
+			}
+		}
+		return out
+	}
 	diff := cmp.Diff(parts(want), parts(got), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 		cmp.Exporter(func(reflect.Type) bool { return true }))
 	if diff != "" {
@@ -93,6 +100,37 @@ func samePlan(t *rapid.T, got, want *Plan) bool {
 		}
 	}
 	return diff == ""
+}
+
+// TestNextHeedsAllButBlocks: where a field of what a plan is made of has changed, the next is made of nothing.
+func TestNextHeedsAllButBlocks(t *testing.T) {
+	t.Parallel()
+	free := []string{"Snapshot.Blocks", "Snapshot.Reservations", "Local.Blocks"}
+	for _, of := range []any{model.Snapshot{}, model.Local{}} {
+		for field := range reflect.TypeOf(of).Fields() {
+			var s model.Snapshot
+			var l model.Local
+			changed := reflect.ValueOf(&l).Elem()
+			if reflect.TypeOf(of) == reflect.TypeFor[model.Snapshot]() {
+				changed = reflect.ValueOf(&s).Elem()
+			}
+			name := changed.Type().Name() + "." + field.Name
+			switch f := changed.FieldByIndex(field.Index); f.Kind() {
+			case reflect.Slice:
+				f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+			case reflect.String:
+				f.SetString("x")
+			case reflect.Bool:
+				f.SetBool(true)
+			default:
+				t.Fatalf("%s is of a type that this test does not know", name)
+			}
+			same := sameButBlocks(&model.Snapshot{}, &s) && localSameButBlocks(&model.Local{}, &l)
+			if same != slices.Contains(free, name) {
+				t.Errorf("where %s differs, Plan.Next takes what was made of it before for the same: %t", name, same)
+			}
+		}
+	}
 }
 
 // TestNextKeeps: where a block comes among ten thousand, no other is decided again.
