@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
@@ -106,10 +107,10 @@ func (m *manyBlocks) populate(ctx context.Context) error {
 	return createAll(ctx, m.api.Resource(kube.IPBlocks), blocksOfNode*m.o.nodes, func(i int) any { return m.block(i, i/blocksOfNode) })
 }
 
-// block is the i-th block, of a Node.
+// block is the i-th block, of a Node, as its agent claims it.
 func (m *manyBlocks) block(i, node int) *v1alpha1.IPBlock {
 	cidr := blockAt(i)
-	return &v1alpha1.IPBlock{TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.KindIPBlock}, ObjectMeta: metav1.ObjectMeta{Name: ipam.Name(cidr)},
+	return &v1alpha1.IPBlock{TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion().String(), Kind: v1alpha1.KindIPBlock}, ObjectMeta: metav1.ObjectMeta{Name: ipam.Name(cidr), Finalizers: []string{v1alpha1.BlockFinalizer}},
 		Spec: v1alpha1.IPBlockSpec{CIDR: cidr.String(), Node: nodeName(node), Pool: "pods", PoolUID: m.pool}}
 }
 
@@ -227,6 +228,15 @@ func (m *manyBlocks) await(ctx context.Context, c *rtnetlink.Conn, a *agentProce
 	}
 }
 
+// giveBack has a block go as its agent does it: all see that it is about to go, and then it goes.
+func giveBack(ctx context.Context, in dynamic.ResourceInterface, name string) error {
+	if err := in.Delete(ctx, name, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	_, err := in.Patch(ctx, name, types.JSONPatchType, []byte(`[{"op":"remove","path":"/metadata/finalizers"}]`), metav1.PatchOptions{})
+	return err
+}
+
 // changes has another node claim a block and give it back, again and again, and returns how long after the API's answer the kernel
 // had the route, and had it no more; 0 where it was so by then.
 func (m *manyBlocks) changes(ctx context.Context, h *lab.Host) (claimed, back []time.Duration, err error) {
@@ -276,7 +286,7 @@ func (m *manyBlocks) changes(ctx context.Context, h *lab.Host) (claimed, back []
 			return nil, nil, err
 		}
 		claimed = append(claimed, d)
-		d, err = once(unix.RTM_DELROUTE, func() error { return in.Delete(ctx, ipam.Name(blockAt(i)), metav1.DeleteOptions{}) })
+		d, err = once(unix.RTM_DELROUTE, func() error { return giveBack(ctx, in, ipam.Name(blockAt(i))) })
 		if err != nil {
 			return nil, nil, err
 		}

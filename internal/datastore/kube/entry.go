@@ -35,6 +35,9 @@ type entry struct {
 	json   []byte // as it is kept
 	taints []int  // of a node: where the start-up taint stands among its taints, highest first
 
+	// guarded says that the API keeps the object until its owner lets it go: a block, while an address of it is in use.
+	guarded bool
+
 	judged *judgement // of a pool, where Sallyport is the pod network; nil: the controller has said nothing
 }
 
@@ -108,6 +111,7 @@ func slim(kind string, o metav1.Object, what keeping) *entry {
 		}
 	case *v1alpha1.IPBlock:
 		k.APIVersion, k.Spec = v1alpha1.GroupVersion().String(), o.Spec
+		e.guarded = slices.Contains(o.Finalizers, v1alpha1.BlockFinalizer)
 	default:
 		e.fault = fmt.Errorf("%T is no object that is known here", o)
 		return e

@@ -52,11 +52,13 @@ func (k *kind) take() changes {
 	if k.watch == nil {
 		return changes{}
 	}
-	news, all, ok := k.watch.take()
+	news, freed, all, ok := k.watch.take()
 	if !ok {
 		return changes{}
 	}
-	return k.absorb(news, all)
+	c := k.absorb(news, all)
+	c.add(k.free(freed))
+	return c
 }
 
 // asks says whether the definition is to be looked at now: there is no watch, or it is answered by 404, or objects

@@ -27,6 +27,7 @@ import (
 type Mirror[K Named] struct {
 	turn      func(any) (any, error)    // what a decoded object is kept as, a K; what was turned already stays
 	heard     func(object K, gone bool) // of each version of an object that is heard of; mu is held
+	deleted   func(was K)               // after heard, where a watch says that an object was deleted: what it was; mu is held. Nil: nobody asks
 	news      func()                    // something was heard; it does not wait
 	reflector *cache.Reflector
 
@@ -170,12 +171,16 @@ func (m *Mirror[K]) put(o any, gone bool) error {
 		m.upTo = max(m.upTo, version)
 	}
 	delete(m.ahead, k.GetName())
+	was, there := m.live[k.GetName()]
 	if gone {
 		delete(m.live, k.GetName())
 	} else {
 		m.live[k.GetName()] = k
 	}
 	m.heard(k, gone)
+	if gone && there && m.deleted != nil {
+		m.deleted(was)
+	}
 	m.news()
 	return nil
 }

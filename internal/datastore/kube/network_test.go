@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -96,6 +97,62 @@ func TestNetworkSnapshot(t *testing.T) {
 	heardOf(s, datastore.KindIPPool, poolEntry(t, 13, 1, "{}"), slim(datastore.KindIPPool, object(t, `{"metadata":{"name":"q","resourceVersion":"14"},"spec":{"cidr":"fd00::/48"}}`), network))
 	if &was.Blocks[0] != &s.snapshot.Blocks[0] || len(s.snapshot.Pools) != 2 {
 		t.Error("a change of a pool makes the blocks again")
+	}
+}
+
+// TestBlocksGoAtOnce: a block that was guarded and is deleted goes without a question about its definition, and no other does.
+func TestBlocksGoAtOnce(t *testing.T) {
+	t.Parallel()
+	guarded := func(cidr string, version int) *entry {
+		e := blockEntry(cidr, "a", version)
+		e.guarded = true
+		return e
+	}
+	const cidr = "10.3.0.0/26"
+	for _, tc := range []struct {
+		name   string
+		events func(w *watch) error
+		want   string // the blocks in force, and "?" where it is asked about the definition
+	}{
+		{"deleted", func(w *watch) error { return w.Delete(blockEntry(cidr, "a", 21)) }, "10.2.0.0/26"},
+		{"the other one, which is not guarded", func(w *watch) error { return w.Delete(blockEntry("10.2.0.0/26", "a", 21)) }, "10.2.0.0/26 10.3.0.0/26 ?"},
+		{"not guarded any more before", func(w *watch) error {
+			return errors.Join(w.Update(blockEntry(cidr, "a", 21)), w.Delete(blockEntry(cidr, "a", 22)))
+		}, "10.2.0.0/26 10.3.0.0/26 ?"},
+		{"not in a new list", func(w *watch) error { return w.Replace([]any{blockEntry("10.2.0.0/26", "a", 10)}, "21") }, "10.2.0.0/26 10.3.0.0/26 ?"},
+		{"deleted and made again", func(w *watch) error {
+			return errors.Join(w.Delete(guarded(cidr, 21)), w.Add(guarded(cidr, 22)))
+		}, "10.2.0.0/26 10.3.0.0/26"},
+		{"made again without a guard, and deleted", func(w *watch) error {
+			return errors.Join(w.Delete(guarded(cidr, 21)), w.Add(blockEntry(cidr, "a", 22)), w.Delete(blockEntry(cidr, "a", 23)))
+		}, "10.2.0.0/26 10.3.0.0/26 ?"},
+	} {
+		s := openNetwork(t, t.TempDir())
+		hearAll(t, s)
+		k, w := s.kindOf(datastore.KindIPBlock), newWatch(func() {})
+		w.live, w.turn = map[string]*entry{}, func(o any) (any, error) { return o, nil }
+		k.watch = w
+		take := func() { s.apply(k.take()) }
+		err := w.Replace([]any{blockEntry("10.2.0.0/26", "a", 10), guarded(cidr, 11)}, "20")
+		take()
+		if err = errors.Join(err, tc.events(w)); err != nil {
+			t.Fatal(err)
+		}
+		take()
+		var got []string
+		for _, b := range s.snapshot.Blocks {
+			got = append(got, b.CIDR.String())
+		}
+		if len(k.gone) > 0 {
+			got = append(got, "?")
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s: %v, want %s", tc.name, got, tc.want)
+		}
+	}
+	b := &v1alpha1.IPBlock{ObjectMeta: metav1.ObjectMeta{Finalizers: []string{v1alpha1.BlockFinalizer}}}
+	if !slim(datastore.KindIPBlock, b, network).guarded {
+		t.Error("a block with the finalizer is not guarded")
 	}
 }
 

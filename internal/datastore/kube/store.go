@@ -271,7 +271,7 @@ func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGr
 			s.ask(ctx, k, background)
 		}
 	}
-	if news, all, ok := s.selfWatch.take(); ok {
+	if news, _, all, ok := s.selfWatch.take(); ok {
 		was, wasGone := s.self.force[s.node], s.selfGone()
 		c.add(s.self.absorb(news, all)) // a node that is gone from the API is one all the same
 		s.stale = s.stale || s.selfGone() != wasGone
@@ -281,7 +281,7 @@ func (s *Store) step(ctx context.Context, now time.Time, background *sync.WaitGr
 		}
 	}
 	if s.othersWatch != nil {
-		if news, all, ok := s.othersWatch.take(); ok {
+		if news, _, all, ok := s.othersWatch.take(); ok {
 			delete(news, s.node)
 			c.add(s.others.absorb(news, all))
 			c.add(s.others.confirmAll())

@@ -215,6 +215,18 @@ func (v *view) confirm(gone map[string]uint64) changes {
 	return c
 }
 
+// free drops those that were guarded and deleted. Even if they went with their definition, their owner has let them go, with
+// nothing of them in use. So the agents of a cluster do not ask for the definition each time that one of them gives back a block.
+func (v *view) free(names []string) changes {
+	var c changes
+	for _, name := range names {
+		if v.gone[name] != 0 {
+			v.drop(&c, name)
+		}
+	}
+	return c
+}
+
 // since are those of the objects that are gone which were created at a time, in seconds, or later.
 func (v *view) since(gone map[string]uint64, created int64) map[string]uint64 {
 	out := map[string]uint64{}

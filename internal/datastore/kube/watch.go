@@ -3,6 +3,8 @@ package kube
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,6 +23,7 @@ type watch struct {
 	done chan struct{}
 
 	dirty map[string]struct{} // the names of which something was heard since take
+	freed map[string]struct{} // those that were guarded and are deleted
 	taken bool                // all that there was at first was taken
 }
 
@@ -41,8 +44,8 @@ func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersi
 		return nil, fmt.Errorf("watching %ss: %w", kind, err)
 	}
 	ctx, stop := context.WithCancel(ctx)
-	w := &watch{stop: stop, done: make(chan struct{}), dirty: map[string]struct{}{}}
-	w.news, w.heard = wake, func(e *entry, _ bool) { w.dirty[e.Name] = struct{}{} }
+	w := newWatch(wake)
+	w.stop = stop
 	what := keeping{labels: only != "", network: a.network} // only of this node's own Node are the labels of interest
 	w.turn = func(o any) (any, error) { return slimmed(kind, o, what) }
 	w.reflect(c, resource, only, like)
@@ -51,6 +54,25 @@ func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersi
 		w.Run(ctx)
 	}()
 	return w, nil
+}
+
+func newWatch(wake func()) *watch {
+	w := &watch{done: make(chan struct{}), dirty: map[string]struct{}{}, freed: map[string]struct{}{}}
+	w.news, w.heard, w.deleted = wake, w.note, w.free
+	return w
+}
+
+// note notes that something was heard of an object.
+func (w *watch) note(e *entry, _ bool) {
+	w.dirty[e.Name] = struct{}{}
+	delete(w.freed, e.Name)
+}
+
+// free notes that an object was deleted, as its guardian has allowed.
+func (w *watch) free(was *entry) {
+	if was.guarded {
+		w.freed[was.Name] = struct{}{}
+	}
 }
 
 // slimmed makes entries of what was decoded; what is one already stays.
@@ -64,21 +86,23 @@ func slimmed(kind string, o any, what keeping) (any, error) {
 	return o, nil
 }
 
-// take returns what was heard since it was called last: entries by name, nil for what is gone. With all it is
-// everything that there is. It is not ok before that was heard.
-func (w *watch) take() (news map[string]*entry, all, ok bool) {
+// take returns what was heard since it was called last: entries by name, nil for what is gone, and which of those were guarded and
+// deleted. With all it is everything that there is. It is not ok before that was heard.
+func (w *watch) take() (news map[string]*entry, freed []string, all, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.synced {
-		return nil, false, false
+		return nil, nil, false, false
 	}
+	freed = slices.Collect(maps.Keys(w.freed))
+	clear(w.freed)
 	all, w.taken = !w.taken, true
 	news = make(map[string]*entry, len(w.dirty))
 	for name := range w.dirty {
 		news[name] = w.live[name]
 	}
 	clear(w.dirty)
-	return news, all, true
+	return news, freed, all, true
 }
 
 // end stops watching, and waits until nothing more is heard.
