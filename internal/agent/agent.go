@@ -225,6 +225,7 @@ func (a *Agent) run(ctx context.Context, socket net.Listener) error {
 			return nil
 		}
 		hostaddr.WatchLinks(ctx, a.log, func(p []netip.Prefix, links []model.Link) {
+			a.network.manager.SetLinks(links)
 			a.local.set(func(l *model.Local) { l.Interfaces, l.Links = p, links })
 		})
 		return nil

@@ -70,9 +70,14 @@ func (b *between) recognise() {
 	}
 }
 
-// route decides about one block. Of those that are Elsewhere, no route is made.
+// route decides about one block. Of those that are Elsewhere or InSubnet, no route is made.
 func (b *between) route(d *decided) Route {
 	r := Route{CIDR: d.block.CIDR, Node: d.block.Node, Pool: d.block.Pool}
+	// The kernel would take the route to a block before that to the subnet: the node would lose its neighbours there, its router too.
+	if b.near.LookupPrefix(d.block.CIDR) {
+		r.Way = InSubnet
+		return r
+	}
 	if d.block.Node == b.name {
 		return r // Here
 	}
@@ -120,8 +125,8 @@ var deviceNames = [2]string{v4: Device4, v6: Device6}
 // compile makes the parts of a plan of what was decided.
 func (b *between) compile() (Workloads, Routes, Network) {
 	routes := Routes{Routes: make([]*Route, 0, len(b.blocks.good))}
-	unreached := [NoIPIP + 1]int{}
-	var examples [NoIPIP + 1]*Route
+	unreached := [InSubnet + 1]int{}
+	var examples [InSubnet + 1]*Route
 	for _, d := range b.blocks.good {
 		r := &d.route
 		if r.Way >= NoNode {
@@ -129,7 +134,7 @@ func (b *between) compile() (Workloads, Routes, Network) {
 				examples[r.Way] = r
 			}
 		}
-		if r.Way != Elsewhere {
+		if r.Way != Elsewhere && r.Way != InSubnet {
 			routes.Routes = append(routes.Routes, r)
 		}
 	}

@@ -91,6 +91,7 @@ const (
 	NoAddressHere            // this node has no address of the family
 	NoTunnelHere             // this node has no tunnel address of the family
 	NoIPIP                   // the pool asks for IPIP
+	InSubnet                 // this node is in a subnet that has the block: no route is ours
 )
 
 // Reason says why a route goes where it goes.
@@ -119,6 +120,8 @@ func (r Route) Reason() string {
 		return "this node has no " + family + " tunnel address yet"
 	case NoIPIP:
 		return "pool " + r.Pool + " asks for ipipMode, which Sallyport does not have: set vxlanMode instead"
+	case InSubnet:
+		return "this node has an interface in a subnet that contains it, and reaches machines there: delete the pods of node " + r.Node + " in it, and give pool " + r.Pool + " another range"
 	}
 	return "unknown"
 }

@@ -191,6 +191,15 @@ sallyport.v6 vni 4097 port 4789 local 2001:db8:1::1 address fd00::1:1 mtu 1430 t
 10.1.1.0/26 unreachable
 10.1.2.0/26 unreachable
 `},
+		{name: "blocks in a subnet of this node, and one that contains another subnet", vxlan: model.ModeCrossSubnet, change: func(s *model.Snapshot, l *model.Local) {
+			s.Blocks = append(s.Blocks[:3], &model.Block{CIDR: netip.MustParsePrefix("10.1.1.0/26"), Pool: "p4", Node: "a"})
+			l.Links[1].Addresses = prefixes("10.1.0.90/28", "10.1.0.129/26", "10.1.1.1/24", "10.1.0.1/32")
+		}, want: `mtu 1430 from 192.0.2.1 2001:db8:1::1 port 4789
+sallyport.v4 vni 4097 port 4789 local 192.0.2.1 address 10.1.0.1 mtu 1450 to
+sallyport.v6 vni 4097 port 4789 local 2001:db8:1::1 address fd00::1:1 mtu 1430 to
+10.1.0.0/26 unreachable
+10.1.0.64/26 via 192.0.2.2
+`, says: "unreachable blocks: 2, such as 10.1.0.128/26: this node has an interface in a subnet that contains it, and reaches machines there: delete the pods of node c in it, and give pool p4 another range"},
 		{name: "configured", vxlan: model.ModeAlways, change: func(s *model.Snapshot, l *model.Local) {
 			s.Blocks = s.Blocks[:1]
 			s.NodeNetworkConfigurations = []model.NodeNetworkConfiguration{
@@ -268,25 +277,6 @@ func TestUplink(t *testing.T) {
 	}
 }
 
-func TestNetworkSettingsSayWhereTheyAreFrom(t *testing.T) {
-	t.Parallel()
-	s := &model.Snapshot{NodeNetworkConfigurations: []model.NodeNetworkConfiguration{
-		{Name: "a", NodeSelector: "all()", MTU: ptr(1400), VXLANPort: ptr(uint16(8472))},
-		{Name: "b", NodeSelector: "all()", Priority: 2, MTU: ptr(1300), Interface: ptr("eth0"), CIDRs: prefixes("10.0.0.0/8")},
-		{Name: "c", NodeSelector: "has(zone)", Priority: 9, MTU: ptr(1200)},
-	}}
-	_, got := mergeNetwork(s, "n")
-	want := []NetworkSetting{
-		{"nodeAddress", "interface eth0,10.0.0.0/8", "b", nil},
-		{"mtu", "1300", "b", []string{"a"}},
-		{"vxlan.port", "8472", "a", nil},
-		{"vxlan.vni", "4097", "", nil},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-}
-
 // drawNetwork is a random cluster of few nodes and blocks, so that every way is drawn often.
 func drawNetwork(t *rapid.T) (*model.Snapshot, model.Local) {
 	modes := []model.Mode{model.ModeNever, model.ModeAlways, model.ModeCrossSubnet}
@@ -320,6 +310,9 @@ func drawNetwork(t *rapid.T) (*model.Snapshot, model.Local) {
 	if rapid.IntRange(0, 4).Draw(t, "link") > 0 {
 		l.Links = []model.Link{{Name: "eth0", MTU: 1500, Addresses: prefixes("192.0.2.1/24"), Default4: true}}
 	}
+	if rapid.IntRange(0, 4).Draw(t, "another link") == 0 {
+		l.Links = append(l.Links, model.Link{Name: "eth1", MTU: 1500, Addresses: prefixes(fmt.Sprintf("10.1.0.66/%d", rapid.IntRange(24, 32).Draw(t, "bits")))})
+	}
 	if rapid.IntRange(0, 4).Draw(t, "own tunnel") > 0 {
 		l.Tunnels = addrs("10.1.0.1")
 	}
@@ -337,6 +330,13 @@ func slowRoute(s *model.Snapshot, l model.Local, to netip.Addr) string {
 	if block == nil || block.Pool == "gone" {
 		return "not ours"
 	}
+	for _, link := range l.Links {
+		for _, a := range link.Addresses {
+			if a.Bits() < 32 && a.Bits() <= block.CIDR.Bits() && a.Masked().Contains(block.CIDR.Addr()) {
+				return "not ours"
+			}
+		}
+	}
 	var node model.Node
 	for _, n := range s.Nodes {
 		if n.Name == block.Node {
@@ -352,7 +352,8 @@ func slowRoute(s *model.Snapshot, l model.Local, to netip.Addr) string {
 	if block.Node == l.Name || len(node.NetworkAddresses) == 0 || mode == "" || node.NetworkAddresses[0] == l.Interfaces[0].Addr() {
 		return "unreachable"
 	}
-	near := len(l.Links) > 0 && l.Links[0].Addresses[0].Masked().Contains(node.NetworkAddresses[0])
+	uplink := len(l.Links) > 0 && l.Links[0].Name == "eth0"
+	near := uplink && l.Links[0].Addresses[0].Masked().Contains(node.NetworkAddresses[0])
 	if ipip != model.ModeNever && (ipip == model.ModeAlways || !near) {
 		return "unreachable"
 	}
@@ -365,7 +366,7 @@ func slowRoute(s *model.Snapshot, l model.Local, to netip.Addr) string {
 	inOwn := len(node.Tunnels) > 0 && slices.ContainsFunc(s.Blocks, func(b *model.Block) bool {
 		return b.Node == node.Name && b.Pool != "gone" && b.CIDR.Contains(node.Tunnels[0])
 	})
-	if len(l.Links) == 0 || len(l.Tunnels) == 0 || !inOwn {
+	if !uplink || len(l.Tunnels) == 0 || !inOwn {
 		return "unreachable"
 	}
 	return "overlay to " + node.NetworkAddresses[0].String()
@@ -406,7 +407,7 @@ func TestRoutesEqualASlowModel(t *testing.T) {
 				t.Fatalf("%s: %s, want %s", to, got, want)
 			}
 			r, ok := p.RouteOf(to)
-			reached := ok && r.Way != Elsewhere
+			reached := ok && r.Way != Elsewhere && r.Way != InSubnet
 			if reached != (want != "not ours") || reached && r.Via.IsValid() != (want != "unreachable") || ok && r.Reason() == "unknown" {
 				t.Fatalf("%s: RouteOf says %+v, want %s", to, r, want)
 			}

@@ -45,3 +45,22 @@ func TestSettingsNameWhatDecidedThem(t *testing.T) {
 		t.Errorf("merged alone, or the list was changed (-want +got):\n%s", diff)
 	}
 }
+
+func TestNetworkSettingsSayWhereTheyAreFrom(t *testing.T) {
+	t.Parallel()
+	s := &model.Snapshot{NodeNetworkConfigurations: []model.NodeNetworkConfiguration{
+		{Name: "a", NodeSelector: "all()", MTU: ptr(1400), VXLANPort: ptr(uint16(8472))},
+		{Name: "b", NodeSelector: "all()", Priority: 2, MTU: ptr(1300), Interface: ptr("eth0"), CIDRs: prefixes("10.0.0.0/8")},
+		{Name: "c", NodeSelector: "has(zone)", Priority: 9, MTU: ptr(1200)},
+	}}
+	_, got := mergeNetwork(s, "n")
+	want := []NetworkSetting{
+		{"nodeAddress", "interface eth0,10.0.0.0/8", "b", nil},
+		{"mtu", "1300", "b", []string{"a"}},
+		{"vxlan.port", "8472", "a", nil},
+		{"vxlan.vni", "4097", "", nil},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

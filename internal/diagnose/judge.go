@@ -14,7 +14,7 @@ import (
 func Judge(s *model.Snapshot, plan *compile.Plan, f *Facts) Report {
 	var found []Problem
 	if f.Node != nil {
-		found = append(found, overlaps(s.Pools, f.Node)...)
+		found = append(found, overlaps(s.Pools, plan.ForPodNetwork(), f.Node)...)
 		found = append(found, missingAddresses(s, &plan.NAT, f.Node)...)
 		found = append(found, forwarding(s.Pools, plan.ForPodNetwork(), f.Node)...)
 		if f.Rules != nil {
@@ -46,7 +46,13 @@ func holdsPods(p *model.Pool) bool {
 // overlaps finds pools that overlap a subnet of the node's own. That is the subnet of an interface by which
 // a default route leaves, or of a physical one: a bridge or a veth that carries a pool's own addresses
 // towards pods is neither.
-func overlaps(pools []*model.Pool, n *Node) []Problem {
+func overlaps(pools []*model.Pool, podNetwork bool, n *Node) []Problem {
+	then := "a pod may get the address of one of them"
+	remedy := "give the pool a range that no machine has; where pods are meant to share the subnet, leave it as it is"
+	if podNetwork { // see ipam.Kept
+		then = "this node gives out no address of a block that overlaps it"
+		remedy = "give the pool a range that no machine has"
+	}
 	var found []Problem
 	for _, i := range n.Interfaces {
 		if i.Loopback || !i.Physical && !i.uplink() {
@@ -58,9 +64,9 @@ func overlaps(pools []*model.Pool, n *Node) []Problem {
 					continue
 				}
 				found = append(found, Problem{Kind: PoolOverlapsSubnet, Object: "IPPool " + p.Name, Field: "spec.cidr",
-					What: fmt.Sprintf("%s overlaps %s, the subnet of this node's interface %s: what pods say to its hosts is not translated, and a pod may get the address of one of them",
-						p.CIDR, a.Masked(), i.Name),
-					Remedy: "give the pool a range that no machine has; where pods are meant to share the subnet, leave it as it is"})
+					What: fmt.Sprintf("%s overlaps %s, the subnet of this node's interface %s: what pods say to its hosts is not translated, and %s",
+						p.CIDR, a.Masked(), i.Name, then),
+					Remedy: remedy})
 			}
 		}
 	}

@@ -161,6 +161,18 @@ func TestForwardingKeepsTheDefaultRoute(t *testing.T) {
 	}
 }
 
+// TestOverlapOfThePodNetwork: that a pod gets the address of a neighbour is said where another network gives out addresses.
+func TestOverlapOfThePodNetwork(t *testing.T) {
+	t.Parallel()
+	s := &model.Snapshot{Pools: []*model.Pool{pool("lan", "192.0.2.0/24")}}
+	for network, says := range map[bool]string{false: "a pod may get the address of one of them", true: "this node gives out no address of a block that overlaps it"} {
+		found := Judge(s, compile.Compile(s, model.Local{Name: "node", Network: network}), &Facts{Node: node()}).Problems
+		if len(found) != 1 || !strings.HasSuffix(found[0].What, says) {
+			t.Errorf("pod network %t: %+v", network, found)
+		}
+	}
+}
+
 // TestReport makes sure that the worst comes first, and that what is too much to list is counted.
 func TestReport(t *testing.T) {
 	t.Parallel()

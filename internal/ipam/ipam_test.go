@@ -139,7 +139,7 @@ func TestVeryAddress(t *testing.T) {
 	s.Release(netip.MustParseAddr("10.0.0.2"), "b", "ns/b", now)
 	for _, tc := range []struct{ address, want string }{
 		{"10.0.0.1", "address 10.0.0.1 cannot be given: workload a has it"},
-		{"10.0.0.3", "address 10.0.0.3 cannot be given: an IPReservation holds it, or it is the address of a Node"},
+		{"10.0.0.3", "address 10.0.0.3 cannot be given: an IPReservation holds it"},
 		{"10.1.0.7", "address 10.1.0.7 cannot be given: block 10.1.0.0/26 belongs to node other"},
 		{"10.1.0.77", "claim 10.1.0.64/26"}, // named, so that Manual is satisfied
 		{"10.2.0.1", "address 10.2.0.1 cannot be given: pool off: the pool is disabled"},

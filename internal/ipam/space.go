@@ -168,6 +168,7 @@ type Cluster struct {
 	Pools    []Pool
 	Owners   iter.Seq2[netip.Prefix, string] // each block of all nodes, and its node; empty: it is not known
 	Reserved *netipx.IPSet                   // never given out
+	Kept     []Kept                          // why much of Reserved is, for messages
 }
 
 // Answer is addresses, or a block that must be claimed first.
@@ -294,7 +295,11 @@ func (s *Space) full(p *model.Pool, c *Cluster) string {
 		}
 	}
 	others = max(others-mine, 0)
-	return fmt.Sprintf("all addresses of this node's blocks (%d) are in use or reserved, and no block is free (other nodes own %d)", mine, others)
+	why := fmt.Sprintf("all addresses of this node's blocks (%d) are in use or reserved, and no block is free (other nodes own %d)", mine, others)
+	if i := slices.IndexFunc(c.Kept, func(k Kept) bool { return k.CIDR.Overlaps(p.CIDR) }); i >= 0 {
+		why += fmt.Sprintf("; its range overlaps %s, and what machines have is not given out: give the pool another range", c.Kept[i])
+	}
+	return why
 }
 
 // owned is what is in some block.
@@ -326,8 +331,11 @@ func (s *Space) findVery(a netip.Addr, r *Request, c *Cluster) (pick, error) {
 		return pick{}, refuse("no pool holds it")
 	}
 	p := pools[i]
+	if i := slices.IndexFunc(c.Kept, func(k Kept) bool { return k.around(p.BlockSize).Contains(a) }); i >= 0 {
+		return pick{}, refuse(fmt.Sprintf("its block overlaps %s", c.Kept[i]))
+	}
 	if c.Reserved.Contains(a) {
-		return pick{}, refuse("an IPReservation holds it, or it is the address of a Node")
+		return pick{}, refuse("an IPReservation holds it")
 	}
 	if by := s.User(a); by != "" {
 		return pick{}, refuse("workload " + by + " has it")

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gaissmai/bart"
 	"go4.org/netipx"
 
 	"github.com/sallyport/sallyport/internal/datastore"
@@ -20,7 +19,9 @@ type declared struct {
 	fresh    bool // all was heard of the API since the agent started, or there is none
 	pools    []ipam.Pool
 	labels   map[string]string // of this node
-	reserved *netipx.IPSet     // by reservations, and addresses of nodes
+	reserved *netipx.IPSet     // by reservations, and for the sake of kept
+	kept     []ipam.Kept       // what machines have in the ranges of pools
+	linked   bool              // the node's interfaces are known, so that kept is whole
 	blocks   []*model.Block    // of all nodes, sorted by CIDR; there may be thousands, and each change of one makes a new declared
 }
 
@@ -56,10 +57,37 @@ func (m *Manager) SetState(s datastore.State) {
 	if s.Snapshot == nil {
 		return
 	}
-	d := &declared{version: s.Version, fresh: s.Fresh || m.standalone(), blocks: s.Snapshot.Blocks}
-	var pools bart.Lite
+	m.news.Lock()
+	defer m.news.Unlock()
+	m.state = s
+	m.declare()
+}
+
+// SetLinks takes the interfaces of the node, without those of Sallyport. No address is given out before it was called. It does not wait.
+func (m *Manager) SetLinks(links []model.Link) {
+	near := []ipam.Kept{} // not nil: they are known
+	for i := range links {
+		l := &links[i]
+		for _, p := range l.Addresses {
+			near = append(near, ipam.Kept{CIDR: p.Masked(), Link: l.Name})
+		}
+	}
+	m.news.Lock()
+	defer m.news.Unlock()
+	if m.near != nil && slices.Equal(near, m.near) {
+		return
+	}
+	m.near = near
+	if m.state.Snapshot != nil {
+		m.declare()
+	}
+}
+
+// declare makes what addresses are chosen from. news is held.
+func (m *Manager) declare() {
+	s := &m.state
+	d := &declared{linked: m.near != nil, version: s.Version, fresh: s.Fresh || m.standalone(), blocks: s.Snapshot.Blocks}
 	for _, p := range s.Snapshot.Pools {
-		pools.Insert(p.CIDR)
 		why := ""
 		if c := s.Conditions[p.Name]; !c.Allocatable {
 			why = c.Message
@@ -69,19 +97,13 @@ func (m *Manager) SetState(s datastore.State) {
 		}
 		d.pools = append(d.pools, ipam.Pool{Pool: p, Why: why})
 	}
-	var reserved netipx.IPSetBuilder
 	for i := range s.Snapshot.Nodes {
-		n := &s.Snapshot.Nodes[i]
-		if n.Name == m.opts.Node {
+		if n := &s.Snapshot.Nodes[i]; n.Name == m.opts.Node {
 			d.labels = n.Labels
 		}
-		// A pool may contain a subnet of nodes: what is for a node must not go to a workload.
-		for _, a := range n.Addresses {
-			if pools.Contains(a) {
-				reserved.Add(a)
-			}
-		}
 	}
+	var reserved netipx.IPSetBuilder
+	d.kept = ipam.Keep(&reserved, d.pools, m.machines(s.Snapshot.Nodes))
 	for _, r := range s.Snapshot.Reservations {
 		for _, c := range r.CIDRs {
 			reserved.AddPrefix(c)
@@ -95,6 +117,28 @@ func (m *Manager) SetState(s datastore.State) {
 	m.tell()
 	m.notify()
 	m.mu.Unlock()
+}
+
+// machines are the ranges of this node's interfaces, and the addresses of all nodes. news is held, also while they are looked through.
+func (m *Manager) machines(nodes []model.Node) iter.Seq[ipam.Kept] {
+	return func(yield func(ipam.Kept) bool) {
+		for _, k := range m.near {
+			if !yield(k) {
+				return
+			}
+		}
+		for i := range nodes {
+			other := nodes[i].Name
+			if other == m.opts.Node {
+				other = ""
+			}
+			for _, a := range nodes[i].Addresses {
+				if !yield(ipam.Kept{CIDR: netip.PrefixFrom(a, a.BitLen()), Node: other}) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // standalone says whether the node has its pools for itself: blocks are kept by no API.
@@ -219,7 +263,7 @@ func (m *Manager) owners(now time.Time) iter.Seq2[netip.Prefix, string] {
 // cluster is what addresses are chosen from now. mu is held.
 func (m *Manager) cluster(now time.Time) *ipam.Cluster {
 	d := m.declared
-	c := &ipam.Cluster{Pools: d.pools, Reserved: d.reserved, Owners: m.owners(now)}
+	c := &ipam.Cluster{Pools: d.pools, Reserved: d.reserved, Kept: d.kept, Owners: m.owners(now)}
 	if len(m.refused) == 0 {
 		return c
 	}

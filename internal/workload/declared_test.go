@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -39,32 +40,110 @@ func BenchmarkSetState(b *testing.B) {
 		s.Blocks = append(s.Blocks, &model.Block{CIDR: cidr, Pool: "p", Node: fmt.Sprint("node", i/2)})
 	}
 	m := New(Options{Node: "node7", Claims: claims{}})
+	m.SetLinks([]model.Link{{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}})
 	b.ReportAllocs()
 	for b.Loop() {
 		m.SetState(datastore.State{Snapshot: s, Fresh: true})
 	}
 }
 
-// TestAddressesOfNodesAreNotGivenOut has a pool that contains the subnet of the nodes.
-func TestAddressesOfNodesAreNotGivenOut(t *testing.T) {
+// TestMachinesKeepTheirAddresses has pools that contain addresses of nodes, and subnets of this node's interfaces.
+func TestMachinesKeepTheirAddresses(t *testing.T) {
+	t.Parallel()
+	here := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/32"), netip.MustParsePrefix("198.51.100.9/28")}
+	nodes := []model.Node{
+		{Name: "n", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		{Name: "other", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.6"), netip.MustParseAddr("203.0.113.1")}},
+	}
+	for _, tc := range []struct {
+		name, pool string
+		blockSize  int
+		given      []string
+		says       string // when that is used up
+		very       map[string]string
+	}{
+		{"blocks with this node's addresses", "192.0.2.0/29", 30, []string{"192.0.2.2", "192.0.2.3"}, "its range overlaps address 192.0.2.0 of this node's interface eth0, ",
+			map[string]string{"192.0.2.0": "its block overlaps address 192.0.2.0 of this node's interface eth0", "192.0.2.1": "its block overlaps address 192.0.2.1 of this node",
+				"192.0.2.4": "its block overlaps address 192.0.2.6 of Node other"}},
+		{"a part of a subnet", "198.51.100.8/30", 30, nil, "pool p: all addresses of this node's blocks (0) are in use or reserved, and no block is free (other nodes own 0); " +
+			"its range overlaps subnet 198.51.100.0/28 of this node's interface eth0, and what machines have is not given out: give the pool another range",
+			map[string]string{"198.51.100.9": "its block overlaps subnet 198.51.100.0/28 of this node's interface eth0"}},
+		{"a subnet, and more", "198.51.100.0/26", 27, nil, "subnet 198.51.100.0/28", nil}, // the other block of 32 has more than the test takes
+		{"blocks of one address", "192.0.2.4/30", 32, []string{"192.0.2.4", "192.0.2.5", "192.0.2.7"}, "address 192.0.2.6 of Node other", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				s := newSingle(t, Options{})
+				pools := []*model.Pool{poolOf("p", tc.pool, tc.blockSize, model.UseWorkload)}
+				s.SetState(datastore.State{Snapshot: &model.Snapshot{Pools: pools, Nodes: nodes}, Fresh: true, Conditions: compile.Allocatable(pools)})
+				s.SetLinks([]model.Link{{Name: "eth0", Addresses: here}})
+				synctest.Wait()
+				ask := func(container string, wanted ...netip.Addr) (string, error) {
+					out, err := s.Add(t.Context(), &cni.Request{Network: "net", ContainerID: container, Interface: "eth0", Addresses: wanted}, nil, nil)
+					if err != nil {
+						return "", err
+					}
+					return out.Addresses[0].String(), nil
+				}
+				for text, why := range tc.very {
+					if a, err := ask("very", netip.MustParseAddr(text)); err == nil || !strings.Contains(err.Error(), why) {
+						t.Errorf("%s: %s, %v, want %q", text, a, err, why)
+					}
+				}
+				var given []string
+				var a string
+				var err error
+				for err == nil && len(given) < 40 {
+					if a, err = ask(fmt.Sprint("c", len(given))); err == nil {
+						given = append(given, a)
+					}
+				}
+				if err == nil || !strings.Contains(err.Error(), tc.says) {
+					t.Errorf("error %v, want %q", err, tc.says)
+				}
+				slices.Sort(given)
+				if tc.given != nil && !slices.Equal(given, tc.given) {
+					t.Errorf("given %v, want %v", given, tc.given)
+				}
+				for _, a := range given {
+					if here[1].Contains(netip.MustParseAddr(a)) || a < "198.51.100.32" && tc.blockSize == 27 {
+						t.Errorf("%s is given out", a)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestSubnetThatComesLater has a node come into the subnet of which it has a block: workloads keep their addresses, and no other one gets any.
+func TestSubnetThatComesLater(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := newSingle(t, Options{})
-		pools := []*model.Pool{poolOf("p", "192.0.2.0/30", 30, model.UseWorkload)}
-		s.SetState(datastore.State{Snapshot: &model.Snapshot{Pools: pools, Nodes: []model.Node{
-			{Name: "n", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.0")}},
-			{Name: "other", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("198.51.100.1")}},
-		}}, Fresh: true, Conditions: compile.Allocatable(pools)})
-		synctest.Wait()
-		got := []string{s.add("a").String(), s.add("b").String()}
-		slices.Sort(got)
-		if want := []string{"192.0.2.1", "192.0.2.3"}; !slices.Equal(got, want) {
-			t.Errorf("got %v, want %v", got, want)
+		s := newSingle(t, Options{}, poolOf("p", "10.0.0.0/24", 26, model.UseWorkload))
+		first := s.add("a")
+		link := []model.Link{{Name: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(first.Next(), 26)}}}
+		s.SetLinks(link)
+		if next := s.add("b"); link[0].Addresses[0].Contains(next) {
+			t.Errorf("%s is given out, in the subnet %s", next, link[0].Addresses[0])
 		}
-		for _, wanted := range [][]netip.Addr{nil, {netip.MustParseAddr("192.0.2.2")}} {
-			if out, err := s.Add(t.Context(), &cni.Request{Network: "net", ContainerID: "c", Interface: "eth0", Addresses: wanted}, nil, nil); err == nil {
-				t.Errorf("%v was given out", out.Addresses)
-			}
+		if u := s.Counts(); u.Workloads != 2 || len(u.Blocks) != 2 {
+			t.Errorf("%+v", u)
 		}
+	})
+}
+
+// TestNothingBeforeInterfacesAreKnown: without them, a workload could get the address of a neighbour of the node.
+func TestNothingBeforeInterfacesAreKnown(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t, Options{}, poolOf("p", "10.0.0.0/24", 26, model.UseWorkload))
+		s.near = nil
+		s.SetState(s.state)
+		if _, err := s.Add(t.Context(), &cni.Request{Network: "net", ContainerID: "a", Interface: "eth0"}, nil, nil); err == nil || !strings.Contains(err.Error(), "interfaces were not read yet") {
+			t.Error(err)
+		}
+		s.SetLinks(nil)
+		s.add("a")
 	})
 }

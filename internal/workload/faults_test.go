@@ -43,6 +43,7 @@ func newSingle(t *testing.T, o Options, pools ...*model.Pool) *single {
 		return nil
 	}
 	s.Manager = New(o)
+	s.SetLinks(nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()

@@ -57,6 +57,10 @@ type Manager struct {
 
 	claiming chan struct{} // holds a token while a request claims a block: one at a time does
 
+	news  sync.Mutex // guards state and near; taken before mu
+	state datastore.State
+	near  []ipam.Kept // what the node's interfaces have; nil: they are not known yet
+
 	mu       sync.Mutex
 	space    *ipam.Space
 	held     map[string]links.Held // by the name of the link: the workloads that have addresses
@@ -224,6 +228,8 @@ func (m *Manager) await(ctx context.Context, missing func() string) (*declared, 
 			why = "the links of workloads are not known yet"
 		case d == nil:
 			why = "no valid resources were read yet"
+		case !d.linked:
+			why = "the node's interfaces were not read yet"
 		case !d.fresh:
 			why = "the API server was not heard of since the agent started"
 		default:

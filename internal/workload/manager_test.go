@@ -198,6 +198,7 @@ func (s *site) start(n *node) {
 		Stands: func(context.Context, uint64) error { return nil },
 		Forget: func(context.Context, func(netip.Addr) bool) error { return nil },
 		Random: rand.New(rand.NewPCG(rapid.Uint64().Draw(s.t, "seed"), 0)).Uint64})
+	n.manager.SetLinks(nil)
 	done := make(chan struct{})
 	go func() { defer close(done); n.manager.Run(ctx) }()
 	n.stop = func() { cancel(); <-done }

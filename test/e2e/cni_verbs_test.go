@@ -147,6 +147,25 @@ func TestCNIConfiguration(t *testing.T) {
 	}
 }
 
+// TestCNINeighboursOfTheNode: no pod gets an address of a subnet that the node is in, until the node leaves it.
+func TestCNINeighboursOfTheNode(t *testing.T) {
+	t.Parallel()
+	n := newCNINode(t, cniPools("192.0.2.0/24", ""))
+	n.start()
+	list, p := n.list("1.0.0", nil), n.pod("pod")
+	if _, addrs, err := n.add(list, p); refused(err) != 110 || !strings.Contains(err.Error(), "pool v4: ") || !strings.Contains(err.Error(), "subnet 192.0.2.0/24 of this node's interface eth0") {
+		t.Errorf("got %s, %v (code %d)", addrs, err, refused(err))
+	}
+	n.nothingLeft()
+	link, err := n.routes.LinkByName("eth0")
+	labtest.Must(t, err, n.routes.LinkSetDown(link))
+	eventually(t, func() error { // once the agent has heard of it
+		_, _, err := n.add(list, p)
+		return err
+	})
+	labtest.Must(t, n.del(list, p))
+}
+
 // TestCNIWithoutAgent: DEL needs none, ADD waits for it, and STATUS says that it is away.
 func TestCNIWithoutAgent(t *testing.T) {
 	t.Parallel()
