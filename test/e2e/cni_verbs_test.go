@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
@@ -163,6 +164,43 @@ func TestCNINeighboursOfTheNode(t *testing.T) {
 		_, _, err := n.add(list, p)
 		return err
 	})
+	labtest.Must(t, n.del(list, p))
+}
+
+// TestCNIOverlayIsNotTranslated: a node takes packets for its overlay from addresses of nodes, so none of a pod may leave with one, also to
+// a node of which the pod's has not heard.
+func TestCNIOverlayIsNotTranslated(t *testing.T) {
+	t.Parallel()
+	n := newCNINode(t, cniPools("10.244.0.0/16", "fd00:244::/112"))
+	n.start()
+	list, p := n.list("1.0.0", nil), n.pod("pod")
+	_, _, err := n.add(list, p)
+	labtest.Must(t, err)
+	heard, err := n.outside.ListenPacket("udp", "[::]:4790")
+	labtest.Must(t, err)
+	defer heard.Close()
+	for i, node := range []struct{ own, outside string }{{"192.0.2.1", "192.0.2.254"}, {"2001:db8:f0::1", "2001:db8:f0::fe"}} {
+		for _, port := range []uint16{4789, 4790} {
+			c, err := p.Dial(t.Context(), "udp", netip.AddrPortFrom(netip.MustParseAddr(node.outside), port).String())
+			labtest.Must(t, err)
+			_, err = c.Write([]byte{byte(port)})
+			labtest.Must(t, err, c.Close())
+		}
+		b := make([]byte, 1)
+		_, from, err := heard.ReadFrom(b)
+		labtest.Must(t, err)
+		if a := from.(*net.UDPAddr).AddrPort().Addr().Unmap(); a != netip.MustParseAddr(node.own) {
+			t.Errorf("another port is translated to %s", a)
+		}
+		var out bytes.Buffer
+		cmd := n.command(t.Context(), "status", "-o", "json")
+		cmd.Stdout = &out
+		labtest.Must(t, n.node.Start(cmd))
+		labtest.Must(t, cmd.Wait())
+		if want := fmt.Sprintf(`"droppedOut": %d`, i+1); !strings.Contains(out.String(), want) {
+			t.Errorf("status does not say %s: %s", want, &out)
+		}
+	}
 	labtest.Must(t, n.del(list, p))
 }
 

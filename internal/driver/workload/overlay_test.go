@@ -142,6 +142,29 @@ func TestOverlayByDetour(t *testing.T) {
 	hears(t, overlay, "from the node")
 }
 
+// TestOverlayKeepsItsSource has a workload send to the overlay of a node of which its own has not heard, and which would take packets from the
+// address to which that translates.
+func TestOverlayKeepsItsSource(t *testing.T) {
+	t.Parallel()
+	n := newNode(t, Options{})
+	stranger := n.neighbour("stranger", "192.0.2.9/24", "2001:db8::9/64")
+	in(t, stranger, "ip", "-6", "route", "add", "default", "via", node6.String())
+	pod := n.run(1, own4, own6)
+	in(t, n.Host, "nft", "add table inet nat; add chain inet nat from { type nat hook postrouting priority srcnat - 1; }; add rule inet nat from meta oifname uplink masquerade")
+	in(t, stranger, "nft", strings.Join([]string{
+		"add table inet overlay", "add chain inet overlay input { type filter hook input priority filter; }",
+		"add rule inet overlay input ip saddr " + node4.String() + " udp dport 4789 drop", "add rule inet overlay input ip6 saddr " + node6.String() + " udp dport 4789 drop",
+		"add rule inet overlay input ip saddr " + own4 + " udp dport 53 drop", "add rule inet overlay input ip6 saddr " + own6 + " udp dport 53 drop",
+	}, "; "))
+	overlay, other := listen(t, stranger, "[::]:4789"), listen(t, stranger, "[::]:53")
+	for _, to := range []string{"192.0.2.9", "[2001:db8::9]"} {
+		say(t, pod.Host, to+":4789", "not translated")
+		hears(t, overlay, "not translated")
+		say(t, pod.Host, to+":53", "translated")
+		hears(t, other, "translated")
+	}
+}
+
 // TestOverlayByService sends to services of this node whose endpoint is the overlay of this node, or of a third one: a workload of
 // another node does so, whose node translates the source to its own.
 func TestOverlayByService(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/sallyport/sallyport/internal/cni"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/nftables"
 )
@@ -40,7 +41,8 @@ const TableName = "sallyport-workloads"
 // and where there is an overlay at all, also without them:
 //
 //	detour    what a translation of others has turned towards a node's overlay on its way, such as a service whose endpoint is one, goes to
-//	          injected; of type nat, so that it sees the first packet of a connection alone
+//	          injected, and VXLAN of a workload to anything else keeps its source; of type nat, so that it sees the first packet of a
+//	          connection alone
 //	injected  counts and drops
 const (
 	chainFrom     = "from"
@@ -166,6 +168,14 @@ func turned() nftables.Term {
 	return nftables.Connection(expr.CtKeySTATUS, destinationTranslated)
 }
 
+// keepSource keeps chains that come later from translating the source, by a translation to itself. A node that this one has not heard of
+// yet would take VXLAN from this node's address for that of a node. Where such a connection was to be translated, the leak guard
+// drops its packets.
+func keepSource(f family) nftables.Term {
+	return nftables.Terms{nftables.Needs("nat", "nft_nat"), nftables.Expr(network(f.Source, f.AddrLen),
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.Proto), RegAddrMin: nftables.Reg1, RegAddrMax: nftables.Reg1})}
+}
+
 // netdevTable is the table of family netdev without the chains of devices.
 func netdevTable(plan *compile.Workloads) *nftables.Table {
 	t := &nftables.Table{Chains: []nftables.Chain{nodeChain(plan), restChain(), localChain()}}
@@ -255,6 +265,7 @@ func inetTable(plan *compile.Workloads) *nftables.Table {
 		for _, term := range overlayTerms(plan.VXLANPort) {
 			detour.Rules = append(detour.Rules, nftables.NewRule(term, toNode, nftables.GoTo(chainInjected)))
 		}
+		detour.Rules = append(detour.Rules, nftables.NewRule(nftables.InBy(cni.LinkPrefix+"*"), nftables.InFamily(f.Family), toPort(expr.CmpOpEq, plan.VXLANPort), keepSource(f)))
 		own := plan.Node4
 		if f.Proto == unix.NFPROTO_IPV6 {
 			own = plan.Node6
