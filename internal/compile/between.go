@@ -20,7 +20,8 @@ type between struct {
 // route goes by the overlay to it.
 type said struct{ tunnel, peer [2]bool }
 
-// decided is a block that counts, and how it is reached. It is never changed once its plan is made.
+// decided is a block that counts, and how it is reached. It is never changed once its plan is made. Of its route, what is the
+// block's own is known from the beginning: blocks are many, and to look at each takes time.
 type decided struct {
 	block *model.Block
 	node  int32 // of ground.nodes; -1: none that others reach
@@ -33,12 +34,12 @@ func newBetween(g *ground, all []*model.Block, own []model.Block, before *betwee
 	b := &between{ground: g, blocks: g.sift(all, own, before), said: make([]said, len(g.nodes))}
 	b.recognise()
 	for i, d := range b.blocks.good {
-		f := familyOf(d.block.CIDR.Addr())
+		f := familyOf(d.route.CIDR.Addr())
 		switch {
-		case !d.route.CIDR.IsValid():
+		case d.route.Way == undecided:
 			d.route = b.route(d)
 		case d.node >= 0 && b.said[d.node].tunnel[f] != before.said[d.node].tunnel[f]:
-			d = &decided{block: d.block, node: d.node}
+			d = &decided{block: d.block, node: d.node, route: d.route}
 			d.route, b.blocks.good[i] = b.route(d), d
 		}
 		if d.route.Way == Overlay {
@@ -61,10 +62,10 @@ func (b *between) recognise() {
 	good := b.blocks.good
 	i := 0 // the first block behind a tunnel's address
 	for _, t := range b.tunnels {
-		for i < len(good) && good[i].block.CIDR.Addr().Compare(t.addr) <= 0 {
+		for i < len(good) && good[i].route.CIDR.Addr().Compare(t.addr) <= 0 {
 			i++
 		}
-		if i > 0 && good[i-1].node == t.node && good[i-1].block.CIDR.Contains(t.addr) {
+		if i > 0 && good[i-1].node == t.node && good[i-1].route.CIDR.Contains(t.addr) {
 			b.said[t.node].tunnel[familyOf(t.addr)] = true
 		}
 	}
@@ -72,22 +73,22 @@ func (b *between) recognise() {
 
 // route decides about one block. Of those that are Elsewhere or InSubnet, no route is made.
 func (b *between) route(d *decided) Route {
-	r := Route{CIDR: d.block.CIDR, Node: d.block.Node, Pool: d.block.Pool}
+	r := Route{CIDR: d.route.CIDR, Node: d.route.Node, Pool: d.route.Pool}
 	// The kernel would take the route to a block before that to the subnet: the node would lose its neighbours there, its router too.
-	if b.near.LookupPrefix(d.block.CIDR) {
+	if b.near.LookupPrefix(r.CIDR) {
 		r.Way = InSubnet
 		return r
 	}
-	if d.block.Node == b.name {
+	if r.Node == b.name {
 		return r // Here
 	}
 	if d.node < 0 {
 		r.Way = NoNode
 		return r
 	}
-	f := familyOf(d.block.CIDR.Addr())
+	f := familyOf(r.CIDR.Addr())
 	to := &b.others[d.node]
-	if r.Way = b.way(to, f, b.pools[d.block.Pool], b.said[d.node].tunnel[f]); r.Way == Direct {
+	if r.Way = b.way(to, f, b.pools[r.Pool], b.said[d.node].tunnel[f]); r.Way == Direct {
 		r.Via = to.addr[f]
 	}
 	if r.Way == Overlay {

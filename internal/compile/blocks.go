@@ -28,8 +28,9 @@ func (g *ground) sift(all []*model.Block, own []model.Block, before *between) bl
 	if before == nil {
 		room = make([]decided, len(all)+len(own)) // at once, where all are new
 	} else {
-		known = before.blocks.good
+		known.good = before.blocks.good
 	}
+	apart := -1 // the place in known of the last that counts
 	for block := range inOrder(all, own) {
 		d := known.to(block)
 		if d == nil {
@@ -41,7 +42,9 @@ func (g *ground) sift(all []*model.Block, own []model.Block, before *between) bl
 			}
 		}
 		// In the order of CIDRs, what overlaps any block before it overlaps the last that counts.
-		if n := len(b.good); n > 0 && b.good[n-1].block.CIDR.Overlaps(block.CIDR) {
+		// Two that counted one after the other do not overlap.
+		stands := d != nil && apart >= 0 && apart == known.next-2
+		if n := len(b.good); !stands && n > 0 && b.good[n-1].block.CIDR.Overlaps(block.CIDR) {
 			if b.overlaps++; b.overlaps == 1 {
 				b.overlap, b.overlapping = block, b.good[n-1].block
 			}
@@ -51,11 +54,13 @@ func (g *ground) sift(all []*model.Block, own []model.Block, before *between) bl
 			if len(room) == 0 {
 				room = make([]decided, 1)
 			}
-			d, room = &room[0], room[1:]
-			d.block, d.node = block, -1
+			apart, d, room = -1, &room[0], room[1:]
+			d.block, d.node, d.route = block, -1, Route{CIDR: block.CIDR, Node: block.Node, Pool: block.Pool, Way: undecided}
 			if i, known := g.byName[block.Node]; known {
 				d.node = i
 			}
+		} else {
+			apart = known.next - 1
 		}
 		b.good = append(b.good, d)
 	}
@@ -63,18 +68,21 @@ func (g *ground) sift(all []*model.Block, own []model.Block, before *between) bl
 }
 
 // walk goes through blocks that were decided about, in the order of CIDRs.
-type walk []*decided
+type walk struct {
+	good []*decided
+	next int
+}
 
-// to goes on to a block, and returns it where it is the very same one; else nil.
+// to goes on behind a block, and returns it where it is the very same one; else nil.
 func (w *walk) to(block *model.Block) *decided {
-	for len(*w) > 0 {
-		d := (*w)[0]
-		if d.block != block && d.block.CIDR.Compare(block.CIDR) >= 0 {
-			return nil
-		}
-		*w = (*w)[1:]
+	for ; w.next < len(w.good); w.next++ {
+		d := w.good[w.next]
 		if d.block == block {
+			w.next++
 			return d
+		}
+		if d.route.CIDR.Compare(block.CIDR) >= 0 {
+			return nil
 		}
 	}
 	return nil

@@ -92,6 +92,8 @@ const (
 	NoTunnelHere             // this node has no tunnel address of the family
 	NoIPIP                   // the pool asks for IPIP
 	InSubnet                 // this node is in a subnet that has the block: no route is ours
+
+	undecided // of no plan
 )
 
 // Reason says why a route goes where it goes.
