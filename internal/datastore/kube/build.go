@@ -111,14 +111,16 @@ func (s *Store) kept(keys []datastore.Key) iter.Seq2[datastore.Key, []byte] {
 
 // keptAll is everything in force as it is saved. It stays as it is.
 func (s *Store) keptAll() iter.Seq2[datastore.Key, []byte] {
-	all := slices.Concat(s.nodes(), s.definitions())
+	all := [][]*entry{s.self.entries(), s.others.entries(), s.definitions()}
 	for _, k := range s.kinds {
-		all = append(all, k.entries()...)
+		all = append(all, k.entries())
 	}
 	return func(yield func(datastore.Key, []byte) bool) {
-		for _, e := range all {
-			if !yield(e.key(), e.json) {
-				return
+		for _, entries := range all {
+			for _, e := range entries {
+				if !yield(e.key(), e.json) {
+					return
+				}
 			}
 		}
 	}

@@ -17,8 +17,15 @@ func TestEntries(t *testing.T) {
 		version++
 		return &entry{Kind: datastore.KindIPPool, Name: name, ResourceVersion: fmt.Sprint(version), Generation: int64(version), value: &model.Pool{Name: name}}
 	}
+	var given, copies [][]*entry
 	expect := func(when string, want ...string) {
 		t.Helper()
+		given, copies = append(given, v.entries()), append(copies, slices.Clone(v.entries()))
+		for i := range given {
+			if !slices.Equal(given[i], copies[i]) {
+				t.Errorf("%s: what was given out before is another", when)
+			}
+		}
 		var got []string
 		for _, e := range v.entries() {
 			if v.force[e.Name] != e {

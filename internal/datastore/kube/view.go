@@ -34,6 +34,7 @@ type view struct {
 
 	went     uint64   // how often something has gone: what comes back and goes again has another number
 	sorted   []*entry // force in order; nil: to be made
+	given    bool     // sorted was given out, and must not be changed any more
 	followed datastore.Followed
 	fresh    bool // the API was read once
 }
@@ -164,6 +165,7 @@ func (v *view) place(was, e *entry) {
 		return
 	}
 	at, there := slices.BinarySearchFunc(v.sorted, e, order)
+	v.own()
 	if there {
 		v.sorted[at] = e
 	} else {
@@ -181,7 +183,15 @@ func (v *view) leave(e *entry) {
 		v.sorted = nil
 		return
 	}
+	v.own()
 	v.sorted = slices.Delete(v.sorted, at, at+1)
+}
+
+// own makes the order one that may be changed, with room for one more.
+func (v *view) own() {
+	if v.given {
+		v.sorted, v.given = append(make([]*entry, 0, len(v.sorted)+1), v.sorted...), false
+	}
 }
 
 // movesConditions says whether a change of a pool can alter which ones are allocatable.
@@ -297,11 +307,12 @@ func (v *view) drop(c *changes, name string) {
 	delete(v.lost, name)
 }
 
-// entries are what is in force, in order, until the next change.
+// entries are what is in force, in order. They stay as they are.
 func (v *view) entries() []*entry {
 	if v.sorted == nil {
 		v.sorted = slices.SortedFunc(maps.Values(v.force), order)
 	}
+	v.given = true
 	return v.sorted
 }
 
