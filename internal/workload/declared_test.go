@@ -37,9 +37,12 @@ func BenchmarkSetState(b *testing.B) {
 	s := &model.Snapshot{Pools: []*model.Pool{p}}
 	for i := range 10_000 {
 		cidr := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 10), byte(i >> 2), byte(i << 6)}), 26)
-		s.Blocks = append(s.Blocks, &model.Block{CIDR: cidr, Pool: "p", Node: fmt.Sprint("node", i/2)})
+		s.Blocks = append(s.Blocks, &model.Block{CIDR: cidr, Pool: "p", Node: fmt.Sprintf("node%05d", i/2)})
 	}
-	m := New(Options{Node: "node7", Claims: claims{}})
+	for i := range 5000 {
+		s.Nodes = append(s.Nodes, model.Node{Name: fmt.Sprintf("node%05d", i), Addresses: []netip.Addr{netip.AddrFrom4([4]byte{192, 168, byte(i >> 8), byte(i)})}})
+	}
+	m := New(Options{Node: "node00007", Claims: claims{}})
 	m.SetLinks([]model.Link{{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/24")}}})
 	b.ReportAllocs()
 	for b.Loop() {

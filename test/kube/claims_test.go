@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,19 @@ func (a *afterwards) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 	}
 	return resp, err
+}
+
+// counts counts the requests to a path and below from now on, until what it returns says how many there were.
+func (s *networkStore) counts(path string) (stop func() int32) {
+	var n atomic.Int32
+	count := func(req *http.Request) error {
+		if strings.HasPrefix(req.URL.Path, path) {
+			n.Add(1)
+		}
+		return nil
+	}
+	s.after.Store(&count)
+	return func() int32 { s.after.Store(nil); return n.Load() }
 }
 
 // asAccount is how a pod of an account of the chart's on a node reaches the API server.
@@ -281,9 +295,18 @@ func (v *claims) givenBack(t *testing.T) {
 	if v.a.owner(cidr) != "n1" {
 		t.Error("another node has given the block back")
 	}
+	asked := v.b.counts(definitionsPath)
 	labtest.Must(t, v.a.GiveBack(t.Context(), cidr))
 	labtest.Must(t, v.a.GiveBack(t.Context(), cidr))
-	awaiting(t, "the block has no owner", func() (bool, string) { return v.a.owner(cidr) == "", fmt.Sprint(v.a.state().Snapshot.Blocks) })
+	for _, s := range []*networkStore{v.a, v.b} {
+		awaiting(t, "the block is gone", func() (bool, string) {
+			blocks := s.state().Snapshot.Blocks
+			return !slices.ContainsFunc(blocks, func(b *model.Block) bool { return b.CIDR == cidr }), fmt.Sprint(len(blocks))
+		})
+	}
+	if n := asked(); n != 0 {
+		t.Errorf("another node has asked %d times whether the definition of blocks is there", n)
+	}
 	labtest.Must(t, v.b.Claim(t.Context(), cidr, "p"))
 	// An agent that ended halfway has deleted the block, and not let it go.
 	v.kubectl(t, "", "delete", "ipblock", ipam.Name(cidr), "--wait=false")
