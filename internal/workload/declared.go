@@ -23,6 +23,9 @@ type declared struct {
 	kept     []ipam.Kept       // what machines have in the ranges of pools
 	linked   bool              // the node's interfaces are known, so that kept is whole
 	blocks   []*model.Block    // of all nodes, sorted by CIDR; there may be thousands, and each change of one makes a new declared
+
+	from *model.Snapshot // of which it was made
+	near []ipam.Kept     // and of these interfaces
 }
 
 // pending is what became of a block, as long as the API may not have told so yet.
@@ -86,7 +89,7 @@ func (m *Manager) SetLinks(links []model.Link) {
 // declare makes what addresses are chosen from. news is held.
 func (m *Manager) declare() {
 	s := &m.state
-	d := &declared{linked: m.near != nil, version: s.Version, fresh: s.Fresh || m.standalone(), blocks: s.Snapshot.Blocks}
+	d := &declared{linked: m.near != nil, version: s.Version, fresh: s.Fresh || m.standalone(), blocks: s.Snapshot.Blocks, from: s.Snapshot, near: m.near}
 	for _, p := range s.Snapshot.Pools {
 		why := ""
 		if c := s.Conditions[p.Name]; !c.Allocatable {
@@ -97,19 +100,14 @@ func (m *Manager) declare() {
 		}
 		d.pools = append(d.pools, ipam.Pool{Pool: p, Why: why})
 	}
-	for i := range s.Snapshot.Nodes {
-		if n := &s.Snapshot.Nodes[i]; n.Name == m.opts.Node {
-			d.labels = n.Labels
-		}
+	m.mu.Lock()
+	was := m.declared
+	m.mu.Unlock()
+	if was != nil && d.sameButBlocks(was) {
+		d.labels, d.kept, d.reserved = was.labels, was.kept, was.reserved
+	} else {
+		m.reserve(d)
 	}
-	var reserved netipx.IPSetBuilder
-	d.kept = ipam.Keep(&reserved, d.pools, m.machines(s.Snapshot.Nodes))
-	for _, r := range s.Snapshot.Reservations {
-		for _, c := range r.CIDRs {
-			reserved.AddPrefix(c)
-		}
-	}
-	d.reserved, _ = reserved.IPSet() // its prefixes are valid
 	m.mu.Lock()
 	m.declared = d
 	m.own(time.Now())
@@ -117,6 +115,33 @@ func (m *Manager) declare() {
 	m.tell()
 	m.notify()
 	m.mu.Unlock()
+}
+
+// sameButBlocks says whether that what two were made of differs in blocks alone, and in conditions of pools: that is most often.
+func (d *declared) sameButBlocks(was *declared) bool {
+	return same(was.from.Pools, d.from.Pools) && same(was.from.Nodes, d.from.Nodes) && same(was.from.Reservations, d.from.Reservations) && same(was.near, d.near)
+}
+
+// same says whether two slices are one, which nobody changes.
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
+// reserve finds the labels of this node, and what is not given out. news is held.
+func (m *Manager) reserve(d *declared) {
+	for i := range d.from.Nodes {
+		if n := &d.from.Nodes[i]; n.Name == m.opts.Node {
+			d.labels = n.Labels
+		}
+	}
+	var reserved netipx.IPSetBuilder
+	d.kept = ipam.Keep(&reserved, d.pools, m.machines(d.from.Nodes))
+	for _, r := range d.from.Reservations {
+		for _, c := range r.CIDRs {
+			reserved.AddPrefix(c)
+		}
+	}
+	d.reserved, _ = reserved.IPSet() // its prefixes are valid
 }
 
 // machines are the ranges of this node's interfaces, and the addresses of all nodes. news is held, also while they are looked through.

@@ -150,3 +150,45 @@ func TestNothingBeforeInterfacesAreKnown(t *testing.T) {
 		s.add("a")
 	})
 }
+
+// TestReservedFollows changes one thing after the other of what decides which addresses are reserved: what was found out before is
+// not taken for what holds now.
+func TestReservedFollows(t *testing.T) {
+	t.Parallel()
+	m := New(Options{Node: "n", Claims: claims{}})
+	s := &model.Snapshot{}
+	for _, step := range []struct {
+		name   string
+		change func(*model.Snapshot)
+		want   string
+		label  string
+	}{
+		{"a node", func(s *model.Snapshot) {
+			s.Nodes = []model.Node{{Name: "n", Labels: map[string]string{"zone": "a"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
+		}, "[]", "a"},
+		{"a pool", func(s *model.Snapshot) {
+			s.Pools = []*model.Pool{poolOf("p", "192.0.2.0/24", 30, model.UseWorkload)}
+		}, "[192.0.2.1/32]", "a"},
+		{"a block", func(s *model.Snapshot) {
+			s.Blocks = []*model.Block{{CIDR: netip.MustParsePrefix("192.0.2.0/30"), Pool: "p", Node: "n"}}
+		}, "[192.0.2.1/32]", "a"},
+		{"a reservation", func(s *model.Snapshot) {
+			s.Reservations = []model.Reservation{{Name: "r", CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.8/30")}}}
+		}, "[192.0.2.1/32 192.0.2.8/30]", "a"},
+		{"the node, with another label and address", func(s *model.Snapshot) {
+			s.Nodes = []model.Node{{Name: "n", Labels: map[string]string{"zone": "b"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2")}}}
+		}, "[192.0.2.2/32 192.0.2.8/30]", "b"},
+	} {
+		next := *s
+		s = &next
+		step.change(s)
+		m.SetState(datastore.State{Snapshot: s, Fresh: true})
+		if got := fmt.Sprint(m.declared.reserved.Prefixes()); got != step.want || m.declared.labels["zone"] != step.label || len(m.declared.blocks) != len(s.Blocks) {
+			t.Errorf("%s: %s are reserved, and the labels are %v; want %s, %s", step.name, got, m.declared.labels, step.want, step.label)
+		}
+	}
+	m.SetLinks([]model.Link{{Name: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.17/30")}}})
+	if got, want := fmt.Sprint(m.declared.reserved.Prefixes()), "[192.0.2.2/32 192.0.2.8/30 192.0.2.16/30]"; got != want {
+		t.Errorf("an interface: %s are reserved, want %s", got, want)
+	}
+}
