@@ -2,9 +2,9 @@ package compile
 
 import (
 	"net/netip"
-	"slices"
-	"strconv"
 	"time"
+
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // BGP is the part of a plan about what the node tells routers of its blocks, and what it believes of them. It has no secrets:
@@ -30,13 +30,15 @@ type BGP struct {
 
 	// Problems are what keeps the node from speaking BGP as it is asked to, each with its object, field and remedy.
 	Problems []string
+	// Ignored are the fields of objects that decide about this node on which Sallyport does not act, each with its object.
+	Ignored []string
 }
 
 // Announcement is a route that the node tells its peers of, with itself as the next hop.
 type Announcement struct {
 	Prefix netip.Prefix
 	// Communities are sorted, each once.
-	Communities []Community
+	Communities []model.Community
 	Pool        string // of the block
 	Why         string // in words
 }
@@ -46,13 +48,6 @@ type Withheld struct {
 	Prefix netip.Prefix
 	Pool   string
 	Why    string // in words, with the remedy
-}
-
-// Community is a standard community (RFC 1997), of which the first two numbers have 16 bits, or a large one (RFC 8092).
-type Community struct {
-	Large    bool
-	Admin    uint32 // an AS number
-	One, Two uint32 // Two is 0 in a standard one
 }
 
 // BGPPeer is one session.
@@ -73,7 +68,8 @@ type BGPPeer struct {
 	// Source is the address to speak from; invalid: the kernel chooses.
 	Source netip.Addr
 
-	Password Password
+	// Password is a key of a Secret in the agent's namespace, or, without Kubernetes, the file of that name (TCP MD5, RFC 2385).
+	Password model.BGPPassword
 
 	Keepalive, Hold time.Duration
 	Restart         time.Duration // of graceful restart (RFC 4724), as announced
@@ -83,7 +79,7 @@ type BGPPeer struct {
 	// Multihop says that the other end may be off the link: an external peer without TTLSecurity. The driver knows whether it is.
 	Multihop bool
 	// BFD is that of a peer on the link; its zero value is none. A peer off the link gets none.
-	BFD BFD
+	BFD model.BFD
 
 	// AllowedLocalASNs is how often LocalASN may occur in the AS path of a learned route.
 	AllowedLocalASNs uint8
@@ -103,19 +99,6 @@ type BGPPeer struct {
 	Import, Export []BGPRule
 }
 
-// Password says where the password of a session is (TCP MD5, RFC 2385): in a Secret of the agent's namespace, or, without Kubernetes,
-// in the file of that name. The zero value: the session has none.
-type Password struct {
-	Name, Key string
-	Optional  bool // without that Secret or key the session has no password, rather than not being
-}
-
-// BFD says how failures of a peer are detected (RFC 5880).
-type BFD struct {
-	Interval   time.Duration // between packets, both ways; 0: no BFD
-	Multiplier uint8         // how many of them must be missing
-}
-
 // BGPRule is one rule of a BGPFilter. It matches routes of the family of Prefix alone.
 type BGPRule struct {
 	// Prefix is what the route lies in, and Min and Max are the least and the greatest length that it has. Min is not less than the
@@ -128,63 +111,4 @@ type BGPRule struct {
 
 	Filter string // the name of the BGPFilter
 	Field  string // the rule in it, such as importV4[2]
-}
-
-// Imports says whether a route that a peer tells of is taken, and if not, why. Nothing of this node is, whatever filters say; of the
-// rest the first rule that matches decides, and where none does, all is taken but the default route.
-func (b *BGP) Imports(p *BGPPeer, route netip.Prefix) (taken bool, why string) {
-	for _, own := range b.Own {
-		if covers(own, route) {
-			return false, "this node has " + own.String()
-		}
-	}
-	if r := firstRule(p.Import, route, true); r != nil {
-		return r.Accept, r.String()
-	}
-	if route.Bits() == 0 {
-		return false, "no BGPFilter accepts the default route"
-	}
-	return true, ""
-}
-
-// Exports says whether a peer is told of a route, and if not, why: of one that the node has learned, or else of an announcement.
-func (b *BGP) Exports(p *BGPPeer, route netip.Prefix, learned bool) (told bool, why string) {
-	if learned && !p.Reflect {
-		return false, "the node has learned the route, and reflects none to this peer"
-	}
-	if learned && !slices.ContainsFunc(b.Reflected, func(r netip.Prefix) bool { return covers(r, route) }) {
-		return false, "the node has learned the route, and reflects routes inside of pools alone"
-	}
-	if r := firstRule(p.Export, route, learned); r != nil {
-		return r.Accept, r.String()
-	}
-	return true, ""
-}
-
-// covers says whether every address of a route lies in a range.
-func covers(in, route netip.Prefix) bool {
-	return in.Bits() <= route.Bits() && in.Contains(route.Addr())
-}
-
-// firstRule is the first rule that matches, or nil.
-func firstRule(rules []BGPRule, route netip.Prefix, learned bool) *BGPRule {
-	for i := range rules {
-		if rules[i].Matches(route, learned) {
-			return &rules[i]
-		}
-	}
-	return nil
-}
-
-// String names the rule.
-func (r *BGPRule) String() string { return "BGPFilter " + strconv.Quote(r.Filter) + ", " + r.Field }
-
-// Matches says whether the rule is about a route; learned: the node was told of it by a peer.
-func (r *BGPRule) Matches(route netip.Prefix, learned bool) bool {
-	if route.Addr().Is4() != r.Prefix.Addr().Is4() || r.Learned && !learned {
-		return false
-	}
-	n := route.Bits()
-	fits := n >= int(r.Min) && n <= int(r.Max) && r.Prefix.Contains(route.Addr())
-	return fits != r.Not
 }

@@ -17,6 +17,7 @@ type blocks struct {
 	misfits, overlaps            int
 	misfit, overlap, overlapping *model.Block // the first of each, and the block that it overlaps
 	why                          string       // of the misfit
+	withheld                     []Withheld   // those of this node that do not count
 }
 
 // sift takes the blocks of the snapshot, and those of this node that it lacks. Those that counted before are the same as there;
@@ -38,6 +39,9 @@ func (g *ground) sift(all []*model.Block, own []model.Block, before *between) bl
 				if b.misfits++; b.misfits == 1 {
 					b.misfit, b.why = block, why
 				}
+				if block.Node == g.name {
+					b.withheld = append(b.withheld, Withheld{block.CIDR, block.Pool, why})
+				}
 				continue
 			}
 		}
@@ -47,6 +51,9 @@ func (g *ground) sift(all []*model.Block, own []model.Block, before *between) bl
 		if n := len(b.good); !stands && n > 0 && b.good[n-1].block.CIDR.Overlaps(block.CIDR) {
 			if b.overlaps++; b.overlaps == 1 {
 				b.overlap, b.overlapping = block, b.good[n-1].block
+			}
+			if block.Node == g.name {
+				b.withheld = append(b.withheld, Withheld{block.CIDR, block.Pool, "it overlaps " + b.good[n-1].block.CIDR.String() + " of node " + b.good[n-1].block.Node})
 			}
 			continue
 		}

@@ -74,12 +74,14 @@ func (p *Plan) Next(s *model.Snapshot, local model.Local) *Plan {
 func (p *Plan) take(b *between) {
 	p.between = b
 	p.Workloads, p.Routes, p.Network = b.compile()
+	p.BGP = b.bgp()
 }
 
 // sameButBlocks says whether two snapshots differ in blocks alone, and in what no plan depends on.
 func sameButBlocks(a, b *model.Snapshot) bool {
 	return same(a.Pools, b.Pools) && same(a.NATConfigurations, b.NATConfigurations) && same(a.Nodes, b.Nodes) &&
-		same(a.NodeNetworkConfigurations, b.NodeNetworkConfigurations)
+		same(a.NodeNetworkConfigurations, b.NodeNetworkConfigurations) &&
+		same(a.BGPPeers, b.BGPPeers) && same(a.BGPConfigurations, b.BGPConfigurations) && same(a.BGPFilters, b.BGPFilters)
 }
 
 func localSameButBlocks(a, b *model.Local) bool {

@@ -30,10 +30,12 @@ type ground struct {
 	settings  netSettings
 	origins   []NetworkSetting
 	uplinks   [2]standing
-	tunnel    [2]netip.Addr // this node's
-	vxlan     [2]bool       // some pool of the family has VXLAN
-	lacks     []string      // what this node lacks for its pools
-	addresses []netip.Addr  // of all nodes, sorted
+	tunnel    [2]netip.Addr               // this node's
+	vxlan     [2]bool                     // some pool of the family has VXLAN
+	lacks     []string                    // what this node lacks for its pools
+	addresses []netip.Addr                // of all nodes, sorted
+	speech    BGP                         // how it speaks BGP, but for what depends on blocks
+	tagged    []model.PrefixAdvertisement // the communities that blocks get
 }
 
 // other is another node: by family, where it is, the address of its tunnel as it says, and whether it is in a subnet of this node.
@@ -88,6 +90,7 @@ func newGround(s *model.Snapshot, local *model.Local, own map[netip.Addr]struct{
 		g.tunnel[familyOf(a)] = a
 	}
 	g.lacks, g.addresses = g.lacking(s.Pools), g.allAddresses()
+	g.speech, g.tagged = g.speak(s)
 	return g
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/model"
 )
@@ -16,12 +17,16 @@ type netSettings struct {
 	mtu     int // 0: that of the uplink
 	port    uint16
 	vni     uint32
+
+	hold        time.Duration
+	maxPrefixes uint32
+	bfd         model.BFD
 }
 
 // NetworkSetting is one field of what the NodeNetworkConfigurations come to for a node, and the configuration that decided it.
 type NetworkSetting struct {
 	Field string `json:"field"` // of the spec, such as vxlan.port
-	// Value is the one in force: "" for an address and an MTU that are found on the node.
+	// Value is the one in force: "" for an address and an MTU that are found on the node, and for no BFD.
 	Value string `json:"value"`
 	// NodeNetworkConfiguration is the one that decided it; absent where the default is in force.
 	NodeNetworkConfiguration string `json:"nodeNetworkConfiguration,omitempty"`
@@ -39,12 +44,16 @@ func mergeNetwork(s *model.Snapshot, node string) (netSettings, []NetworkSetting
 	everywhere := slices.DeleteFunc(slices.Clone(chosen), func(c *model.NodeNetworkConfiguration) bool {
 		return c.NodeSelector != "" && c.NodeSelector != "all()"
 	})
-	m := netMerger{origins: make([]NetworkSetting, 0, 4)}
+	m := netMerger{origins: make([]NetworkSetting, 0, 7)}
 	return netSettings{
 		address: firstOf(&m, chosen, "nodeAddress", nodeAddress{}, addressField, nodeAddress.String),
 		mtu:     firstOf(&m, chosen, "mtu", 0, func(c *model.NodeNetworkConfiguration) *int { return c.MTU }, mtuText),
 		port:    firstOf(&m, everywhere, "vxlan.port", model.VXLANPort, func(c *model.NodeNetworkConfiguration) *uint16 { return c.VXLANPort }, number[uint16]),
 		vni:     firstOf(&m, everywhere, "vxlan.vni", model.DefaultVXLANVNI, func(c *model.NodeNetworkConfiguration) *uint32 { return c.VXLANVNI }, number[uint32]),
+
+		hold:        firstOf(&m, chosen, "bgp.holdTime", model.DefaultBGPHold, func(c *model.NodeNetworkConfiguration) *time.Duration { return c.Hold }, time.Duration.String),
+		maxPrefixes: firstOf(&m, chosen, "bgp.maxPrefixes", model.DefaultMaxPrefixes, func(c *model.NodeNetworkConfiguration) *uint32 { return c.MaxPrefixes }, number[uint32]),
+		bfd:         firstOf(&m, chosen, "bgp.bfd", model.BFD{}, func(c *model.NodeNetworkConfiguration) *model.BFD { return c.BFD }, bfdText),
 	}, m.origins
 }
 
@@ -86,6 +95,14 @@ func mtuText(v int) string {
 		return ""
 	}
 	return strconv.Itoa(v)
+}
+
+// bfdText is "" for no BFD.
+func bfdText(b model.BFD) string {
+	if b.Interval == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(b.Multiplier)) + " × " + b.Interval.String()
 }
 
 func number[T uint16 | uint32](v T) string { return strconv.FormatUint(uint64(v), 10) }

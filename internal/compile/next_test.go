@@ -16,12 +16,12 @@ import (
 func TestNextEqualsCompile(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		s, l := drawNetwork(t)
+		s, l := drawBGP(t)
 		p := Compile(s, l)
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
 			next := *s
-			other, otherLocal := drawNetwork(t)
-			switch rapid.SampledFrom([]string{"blocks", "blocks", "blocks", "own blocks", "own address", "own tunnel", "nodes", "pools", "configurations", "translation", "local", "all"}).Draw(t, "step") {
+			other, otherLocal := drawBGP(t)
+			switch rapid.SampledFrom([]string{"blocks", "blocks", "blocks", "own blocks", "own address", "own tunnel", "nodes", "pools", "configurations", "translation", "BGP", "local", "all"}).Draw(t, "step") {
 			case "blocks":
 				next.Blocks = someOf(t, s.Blocks, other.Blocks)
 			case "own blocks":
@@ -39,6 +39,8 @@ func TestNextEqualsCompile(t *testing.T) {
 			case "translation":
 				to := rapid.SampledFrom(addrs("192.0.2.1", "192.0.2.3")).Draw(t, "to")
 				next.NATConfigurations = []model.NATConfiguration{{Name: "c", NodeSelector: "all()", Addresses: []netip.Addr{to}}}
+			case "BGP":
+				next.BGPPeers, next.BGPConfigurations, next.BGPFilters = other.BGPPeers, other.BGPConfigurations, other.BGPFilters
 			case "nodes":
 				next.Nodes = other.Nodes
 			case "pools":
@@ -55,6 +57,21 @@ func TestNextEqualsCompile(t *testing.T) {
 			}
 		}
 	})
+}
+
+// drawBGP is a random cluster that may speak BGP.
+func drawBGP(t *rapid.T) (*model.Snapshot, model.Local) {
+	s, l := drawNetwork(t)
+	if rapid.Bool().Draw(t, "router") {
+		s.BGPPeers = []model.BGPPeer{{Name: "r", NodeSelector: "all()", Address: netip.MustParseAddr("192.0.2.9"), ASN: 65001, Filters: []string{"f"}}}
+	}
+	if rapid.Bool().Draw(t, "filter") {
+		s.BGPFilters = []model.BGPFilter{{Name: "f", Import4: []model.BGPFilterRule{{Accept: rapid.Bool().Draw(t, "accept")}}}}
+	}
+	if rapid.Bool().Draw(t, "mesh") {
+		s.BGPConfigurations = []model.BGPConfiguration{{Name: "default", ASN: rapid.Uint32Range(1, 3).Draw(t, "asn")}}
+	}
+	return s, l
 }
 
 // otherAddress is another address of this node than that which it has.

@@ -3,6 +3,7 @@ package compile
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -49,8 +50,8 @@ func TestSettingsNameWhatDecidedThem(t *testing.T) {
 func TestNetworkSettingsSayWhereTheyAreFrom(t *testing.T) {
 	t.Parallel()
 	s := &model.Snapshot{NodeNetworkConfigurations: []model.NodeNetworkConfiguration{
-		{Name: "a", NodeSelector: "all()", MTU: ptr(1400), VXLANPort: ptr(uint16(8472))},
-		{Name: "b", NodeSelector: "all()", Priority: 2, MTU: ptr(1300), Interface: ptr("eth0"), CIDRs: prefixes("10.0.0.0/8")},
+		{Name: "a", NodeSelector: "all()", MTU: ptr(1400), VXLANPort: ptr(uint16(8472)), Hold: ptr(9 * time.Second), BFD: &model.BFD{Interval: 300 * time.Millisecond, Multiplier: 3}},
+		{Name: "b", NodeSelector: "all()", Priority: 2, MaxPrefixes: ptr(uint32(5)), BFD: &model.BFD{}, MTU: ptr(1300), Interface: ptr("eth0"), CIDRs: prefixes("10.0.0.0/8")},
 		{Name: "c", NodeSelector: "has(zone)", Priority: 9, MTU: ptr(1200)},
 	}}
 	_, got := mergeNetwork(s, "n")
@@ -59,6 +60,9 @@ func TestNetworkSettingsSayWhereTheyAreFrom(t *testing.T) {
 		{"mtu", "1300", "b", []string{"a"}},
 		{"vxlan.port", "8472", "a", nil},
 		{"vxlan.vni", "4097", "", nil},
+		{"bgp.holdTime", "9s", "a", nil},
+		{"bgp.maxPrefixes", "5", "b", nil},
+		{"bgp.bfd", "", "b", []string{"a"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -163,6 +163,10 @@ type Node struct {
 	// other nodes reach it, and those of its VXLAN devices. At most one of each family, sorted.
 	NetworkAddresses []netip.Addr
 	Tunnels          []netip.Addr
+	// ASN is the AS number that the Node is annotated with; 0: none. ClusterID is that of its route reflector (RFC 4456), an IPv4
+	// address; invalid where the node is none.
+	ASN       uint32
+	ClusterID netip.Addr
 }
 
 // Local is what the node on which a plan is to stand knows of itself.
@@ -199,6 +203,9 @@ type Snapshot struct {
 	Blocks                    []*Block                   // sorted by CIDR; one that has not changed is the same in the next Snapshot
 	Reservations              []Reservation              // sorted by name
 	NodeNetworkConfigurations []NodeNetworkConfiguration // sorted by name
+	BGPPeers                  []BGPPeer                  // sorted by name
+	BGPConfigurations         []BGPConfiguration         // sorted by name
+	BGPFilters                []BGPFilter                // sorted by name
 }
 
 // Fault is something wrong with one declared object or with the file that holds it.

@@ -1,6 +1,9 @@
 package model
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // Block is one IPBlock: a piece of a pool that one node owns.
 type Block struct {
@@ -32,6 +35,18 @@ type NodeNetworkConfiguration struct {
 	// VXLANPort and VXLANVNI are the same on all nodes: only an object that selects all nodes can set them.
 	VXLANPort *uint16
 	VXLANVNI  *uint32
+	// Hold is how long a BGP session lives without a sign of life, in whole seconds, and MaxPrefixes how many routes of a family a peer
+	// may tell of.
+	Hold        *time.Duration
+	MaxPrefixes *uint32
+	// BFD is that of routers; its zero value is none.
+	BFD *BFD
+}
+
+// BFD says how failures of a BGP peer are detected (RFC 5880).
+type BFD struct {
+	Interval   time.Duration // between packets, both ways; 0: no BFD
+	Multiplier uint8         // how many of them must be missing
 }
 
 // DefaultVXLANVNI is the VNI where no NodeNetworkConfiguration sets one: another one than Calico's 4096 and flannel's 1, so that
