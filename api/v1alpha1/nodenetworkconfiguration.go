@@ -63,6 +63,10 @@ type NodeNetworkConfigurationSpec struct {
 	// where nodeSelector is absent or all().
 	// +optional
 	VXLAN *VXLAN `json:"vxlan,omitempty"`
+
+	// How nodes speak BGP, beside what BGPPeers and BGPConfigurations say.
+	// +optional
+	BGP *BGP `json:"bgp,omitempty"`
 }
 
 // NodeAddress says which of a node's addresses is the one by which other nodes reach it. Where both fields are set, the
@@ -98,6 +102,44 @@ type VXLAN struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=16777215
 	VNI *int32 `json:"vni,omitempty"`
+}
+
+// BGP says how nodes speak BGP.
+type BGP struct {
+	// After how long without a sign of life a session ends, and with it the routes that the peer told of, 3s to 65535s, such as 30s;
+	// parts of a second are rounded. The lesser one of node and peer counts. Default: 90s.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,9})?(ns|us|ms|s|m|h)){1,6}$') && duration(self) >= duration('3s') && duration(self) <= duration('65535s')",message="must be a duration of 3s to 65535s, such as 30s"
+	HoldTime *string `json:"holdTime,omitempty"`
+
+	// How many routes of a family a peer may tell of, 1 to 1000000. A peer that tells of more has its session closed. Default: 10000.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000000
+	MaxPrefixes *int32 `json:"maxPrefixes,omitempty"`
+
+	// How failures of routers on the link are detected by BFD (RFC 5880, RFC 5881), in less than a second. It costs graceful restart: it
+	// ends with the agent, so that a router which does not know better withdraws the node's routes at each restart of the agent.
+	// Nodes do not use it among each other. Default: no BFD.
+	// +optional
+	BFD *BFD `json:"bfd,omitempty"`
+}
+
+// BFD says how failures of routers are detected.
+type BFD struct {
+	// The time between packets, both ways, 50ms to 10s, such as 300ms; or 0s, which turns BFD off, against a configuration with a
+	// lower priority.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}([.][0-9]{1,9})?(ns|us|ms|s|m|h)){1,6}$') && (duration(self) == duration('0s') || duration(self) >= duration('50ms') && duration(self) <= duration('10s'))",message="must be a duration of 50ms to 10s, such as 300ms, or 0s for no BFD"
+	Interval string `json:"interval"`
+
+	// How many packets must be missing, 2 to 50. Default: 3.
+	// +optional
+	// +kubebuilder:validation:Minimum=2
+	// +kubebuilder:validation:Maximum=50
+	Multiplier *int32 `json:"multiplier,omitempty"`
 }
 
 // NodeNetworkConfigurationList is a list of NodeNetworkConfigurations.

@@ -19,7 +19,8 @@ func GroupVersion() schema.GroupVersion {
 
 // AddToScheme registers the kinds of this package.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion(), &IPPool{}, &IPPoolList{}, &IPReservation{}, &IPReservationList{})
+	s.AddKnownTypes(GroupVersion(), &IPPool{}, &IPPoolList{}, &IPReservation{}, &IPReservationList{},
+		&BGPPeer{}, &BGPPeerList{}, &BGPConfiguration{}, &BGPConfigurationList{}, &BGPFilter{}, &BGPFilterList{})
 	metav1.AddToGroupVersion(s, GroupVersion())
 	return nil
 }

@@ -104,7 +104,7 @@ status:
 		t.Errorf("one of two is missing: exit code %d, %q", code, out)
 	}
 	_, errs, code = sallyport(t, dir, "", "get", "pods")
-	want(t, "unknown kind", errs, "sallyport: there is no kind \"pods\" here: it is one of ippools, natconfigurations, nodes, ipreservations, nodenetworkconfigurations, ipblocks\n")
+	want(t, "unknown kind", errs, "sallyport: there is no kind \"pods\" here: it is one of ippools, natconfigurations, nodes, ipreservations, nodenetworkconfigurations, ipblocks, bgppeers, bgpconfigurations, bgpfilters\n")
 	if code != 1 {
 		t.Errorf("unknown kind: exit code %d", code)
 	}

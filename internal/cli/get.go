@@ -42,6 +42,9 @@ func resources() []resource {
 		{datastore.KindIPReservation, "ipreservation.projectcalico.org", []string{"ipreservations", "ipreservation"}, tableReservations},
 		{datastore.KindNodeNetworkConfiguration, "nodenetworkconfiguration.sallyport.dev", []string{"nodenetworkconfigurations", "nodenetworkconfiguration", "nodenet"}, tableNodeNetwork},
 		{datastore.KindIPBlock, "ipblock.sallyport.dev", []string{"ipblocks", "ipblock", "ipb"}, tableBlocks},
+		{datastore.KindBGPPeer, "bgppeer.projectcalico.org", []string{"bgppeers", "bgppeer"}, tableBGPPeers},
+		{datastore.KindBGPConfiguration, "bgpconfiguration.projectcalico.org", []string{"bgpconfigurations", "bgpconfiguration", "bgpconfigs", "bgpconfig"}, tableBGPConfigurations},
+		{datastore.KindBGPFilter, "bgpfilter.projectcalico.org", []string{"bgpfilters", "bgpfilter"}, tableBGPFilters},
 	}
 }
 
@@ -85,8 +88,8 @@ pools give out addresses. The agent answers, if it watches the same manifests an
 reads them. In a cluster, PROGRAMMED is what its controller says of the nodes: "-" where it says nothing
 yet. Faulty objects are reported on standard error, and the exit code is 1 if there are any.
 
-KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat), nodes, ipreservations, nodenetworkconfigurations (nodenet)
-or ipblocks (ipb), which only a cluster has.`,
+KIND is ippools (ippool, ipp, pools, pool), natconfigurations (nat), nodes, ipreservations, nodenetworkconfigurations (nodenet),
+bgppeers, bgpconfigurations (bgpconfig), bgpfilters, or ipblocks (ipb), which only a cluster has.`,
 		Example:           "  sallyport get pools\n  sallyport get ippool private -o yaml",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeObjects(g),

@@ -17,7 +17,8 @@ import (
 func TestEveryKindIsKnownEverywhere(t *testing.T) {
 	t.Parallel()
 	versions := map[string]string{model.KindIPPool: apiv3.GroupVersion().String(), model.KindNATConfiguration: v1alpha1.GroupVersion().String(), model.KindNode: "v1",
-		model.KindIPReservation: apiv3.GroupVersion().String(), model.KindNodeNetworkConfiguration: v1alpha1.GroupVersion().String(), model.KindIPBlock: v1alpha1.GroupVersion().String()}
+		model.KindIPReservation: apiv3.GroupVersion().String(), model.KindNodeNetworkConfiguration: v1alpha1.GroupVersion().String(), model.KindIPBlock: v1alpha1.GroupVersion().String(),
+		model.KindBGPPeer: apiv3.GroupVersion().String(), model.KindBGPConfiguration: apiv3.GroupVersion().String(), model.KindBGPFilter: apiv3.GroupVersion().String()}
 	source, err := os.ReadFile("../datastore/kube/source.go")
 	if err != nil {
 		t.Fatal(err)

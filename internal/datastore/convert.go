@@ -30,7 +30,7 @@ const (
 const everything = "all()"
 
 // Value converts the JSON of an object of a kind that a store may hold, which has been accepted or not: to a *model.Pool or
-// *model.Block, or a model.NATConfiguration, Node, Reservation or NodeNetworkConfiguration.
+// *model.Block, or a model.NATConfiguration, Node, Reservation, NodeNetworkConfiguration, BGPPeer, BGPConfiguration or BGPFilter.
 func Value(kind string, data []byte) (any, error) {
 	switch kind {
 	case KindIPPool:
@@ -49,6 +49,12 @@ func Value(kind string, data []byte) (any, error) {
 		return decoded(data, NodeNetworkConfiguration)
 	case KindIPBlock:
 		return decoded(data, Block)
+	case KindBGPPeer:
+		return decoded(data, BGPPeer)
+	case KindBGPConfiguration:
+		return decoded(data, BGPConfiguration)
+	case KindBGPFilter:
+		return decoded(data, BGPFilter)
 	}
 	return nil, fmt.Errorf("the kind %s is not known", kind)
 }

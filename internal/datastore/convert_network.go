@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/api/v1alpha1"
 	apiv3 "github.com/sallyport/sallyport/api/v3"
@@ -43,6 +44,9 @@ func NodeNetworkConfiguration(in *v1alpha1.NodeNetworkConfiguration) (model.Node
 		n := int(*v)
 		out.MTU = &n
 	}
+	if err := bgpOf(&out, in.Spec.BGP); err != nil {
+		return model.NodeNetworkConfiguration{}, err
+	}
 	vxlan := in.Spec.VXLAN
 	if vxlan == nil {
 		return out, nil
@@ -65,6 +69,46 @@ func NodeNetworkConfiguration(in *v1alpha1.NodeNetworkConfiguration) (model.Node
 		out.VXLANVNI = &n
 	}
 	return out, nil
+}
+
+// bgpOf fills in the field bgp.
+func bgpOf(out *model.NodeNetworkConfiguration, in *v1alpha1.BGP) error {
+	if in == nil {
+		return nil
+	}
+	if in.HoldTime != nil {
+		v, err := seconds("spec.bgp.holdTime", *in.HoldTime, model.DefaultBGPHold, maxHold)
+		if err != nil {
+			return err
+		}
+		out.Hold = &v
+	}
+	if in.MaxPrefixes != nil {
+		if *in.MaxPrefixes < 1 {
+			return fmt.Errorf("spec.bgp.maxPrefixes: %d is out of range", *in.MaxPrefixes)
+		}
+		v := uint32(*in.MaxPrefixes)
+		out.MaxPrefixes = &v
+	}
+	if in.BFD == nil {
+		return nil
+	}
+	interval, err := time.ParseDuration(in.BFD.Interval)
+	if err != nil || interval < 0 || interval > time.Minute {
+		return fmt.Errorf("spec.bgp.bfd.interval: %q is not a duration such as 300ms", in.BFD.Interval)
+	}
+	bfd := model.BFD{Interval: interval, Multiplier: model.DefaultBFDMultiplier}
+	if m := in.BFD.Multiplier; m != nil {
+		if *m < 1 || *m > 255 {
+			return fmt.Errorf("spec.bgp.bfd.multiplier: %d is out of range", *m)
+		}
+		bfd.Multiplier = uint8(*m)
+	}
+	if interval == 0 {
+		bfd = model.BFD{}
+	}
+	out.BFD = &bfd
+	return nil
 }
 
 // Bounds of numbers on the wire. The MTU has that of a length of 16 bits too.

@@ -19,6 +19,8 @@ type nodeObject struct {
 		Annotations struct {
 			Addresses string `json:"sallyport.dev/network-addresses"`
 			Tunnels   string `json:"sallyport.dev/tunnel-addresses"`
+			ASNumber  string `json:"projectcalico.org/ASNumber"`
+			ClusterID string `json:"projectcalico.org/RouteReflectorClusterID"`
 		} `json:"annotations"`
 	} `json:"metadata"`
 	Status struct {
@@ -30,7 +32,7 @@ type nodeObject struct {
 }
 
 // Node converts the JSON of a Node. Its addresses are those of the types InternalIP and then ExternalIP, each once;
-// host names are left out. What its agent says of it is in annotations.
+// host names are left out. What its agent says of it is in annotations, and so is what an operator says of it to BGP.
 func Node(data []byte) (model.Node, error) {
 	var in nodeObject
 	if err := json.Unmarshal(data, &in); err != nil {
@@ -54,5 +56,8 @@ func Node(data []byte) (model.Node, error) {
 	said, err := Announced(AnnotationNetworkAddresses, in.Metadata.Annotations.Addresses)
 	tunnels, err2 := Announced(AnnotationTunnelAddresses, in.Metadata.Annotations.Tunnels)
 	out.NetworkAddresses, out.Tunnels = said, tunnels
-	return out, errors.Join(err, err2)
+	var err3, err4 error
+	out.ASN, err3 = ASNumber(in.Metadata.Annotations.ASNumber)
+	out.ClusterID, err4 = ClusterID(in.Metadata.Annotations.ClusterID)
+	return out, errors.Join(err, err2, err3, err4)
 }

@@ -15,6 +15,10 @@ const (
 	KindIPReservation            = model.KindIPReservation
 	KindNodeNetworkConfiguration = model.KindNodeNetworkConfiguration
 	KindIPBlock                  = model.KindIPBlock
+
+	KindBGPPeer          = model.KindBGPPeer
+	KindBGPConfiguration = model.KindBGPConfiguration
+	KindBGPFilter        = model.KindBGPFilter
 )
 
 // What the layers below have, by the names that every store uses.

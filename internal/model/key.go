@@ -14,6 +14,10 @@ const (
 	KindIPReservation            = "IPReservation"
 	KindNodeNetworkConfiguration = "NodeNetworkConfiguration"
 	KindIPBlock                  = "IPBlock"
+
+	KindBGPPeer          = "BGPPeer"
+	KindBGPConfiguration = "BGPConfiguration"
+	KindBGPFilter        = "BGPFilter"
 )
 
 // Resource is a kind of objects, and under which apiVersions one may be declared: it is kept under the first.
@@ -33,6 +37,9 @@ func Resources() []Resource {
 		{Kind: KindIPReservation, APIVersions: []string{"projectcalico.org/v3"}},
 		{Kind: KindNodeNetworkConfiguration, APIVersions: []string{"sallyport.dev/v1alpha1"}},
 		{Kind: KindIPBlock, APIVersions: []string{"sallyport.dev/v1alpha1"}, Claimed: true},
+		{Kind: KindBGPPeer, APIVersions: []string{"projectcalico.org/v3"}},
+		{Kind: KindBGPConfiguration, APIVersions: []string{"projectcalico.org/v3"}},
+		{Kind: KindBGPFilter, APIVersions: []string{"projectcalico.org/v3"}},
 	}
 }
 

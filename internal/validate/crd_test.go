@@ -65,7 +65,8 @@ func TestServersAcceptDefinitions(t *testing.T) {
 func TestRuleCosts(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"projectcalico.org_ippools.yaml", "projectcalico.org_ipreservations.yaml", "sallyport.dev_natconfigurations.yaml",
-		"sallyport.dev_nodenetworkconfigurations.yaml", "sallyport.dev_ipblocks.yaml"} {
+		"sallyport.dev_nodenetworkconfigurations.yaml", "sallyport.dev_ipblocks.yaml",
+		"projectcalico.org_bgppeers.yaml", "projectcalico.org_bgpconfigurations.yaml", "projectcalico.org_bgpfilters.yaml"} {
 		crd := readCRD(t, name)
 		props := crd.Spec.Validation
 		if props == nil {
@@ -130,6 +131,10 @@ func TestRuleThatDoesNotCompile(t *testing.T) {
 
 		"sallyport.dev_ipblocks.yaml":                  {"rule: isCIDR(self)"},
 		"sallyport.dev_nodenetworkconfigurations.yaml": {"rule: isCIDR(self)"},
+
+		"projectcalico.org_bgppeers.yaml":          {"rule: self.matches('^[-._a-zA-Z0-9]+$')"},
+		"projectcalico.org_bgpconfigurations.yaml": {"rule: isCIDR(self)"},
+		"projectcalico.org_bgpfilters.yaml":        {"rule: self.size() == 0 || isCIDR(self)"},
 	} {
 		data, err := crds.Files().ReadFile(name)
 		if err != nil {

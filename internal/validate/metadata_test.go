@@ -72,6 +72,11 @@ func TestAnnouncedAddresses(t *testing.T) {
 	v := newValidator(t)
 	for _, test := range []specCase{
 		{"sallyport.dev/network-addresses: '192.0.2.1,2001:db8::1', sallyport.dev/tunnel-addresses: 10.0.0.1", "", ""},
+		{"projectcalico.org/ASNumber: '4294967295', projectcalico.org/RouteReflectorClusterID: 244.0.0.1", "", ""},
+		{"projectcalico.org/ASNumber: '1.10', projectcalico.org/RouteReflectorClusterID: ''", "", ""},
+		{"projectcalico.org/ASNumber: '0'", "metadata.annotations", "an AS number, 1 to 4294967295"},
+		{"projectcalico.org/ASNumber: '65536.1'", "metadata.annotations", "an AS number"},
+		{"projectcalico.org/RouteReflectorClusterID: '::1'", "metadata.annotations", "of the form of an IPv4 address"},
 		{"sallyport.dev/network-addresses: ''", "", ""},
 		{"sallyport.dev/network-addresses: '192.0.2.1,192.0.2.2'", "metadata.annotations", "at most one address of each family"},
 		{"sallyport.dev/network-addresses: '192.0.2.1 '", "metadata.annotations", "at most one address"},

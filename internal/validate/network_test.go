@@ -17,6 +17,9 @@ func TestCreateNetwork(t *testing.T) {
 		{validatetest.Reservations(), validatetest.Reservation},
 		{validatetest.NetworkConfigurations(), validatetest.NetworkConfiguration},
 		{validatetest.Blocks(), validatetest.Block},
+		{validatetest.BGPPeers(), validatetest.BGPPeer},
+		{validatetest.BGPFilters(), validatetest.BGPFilter},
+		{validatetest.BGPConfigurations(), validatetest.BGPConfiguration},
 	} {
 		for _, test := range table.cases {
 			run(t, table.document(test.Text), v.Create, test.Field, test.Message)

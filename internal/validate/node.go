@@ -38,7 +38,7 @@ func validateNode(_ context.Context, obj, _ map[string]any) []model.Fault {
 	return faults
 }
 
-// validateAnnounced checks the addresses that the agent of a node says in annotations.
+// validateAnnounced checks what the agent of a node, and an operator, say of it in annotations.
 func validateAnnounced(obj map[string]any) (faults []model.Fault) {
 	meta, _ := obj["metadata"].(map[string]any)
 	notes, _ := meta["annotations"].(map[string]any)
@@ -52,6 +52,24 @@ func validateAnnounced(obj map[string]any) (faults []model.Fault) {
 				break
 			}
 			families[a.Is4()] = true
+		}
+	}
+	return append(faults, validateBGPNotes(notes)...)
+}
+
+// validateBGPNotes checks the annotations by which an operator says a node's AS number, and that it is a route reflector.
+func validateBGPNotes(notes map[string]any) (faults []model.Fault) {
+	fault := func(key, want, written string) {
+		faults = append(faults, model.Fault{Field: "metadata.annotations", Message: fmt.Sprintf("the value of %s must be %s, not %q", key, want, text.Clip(written, quoted))})
+	}
+	if written, _ := notes[model.AnnotationASNumber].(string); written != "" {
+		if _, ok := model.ParseASN(written); !ok {
+			fault(model.AnnotationASNumber, "an AS number, 1 to 4294967295", written)
+		}
+	}
+	if written, _ := notes[model.AnnotationClusterID].(string); written != "" {
+		if _, ok := model.ParseClusterID(written); !ok {
+			fault(model.AnnotationClusterID, "of the form of an IPv4 address, such as 244.0.0.1", written)
 		}
 	}
 	return faults

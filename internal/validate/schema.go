@@ -109,8 +109,8 @@ func (d *definition) validate(ctx context.Context, obj, old map[string]any) []mo
 	delete(obj, "status")
 	delete(old, "status")
 	faults := append(validateMetadata(obj, obj["kind"]), d.judge(ctx, obj, old)...)
-	for _, fault := range validateSelectors(obj) {
-		// A selector that a rule refuses as a whole is not also read.
+	for _, fault := range append(validateSelectors(obj), validateCommunities(obj)...) {
+		// What a rule refuses as a whole is not also read.
 		if !slices.ContainsFunc(faults, func(f model.Fault) bool { return f.Field == fault.Field }) {
 			faults = append(faults, fault)
 		}
@@ -188,7 +188,11 @@ func (d *definition) unknownField(path string) (fault model.Fault, nearest strin
 func (d *definition) propertiesAt(parent string) map[string]structuralschema.Structural {
 	at := d.structural.Properties
 	for name := range strings.SplitSeq(strings.TrimSuffix(parent, "."), ".") {
-		if name != "" {
+		name, _, inList := strings.Cut(name, "[")
+		switch {
+		case inList && at[name].Items != nil:
+			at = at[name].Items.Properties
+		case name != "":
 			at = at[name].Properties
 		}
 	}

@@ -50,6 +50,10 @@ func New() *Validator {
 		model.KindIPReservation:            definedBy("projectcalico.org_ipreservations.yaml"),
 		model.KindNodeNetworkConfiguration: definedBy("sallyport.dev_nodenetworkconfigurations.yaml"),
 		model.KindIPBlock:                  definedBy("sallyport.dev_ipblocks.yaml"),
+
+		model.KindBGPPeer:          definedBy("projectcalico.org_bgppeers.yaml"),
+		model.KindBGPConfiguration: definedBy("projectcalico.org_bgpconfigurations.yaml"),
+		model.KindBGPFilter:        definedBy("projectcalico.org_bgpfilters.yaml"),
 	}
 	v := &Validator{}
 	for _, r := range model.Resources() {

@@ -80,7 +80,8 @@ func TestDefinitions(t *testing.T) {
 		}
 	}
 	// Calico has a definition of the same name as the first, which must stay as it is where Sallyport only translates.
-	for _, name := range []string{"ipreservations.projectcalico.org", "nodenetworkconfigurations.sallyport.dev", "ipblocks.sallyport.dev"} {
+	for _, name := range []string{"ipreservations.projectcalico.org", "nodenetworkconfigurations.sallyport.dev", "ipblocks.sallyport.dev",
+		"bgppeers.projectcalico.org", "bgpconfigurations.projectcalico.org", "bgpfilters.projectcalico.org"} {
 		if has(chart.Render(t), "CustomResourceDefinition", name) {
 			t.Errorf("the chart installs %s where Sallyport is not the pod network", name)
 		}
@@ -299,8 +300,10 @@ func TestPermissions(t *testing.T) {
 			want["sallyport-agent"] = append(want["sallyport-agent"], "nodes patch")
 		case "network":
 			want["sallyport-agent"] = append(slices.DeleteFunc(want["sallyport-agent"], func(line string) bool { return strings.HasPrefix(line, "customresourcedefinitions") }),
-				"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org, natconfigurations.sallyport.dev, ipreservations.projectcalico.org, nodenetworkconfigurations.sallyport.dev, ipblocks.sallyport.dev",
+				"customresourcedefinitions.apiextensions.k8s.io get of ippools.projectcalico.org, ippools.crd.projectcalico.org, natconfigurations.sallyport.dev, ipreservations.projectcalico.org, nodenetworkconfigurations.sallyport.dev, ipblocks.sallyport.dev, bgppeers.projectcalico.org, bgpconfigurations.projectcalico.org, bgpfilters.projectcalico.org",
 				"ippools.projectcalico.org get", "ipreservations.projectcalico.org list", "ipreservations.projectcalico.org watch",
+				"bgppeers.projectcalico.org list", "bgppeers.projectcalico.org watch", "bgpconfigurations.projectcalico.org list", "bgpconfigurations.projectcalico.org watch",
+				"bgpfilters.projectcalico.org list", "bgpfilters.projectcalico.org watch",
 				"nodenetworkconfigurations.sallyport.dev list", "nodenetworkconfigurations.sallyport.dev watch",
 				"ipblocks.sallyport.dev create", "ipblocks.sallyport.dev delete", "ipblocks.sallyport.dev get", "ipblocks.sallyport.dev list", "ipblocks.sallyport.dev patch", "ipblocks.sallyport.dev watch",
 				"ipblocks/status.sallyport.dev patch", "leases.coordination.k8s.io get", "nodes patch",

@@ -25,6 +25,9 @@ const (
 
 	reservationsPath          = "/apis/projectcalico.org/v3/ipreservations"
 	networkConfigurationsPath = "/apis/sallyport.dev/v1alpha1/nodenetworkconfigurations"
+	peersPath                 = "/apis/projectcalico.org/v3/bgppeers"
+	filtersPath               = "/apis/projectcalico.org/v3/bgpfilters"
+	bgpConfigurationsPath     = "/apis/projectcalico.org/v3/bgpconfigurations"
 	blocksPath                = "/apis/sallyport.dev/v1alpha1/ipblocks"
 	definitionsPath           = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 )

@@ -31,6 +31,9 @@ func TestVerdicts(t *testing.T) {
 	creations(t, s, reservationsPath, validatetest.Reservations(), validatetest.Reservation)
 	creations(t, s, networkConfigurationsPath, validatetest.NetworkConfigurations(), validatetest.NetworkConfiguration)
 	creations(t, s, blocksPath, validatetest.Blocks(), validatetest.Block)
+	creations(t, s, peersPath, validatetest.BGPPeers(), validatetest.BGPPeer)
+	creations(t, s, filtersPath, validatetest.BGPFilters(), validatetest.BGPFilter)
+	creations(t, s, bgpConfigurationsPath, validatetest.BGPConfigurations(), validatetest.BGPConfiguration)
 	blockUpdates(t, s)
 	creations(t, s, poolsPath, validatetest.Metadata(), func(metadata string) string {
 		return "{apiVersion: projectcalico.org/v3, kind: IPPool, spec: {cidr: 10.0.0.0/16}, metadata: " + metadata + "}"

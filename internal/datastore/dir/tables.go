@@ -86,6 +86,10 @@ func (t tables) with(changes []change) (tables, []change) {
 			Reservations: merge(old.Reservations, changes, datastore.KindIPReservation, func(r *model.Reservation) string { return r.Name }, valueOf[model.Reservation]),
 			NodeNetworkConfigurations: merge(old.NodeNetworkConfigurations, changes, datastore.KindNodeNetworkConfiguration,
 				func(c *model.NodeNetworkConfiguration) string { return c.Name }, valueOf[model.NodeNetworkConfiguration]),
+			BGPPeers: merge(old.BGPPeers, changes, datastore.KindBGPPeer, func(p *model.BGPPeer) string { return p.Name }, valueOf[model.BGPPeer]),
+			BGPConfigurations: merge(old.BGPConfigurations, changes, datastore.KindBGPConfiguration,
+				func(c *model.BGPConfiguration) string { return c.Name }, valueOf[model.BGPConfiguration]),
+			BGPFilters: merge(old.BGPFilters, changes, datastore.KindBGPFilter, func(f *model.BGPFilter) string { return f.Name }, valueOf[model.BGPFilter]),
 		},
 	}
 	if t.conditions == nil || slices.ContainsFunc(changes, t.movesConditions) {

@@ -31,6 +31,10 @@ var (
 	IPReservations            = apiv3.GroupVersion().WithResource("ipreservations")
 	NodeNetworkConfigurations = v1alpha1.GroupVersion().WithResource("nodenetworkconfigurations")
 	IPBlocks                  = v1alpha1.GroupVersion().WithResource("ipblocks")
+
+	BGPPeers          = apiv3.GroupVersion().WithResource("bgppeers")
+	BGPConfigurations = apiv3.GroupVersion().WithResource("bgpconfigurations")
+	BGPFilters        = apiv3.GroupVersion().WithResource("bgpfilters")
 )
 
 // ApplyStatus applies the status of an object of a resource, of which owner then owns what applied has; applied is the

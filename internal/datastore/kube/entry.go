@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -178,18 +179,22 @@ func decodedBlock(b *v1alpha1.IPBlock) (any, error) {
 // valueOf makes the value of an object.
 func valueOf(kind string, b []byte) (any, error) {
 	v, err := datastore.Value(kind, b)
-	var chooses string
+	chooses := map[string]string{}
 	switch c := v.(type) {
 	case model.NATConfiguration:
-		chooses = c.NodeSelector
+		chooses["nodeSelector"] = c.NodeSelector
 	case model.NodeNetworkConfiguration:
-		chooses = c.NodeSelector
+		chooses["nodeSelector"] = c.NodeSelector
+	case model.BGPPeer:
+		chooses["nodeSelector"], chooses["peerSelector"] = c.NodeSelector, c.PeerSelector
 	default:
 		return v, err
 	}
-	// A pool whose selector cannot be read is translated all the same; it is unknown which nodes these settings are for.
-	if _, err := selector.Parse(chooses); err != nil {
-		return nil, fmt.Errorf("spec.nodeSelector: is not a selector: %w", err)
+	// A pool whose selector cannot be read is translated all the same; it is unknown which nodes these objects are for.
+	for _, field := range slices.Sorted(maps.Keys(chooses)) {
+		if _, err := selector.Parse(chooses[field]); err != nil {
+			return nil, fmt.Errorf("spec.%s: is not a selector: %w", field, err)
+		}
 	}
 	return v, nil
 }

@@ -9,6 +9,7 @@ import (
 	apiv3 "github.com/sallyport/sallyport/api/v3"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/datastore"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // judgement is what the controller says in a pool's condition Allocatable.
@@ -82,24 +83,40 @@ func sameJudgement(a, b *entry) bool {
 	return *a.judged == *b.judged
 }
 
-// announced are those annotations of a Node by which its agent announces itself that can be used. Others are as if they were not
-// there, and an error.
+// announced are those annotations of a Node that can be used: by which its agent announces itself, and those about BGP. Others are
+// as if they were not there, and an error.
 func announced(annotations map[string]string) (map[string]string, error) {
 	var out map[string]string
 	var errs []error
-	for _, key := range []string{datastore.AnnotationNetworkAddresses, datastore.AnnotationTunnelAddresses} {
-		value, there := annotations[key]
+	for _, known := range []struct {
+		key   string
+		check func(string) error
+	}{
+		{datastore.AnnotationNetworkAddresses, addressesIn(datastore.AnnotationNetworkAddresses)},
+		{datastore.AnnotationTunnelAddresses, addressesIn(datastore.AnnotationTunnelAddresses)},
+		{model.AnnotationASNumber, func(value string) error { _, err := datastore.ASNumber(value); return err }},
+		{model.AnnotationClusterID, func(value string) error { _, err := datastore.ClusterID(value); return err }},
+	} {
+		value, there := annotations[known.key]
 		if !there {
 			continue
 		}
-		if _, err := datastore.Announced(key, value); err != nil {
+		if err := known.check(value); err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		if out == nil {
 			out = map[string]string{}
 		}
-		out[key] = value
+		out[known.key] = value
 	}
 	return out, errors.Join(errs...)
+}
+
+// addressesIn checks an annotation that has addresses.
+func addressesIn(key string) func(string) error {
+	return func(value string) error {
+		_, err := datastore.Announced(key, value)
+		return err
+	}
 }

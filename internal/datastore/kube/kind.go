@@ -182,7 +182,7 @@ func (s *Store) found(ctx context.Context, l located, now time.Time) error {
 	k.pause = min(max(2*k.pause, askMin), askMax)
 	k.askAt = now.Add(k.pause) // a definition that has just come may not be served yet, and some never are
 	var err error
-	k.watch, err = s.api.start(ctx, k.kind, l.version.WithResource(k.from.at.Resource), "", s.signal)
+	k.watch, err = s.api.start(ctx, k.kind, l.version.WithResource(k.from.at.Resource), "", false, s.signal)
 	s.log.Info("watching", "kind", k.kind, "of", l.version.String())
 	return err
 }

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,6 +68,9 @@ func hearAll(t *testing.T, s *Store, blocks ...*entry) {
 	heardOf(s, datastore.KindIPReservation, slim(datastore.KindIPReservation, object(t, `{"metadata":{"name":"r","resourceVersion":"6"},"spec":{"reservedCIDRs":["10.0.0.0/30"]}}`), network))
 	heardOf(s, datastore.KindNodeNetworkConfiguration, slim(datastore.KindNodeNetworkConfiguration, object(t, `{"metadata":{"name":"c","resourceVersion":"7"},"spec":{"mtu":1500}}`), network))
 	heardOf(s, datastore.KindNode, slim(datastore.KindNode, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", ResourceVersion: "8"}}, network))
+	heardOf(s, datastore.KindBGPPeer, slim(datastore.KindBGPPeer, object(t, `{"metadata":{"name":"p","resourceVersion":"8"},"spec":{"peerIP":"192.0.2.1","asNumber":65001}}`), network))
+	heardOf(s, datastore.KindBGPConfiguration, slim(datastore.KindBGPConfiguration, object(t, `{"metadata":{"name":"default","resourceVersion":"8"},"spec":{"asNumber":65000}}`), network))
+	heardOf(s, datastore.KindBGPFilter, slim(datastore.KindBGPFilter, object(t, `{"metadata":{"name":"f","resourceVersion":"8"},"spec":{}}`), network))
 	heardOf(s, datastore.KindIPBlock, blocks...)
 }
 
@@ -81,7 +85,8 @@ func TestNetworkSnapshot(t *testing.T) {
 		for _, b := range s.snapshot.Blocks {
 			got = append(got, b.CIDR.String()+" "+b.Node)
 		}
-		if strings.Join(got, ", ") != want || len(s.snapshot.Reservations) != 1 || len(s.snapshot.NodeNetworkConfigurations) != 1 || *s.snapshot.NodeNetworkConfigurations[0].MTU != 1500 {
+		if strings.Join(got, ", ") != want || len(s.snapshot.Reservations) != 1 || len(s.snapshot.NodeNetworkConfigurations) != 1 || *s.snapshot.NodeNetworkConfigurations[0].MTU != 1500 ||
+			len(s.snapshot.BGPPeers) != 1 || s.snapshot.BGPPeers[0].ASN != 65001 || len(s.snapshot.BGPConfigurations) != 1 || len(s.snapshot.BGPFilters) != 1 {
 			t.Errorf("%s: blocks %q, want %q; %+v", when, got, want, s.snapshot)
 		}
 	}
@@ -90,7 +95,8 @@ func TestNetworkSnapshot(t *testing.T) {
 	s.apply(k.absorb(map[string]*entry{"4-10-100-0-0-26": blockEntry("10.100.0.0/26", "c", 12), "4-10-3-0-0-26": nil}, false))
 	s.apply(k.confirmAll())
 	check("one came, and one went", s, "10.100.0.0/26 c, 10.200.0.0/26 a, fd00::/122 b")
-	if &was.Pools[0] != &s.snapshot.Pools[0] || &was.Nodes[0] != &s.snapshot.Nodes[0] || &was.Reservations[0] != &s.snapshot.Reservations[0] {
+	if &was.Pools[0] != &s.snapshot.Pools[0] || &was.Nodes[0] != &s.snapshot.Nodes[0] || &was.Reservations[0] != &s.snapshot.Reservations[0] || &was.BGPPeers[0] != &s.snapshot.BGPPeers[0] ||
+		&was.BGPConfigurations[0] != &s.snapshot.BGPConfigurations[0] || &was.BGPFilters[0] != &s.snapshot.BGPFilters[0] {
 		t.Error("a change of a block makes all kinds again")
 	}
 	was = s.snapshot
@@ -231,13 +237,82 @@ func TestAnnouncedNodes(t *testing.T) {
 	}
 }
 
+// TestAnnotationsAboutBGP: one that cannot be used leaves the Node as it is without it.
+func TestAnnotationsAboutBGP(t *testing.T) {
+	t.Parallel()
+	node := func(asn, cluster string) *entry {
+		return slim(datastore.KindNode, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "m", Annotations: map[string]string{
+			datastore.AnnotationNetworkAddresses: "192.0.2.1", model.AnnotationASNumber: asn, model.AnnotationClusterID: cluster}}}, network)
+	}
+	for _, test := range []struct {
+		asn, cluster string
+		want         uint32
+		fault        string
+	}{
+		{"65010", "244.0.0.1", 65010, ""},
+		{"", "", 0, ""},
+		{"0", "244.0.0.1", 0, "metadata.annotations[projectcalico.org/ASNumber]"},
+		{"65010", "reflector", 65010, "metadata.annotations[projectcalico.org/RouteReflectorClusterID]"},
+	} {
+		e := node(test.asn, test.cluster)
+		n, ok := e.value.(model.Node)
+		if !ok || n.ASN != test.want || n.ClusterID.IsValid() != (test.cluster == "244.0.0.1") || len(n.NetworkAddresses) != 1 {
+			t.Errorf("%q, %q: %+v", test.asn, test.cluster, e.value)
+		}
+		if (e.fault == nil) != (test.fault == "") || e.fault != nil && !strings.HasPrefix(e.fault.Error(), test.fault) {
+			t.Errorf("%q, %q: %v, want one about %q", test.asn, test.cluster, e.fault, test.fault)
+		}
+		if back, err := decode(e.key(), e.json); err != nil || !same(back.value, e.value) {
+			t.Errorf("kept as %s, read as %+v, %v", e.json, back, err)
+		}
+	}
+}
+
+// TestLabelsOfOthers: the labels of other nodes are kept where a BGPPeer selects peers by them, and not else.
+func TestLabelsOfOthers(t *testing.T) {
+	t.Parallel()
+	s := openNetwork(t, t.TempDir())
+	ctx, cancel := context.WithCancel(t.Context())
+	defer func() {
+		cancel()
+		s.othersWatch.end()
+	}()
+	hearAll(t, s)
+	watched := func(want bool) *watch {
+		t.Helper()
+		if err := s.watchOthers(ctx); err != nil || s.othersWatch == nil || s.othersLabels != want {
+			t.Fatalf("watched with labels: %t, want %t; %v", s.othersLabels, want, err)
+		}
+		turned, err := s.othersWatch.turn(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "m", Labels: map[string]string{"a": "b"}}})
+		if err != nil || strings.Contains(string(turned.(*entry).json), `"labels"`) != want {
+			t.Errorf("kept: %s, %v", turned.(*entry).json, err)
+		}
+		return s.othersWatch
+	}
+	first := watched(false)
+	if watched(false) != first {
+		t.Error("the watch is begun again for nothing")
+	}
+	heardOf(s, datastore.KindBGPPeer, slim(datastore.KindBGPPeer, object(t, `{"metadata":{"name":"p","resourceVersion":"9"},"spec":{"peerSelector":"has(a)"}}`), network))
+	second := watched(true)
+	select {
+	case <-first.done:
+	default:
+		t.Error("the first watch goes on")
+	}
+	heardOf(s, datastore.KindBGPPeer, slim(datastore.KindBGPPeer, object(t, `{"metadata":{"name":"p","resourceVersion":"10"},"spec":{"peerIP":"192.0.2.1","asNumber":1}}`), network))
+	if watched(false) == second {
+		t.Error("the watch with labels goes on")
+	}
+}
+
 // TestNetworkIsReadWhereItIsWanted: NAT alone asks for no definition that it does not need.
 func TestNetworkIsReadWhereItIsWanted(t *testing.T) {
 	t.Parallel()
 	if s := openStore(t); len(s.kinds) != 2 || s.kindOf(datastore.KindIPBlock) != nil {
 		t.Errorf("NAT alone reads %d kinds", len(s.kinds))
 	}
-	if s := openNetwork(t, t.TempDir()); len(s.kinds) != 5 {
+	if s := openNetwork(t, t.TempDir()); len(s.kinds) != 8 {
 		t.Errorf("the pod network reads %d kinds", len(s.kinds))
 	}
 }

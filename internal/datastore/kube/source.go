@@ -25,6 +25,9 @@ func sources(network bool) []source {
 		{kind: datastore.KindIPReservation, at: IPReservations, optional: true, network: true},
 		{kind: datastore.KindNodeNetworkConfiguration, at: NodeNetworkConfigurations, optional: true, network: true},
 		{kind: datastore.KindIPBlock, at: IPBlocks, network: true},
+		{kind: datastore.KindBGPPeer, at: BGPPeers, optional: true, network: true},
+		{kind: datastore.KindBGPConfiguration, at: BGPConfigurations, optional: true, network: true},
+		{kind: datastore.KindBGPFilter, at: BGPFilters, optional: true, network: true},
 	}
 	return slices.DeleteFunc(all, func(s source) bool { return s.network && !network })
 }
@@ -49,6 +52,9 @@ func snapshotOf(of func(kind string) []*entry) *model.Snapshot {
 		Reservations:              values[model.Reservation](of(datastore.KindIPReservation)),
 		NodeNetworkConfigurations: values[model.NodeNetworkConfiguration](of(datastore.KindNodeNetworkConfiguration)),
 		Blocks:                    values[*model.Block](of(datastore.KindIPBlock)),
+		BGPPeers:                  values[model.BGPPeer](of(datastore.KindBGPPeer)),
+		BGPConfigurations:         values[model.BGPConfiguration](of(datastore.KindBGPConfiguration)),
+		BGPFilters:                values[model.BGPFilter](of(datastore.KindBGPFilter)),
 	}
 }
 
@@ -71,6 +77,15 @@ func keep(next, was *model.Snapshot, changed func(kind string) bool) {
 	}
 	if !changed(datastore.KindIPBlock) {
 		next.Blocks = was.Blocks
+	}
+	if !changed(datastore.KindBGPPeer) {
+		next.BGPPeers = was.BGPPeers
+	}
+	if !changed(datastore.KindBGPConfiguration) {
+		next.BGPConfigurations = was.BGPConfigurations
+	}
+	if !changed(datastore.KindBGPFilter) {
+		next.BGPFilters = was.BGPFilters
 	}
 }
 

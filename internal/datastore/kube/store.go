@@ -70,6 +70,7 @@ type Store struct {
 	self, others *view
 	selfWatch    *watch
 	othersWatch  *watch // nil while no setting needs other nodes
+	othersLabels bool   // it keeps their labels
 
 	// What follows is for the pod network.
 	claims        chan claimed
@@ -192,7 +193,7 @@ func (s *Store) Run(ctx context.Context, publish func(datastore.State)) error {
 	background.Go(func() { s.saver.Run(ctx) })
 	s.stale = true
 	var err error
-	if s.selfWatch, err = s.api.start(ctx, datastore.KindNode, resourceNodes, s.node, s.signal); err != nil {
+	if s.selfWatch, err = s.api.start(ctx, datastore.KindNode, resourceNodes, s.node, true, s.signal); err != nil {
 		return err
 	}
 	defer s.end()
@@ -322,10 +323,14 @@ func (s *Store) watchOthers(ctx context.Context) (err error) {
 	if s.snapshot == nil {
 		return nil
 	}
-	needs := s.network || compile.NeedsNodes(s.snapshot, s.node)
+	needs, labels := s.network || compile.NeedsNodes(s.snapshot, s.node), compile.NeedsLabels(s.snapshot)
 	switch {
-	case needs && s.othersWatch == nil:
-		s.othersWatch, err = s.api.start(ctx, datastore.KindNode, resourceNodes, "", s.signal)
+	case needs && (s.othersWatch == nil || s.othersLabels != labels): // labels of thousands of nodes are kept only for a reason
+		if s.othersWatch != nil {
+			s.othersWatch.end()
+		}
+		s.othersLabels = labels
+		s.othersWatch, err = s.api.start(ctx, datastore.KindNode, resourceNodes, "", labels, s.signal)
 	case !needs && s.othersWatch != nil:
 		s.othersWatch.end()
 		s.othersWatch = nil

@@ -27,9 +27,9 @@ type watch struct {
 	taken bool                // all that there was at first was taken
 }
 
-// start begins to watch a kind, all of it or the object of one name, until the context or end ends it. wake is called
-// when something was heard; it does not wait.
-func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersionResource, only string, wake func()) (*watch, error) {
+// start begins to watch a kind, all of it or the object of one name, until the context or end ends it. Of Nodes the labels are
+// kept where they are asked for. wake is called when something was heard; it does not wait.
+func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersionResource, only string, labels bool, wake func()) (*watch, error) {
 	// A typed object that this version does not understand would keep all others from being read. Nodes are big and many, and
 	// decoded with less effort into their type.
 	client, like := a.untyped, runtime.Object(&unstructured.Unstructured{})
@@ -46,7 +46,7 @@ func (a *API) start(ctx context.Context, kind string, resource schema.GroupVersi
 	ctx, stop := context.WithCancel(ctx)
 	w := newWatch(wake)
 	w.stop = stop
-	what := keeping{labels: only != "", network: a.network} // only of this node's own Node are the labels of interest
+	what := keeping{labels: labels, network: a.network}
 	w.turn = func(o any) (any, error) { return slimmed(kind, o, what) }
 	w.reflect(c, resource, only, like)
 	go func() {

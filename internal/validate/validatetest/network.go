@@ -67,6 +67,18 @@ func NetworkConfigurations() []Case {
 		wrong("{nodeAddress: {interfaces: eth0}}", "spec.nodeAddress.interfaces", "did you mean interface?"),
 		wrong("{nodeAddress: {cidrs: [192.0.2.0]}}", "spec.nodeAddress.cidrs[0]", "must be a CIDR"),
 		wrong("{nodeAddress: eth0}", "spec.nodeAddress", "must be a mapping"),
+		right("{bgp: {}}"),
+		right("{nodeSelector: has(a), bgp: {holdTime: 9s, maxPrefixes: 1000000, bfd: {interval: 300ms, multiplier: 3}}}"),
+		right("{bgp: {bfd: {interval: 0s}}}"),
+		wrong("{bgp: {holdTime: 2s}}", "spec.bgp.holdTime", "must be a duration of 3s to 65535s"),
+		wrong("{bgp: {holdTime: 65536s}}", "spec.bgp.holdTime", "must be a duration of 3s to 65535s"),
+		wrong("{bgp: {maxPrefixes: 0}}", "spec.bgp.maxPrefixes", "greater than or equal to 1"),
+		wrong("{bgp: {maxPrefixes: 1000001}}", "spec.bgp.maxPrefixes", "less than or equal to 1000000"),
+		wrong("{bgp: {bfd: {}}}", "spec.bgp.bfd.interval", "is missing"),
+		wrong("{bgp: {bfd: {interval: 10ms}}}", "spec.bgp.bfd.interval", "must be a duration of 50ms to 10s"),
+		wrong("{bgp: {bfd: {interval: 11s}}}", "spec.bgp.bfd.interval", "must be a duration of 50ms to 10s"),
+		wrong("{bgp: {bfd: {interval: 1s, multiplier: 1}}}", "spec.bgp.bfd.multiplier", "greater than or equal to 2"),
+		wrong("{bgp: {bfd: {interval: 1s, multiplier: 51}}}", "spec.bgp.bfd.multiplier", "less than or equal to 50"),
 	}
 }
 
