@@ -15,8 +15,9 @@ import (
 
 // leaving collects workloads that go, so that many go at once.
 type leaving struct {
-	mu   sync.Mutex
-	wake chan struct{}
+	wake, wakeBehind chan struct{}
+
+	mu sync.Mutex
 	// asked are the links that requests wait for; behind are workloads whose links are gone or go, and whose connections are
 	// to be ended.
 	asked  map[string][]chan error
@@ -41,16 +42,25 @@ func (l *leaving) late(h ...links.Held) {
 	l.mu.Lock()
 	l.behind = append(l.behind, h...)
 	l.mu.Unlock()
-	waiting.Signal(l.wake)
+	waiting.Signal(l.wakeBehind)
 }
 
-// take takes all that is to be done now.
-func (l *leaving) take() (asked map[string][]chan error, behind []links.Held) {
+// takeAsked takes all links that requests wait for now.
+func (l *leaving) takeAsked() map[string][]chan error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	asked, behind = l.asked, l.behind
-	l.asked, l.behind = nil, nil
-	return asked, behind
+	asked := l.asked
+	l.asked = nil
+	return asked
+}
+
+// takeBehind takes all workloads whose connections are to be ended now.
+func (l *leaving) takeBehind() []links.Held {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	behind := l.behind
+	l.behind = nil
+	return behind
 }
 
 // Delete removes the link of a workload and gives its addresses back. It succeeds where there is none.
@@ -110,36 +120,40 @@ func (m *Manager) GC(ctx context.Context, r *cni.Request) error {
 
 // leave removes links, many at a time, until the context ends.
 func (m *Manager) leave(ctx context.Context) {
-	for {
-		asked, behind := m.leaving.take()
-		if len(asked) > 0 {
-			m.removeLinks(ctx, asked, &behind)
+	for waiting.Sleep(ctx, m.leaving.wake, time.Hour) {
+		if asked := m.leaving.takeAsked(); len(asked) > 0 {
+			m.removeLinks(ctx, asked)
 		}
-		if len(behind) > 0 {
+	}
+}
+
+// follow ends the connections of workloads that are gone, many at a time, until the context ends. No request waits for that: among
+// hundreds of thousands of connections it takes a second.
+func (m *Manager) follow(ctx context.Context) {
+	for waiting.Sleep(ctx, m.leaving.wakeBehind, time.Hour) {
+		if behind := m.leaving.takeBehind(); len(behind) > 0 {
 			m.finish(ctx, behind)
-		}
-		if len(asked)+len(behind) > 0 && ctx.Err() == nil {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-m.leaving.wake:
 		}
 	}
 }
 
 // removeLinks answers those who asked once the kernel knows that these workloads go.
-func (m *Manager) removeLinks(ctx context.Context, asked map[string][]chan error, behind *[]links.Held) {
+func (m *Manager) removeLinks(ctx context.Context, asked map[string][]chan error) {
+	m.mu.Lock()
+	m.removing = asked
+	m.mu.Unlock()
 	err := m.opts.Links.Leave(ctx, slices.Collect(maps.Keys(asked)))
 	m.mu.Lock()
+	m.removing = nil
+	var left []links.Held
 	for name := range asked {
 		if h, there := m.held[name]; err == nil && there {
-			*behind = append(*behind, h)
+			left = append(left, h)
 			delete(m.held, name)
 		}
 	}
 	m.mu.Unlock()
+	m.leaving.late(left...)
 	for _, waiters := range asked {
 		for _, w := range waiters {
 			w <- err

@@ -248,3 +248,61 @@ func TestRelease(t *testing.T) {
 		}
 	})
 }
+
+// TestDeleteWaitsForNoConnections: those of one workload that has gone may be many, and another one is deleted meanwhile.
+func TestDeleteWaitsForNoConnections(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := newSingle(t, Options{}, poolOf("p", "10.0.0.0/24", 26, model.UseWorkload))
+		a, b := s.add("a"), s.add("b")
+		s.forgetFails = 10
+		start := time.Now()
+		for _, container := range []string{"a", "b"} {
+			labtest.Must(t, s.Delete(t.Context(), &cni.Request{Network: "net", ContainerID: container, Interface: "eth0"}))
+			synctest.Wait()
+		}
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it took %s", took)
+		}
+		if u := s.Counts().Blocks[0]; u.Used != 2 {
+			t.Errorf("%d addresses are in use, want %s and %s until their connections have ended", u.Used, a, b)
+		}
+		time.Sleep(time.Minute)
+		if u := s.Counts().Blocks[0]; u.Used != 0 {
+			t.Errorf("%d addresses are in use", u.Used)
+		}
+	})
+}
+
+// quick is a kernel that tells that a link has gone before the call that removes it returns.
+type quick struct {
+	*kernel
+	gone func(links.Held)
+}
+
+func (k *quick) Leave(ctx context.Context, names []string) error {
+	before := k.now()
+	err := k.kernel.Leave(ctx, names)
+	for _, name := range names {
+		k.gone(before[name])
+	}
+	return err
+}
+
+// TestGoneByRequest: the log does not say of a link that no request has removed it, where one has.
+func TestGoneByRequest(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k := &quick{kernel: &kernel{links: map[string]links.Held{}}}
+		s := newSingle(t, Options{Links: k}, poolOf("p", "10.0.0.0/24", 26, model.UseWorkload))
+		k.gone = s.Gone
+		var log strings.Builder
+		s.opts.Log = slog.New(slog.NewTextHandler(&log, nil))
+		s.add("a")
+		labtest.Must(t, s.Delete(t.Context(), &cni.Request{Network: "net", ContainerID: "a", Interface: "eth0"}))
+		synctest.Wait()
+		if u := s.Counts(); u.Workloads != 0 || u.Blocks[0].Used != 0 || strings.Contains(log.String(), "without a request") {
+			t.Errorf("%+v, and the log says %s", u, &log)
+		}
+	})
+}

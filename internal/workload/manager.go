@@ -63,8 +63,9 @@ type Manager struct {
 
 	mu       sync.Mutex
 	space    *ipam.Space
-	held     map[string]links.Held // by the name of the link: the workloads that have addresses
-	declared *declared             // nil before the first snapshot
+	held     map[string]links.Held   // by the name of the link: the workloads that have addresses
+	removing map[string][]chan error // by the name of the link: what requests remove right now
+	declared *declared               // nil before the first snapshot
 	pending  map[netip.Prefix]pending
 	refused  map[string]refusal // pools that the API refused to claim from, by name
 	began    bool               // what the kernel held at the start is known
@@ -78,7 +79,7 @@ type Manager struct {
 func New(o Options) *Manager {
 	return &Manager{opts: o, space: ipam.NewSpace(o.Random), held: map[string]links.Held{},
 		pending: map[netip.Prefix]pending{}, refused: map[string]refusal{}, changed: make(chan struct{}), claiming: make(chan struct{}, 1), names: keyed{held: map[string]chan struct{}{}},
-		leaving: leaving{wake: make(chan struct{}, 1)}}
+		leaving: leaving{wake: make(chan struct{}, 1), wakeBehind: make(chan struct{}, 1)}}
 }
 
 // lookEvery is the time between two looks at which blocks can go back, and at how much of them is in use.
@@ -98,6 +99,7 @@ func (m *Manager) Run(ctx context.Context) {
 	var others sync.WaitGroup
 	defer others.Wait()
 	others.Go(func() { m.leave(ctx) })
+	others.Go(func() { m.follow(ctx) })
 	others.Go(func() { m.clear(ctx) })
 	tick, look := time.NewTicker(lookEvery), time.NewTicker(compareEvery)
 	defer tick.Stop()
@@ -178,9 +180,14 @@ func (m *Manager) Gone(h links.Held) {
 	m.mu.Lock()
 	was, known := m.held[h.Link]
 	delete(m.held, h.Link)
+	_, asked := m.removing[h.Link]
 	m.mu.Unlock()
-	if !known {
+	switch {
+	case !known:
 		return // a request has removed it
+	case asked: // the same, but the kernel tells of it before the request goes on
+		m.leaving.late(was)
+		return
 	}
 	m.opts.Log.Info("the link of a workload is gone without a request to remove it; its addresses are given back", "link", h.Link, "container", h.ContainerID)
 	m.leaving.late(was)
