@@ -171,12 +171,12 @@ func (m *Manager) claim(ctx context.Context, b ipam.Block) error {
 		m.space.Own(b)
 		delete(m.refused, b.Pool)
 		if !m.standalone() {
-			m.pending[b.CIDR] = pending{claimed, now}
+			m.pending[b.CIDR] = pending{fate: claimed, since: now}
 		}
 		m.tell()
 		m.opts.Log.Info("claimed a block", "block", b.CIDR, "pool", b.Pool)
 	case errors.As(err, &other):
-		m.pending[b.CIDR] = pending{taken, now}
+		m.pending[b.CIDR] = pending{fate: taken, since: now}
 	case errors.As(err, &refused):
 		since := now
 		if r, again := m.refused[b.Pool]; again {

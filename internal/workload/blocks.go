@@ -112,7 +112,8 @@ func (m *Manager) disownUnused(cidr netip.Prefix) error {
 func (m *Manager) disown(cidr netip.Prefix, now time.Time) {
 	m.space.Disown(cidr)
 	if !m.standalone() {
-		m.pending[cidr] = pending{givenBack, now}
+		was, there := m.pending[cidr]
+		m.pending[cidr] = pending{givenBack, now, there && was.fate == claimed}
 	}
 }
 

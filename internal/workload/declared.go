@@ -32,6 +32,8 @@ type declared struct {
 type pending struct {
 	fate  fate
 	since time.Time
+	// unheard says of a block that was given back that the API has not even told of its claim: it may do so yet.
+	unheard bool
 }
 
 type fate int
@@ -54,6 +56,9 @@ const refusedFor = 200 * time.Millisecond
 
 // forgetAfter is how long a claim, or that another node was faster, is believed where the API does not show it.
 const forgetAfter = time.Minute
+
+// forgetUnheard is how long it is borne in mind that a block was given back of whose claim the API has not told. A watch lasts no longer.
+const forgetUnheard = 10 * time.Minute
 
 // SetState takes what the datastore says now. It does not wait.
 func (m *Manager) SetState(s datastore.State) {
@@ -179,7 +184,9 @@ func (m *Manager) own(now time.Time) {
 		b, there := m.declared.block(cidr)
 		told := there
 		if p.fate == givenBack {
-			told = !there || b.Node != m.opts.Node
+			told = !there && (!p.unheard || now.Sub(p.since) > forgetUnheard) || there && b.Node != m.opts.Node
+			p.unheard = p.unheard && !there
+			m.pending[cidr] = p
 		}
 		if told || p.fate != givenBack && now.Sub(p.since) > forgetAfter {
 			delete(m.pending, cidr)

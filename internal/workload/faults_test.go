@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -303,6 +305,37 @@ func TestGoneByRequest(t *testing.T) {
 		synctest.Wait()
 		if u := s.Counts(); u.Workloads != 0 || u.Blocks[0].Used != 0 || strings.Contains(log.String(), "without a request") {
 			t.Errorf("%+v, and the log says %s", u, &log)
+		}
+	})
+}
+
+// TestGivenBackBeforeItsClaimIsHeardOf has a node hear late that it has claimed a block, which it has given back meanwhile: another node may
+// have it by now.
+func TestGivenBackBeforeItsClaimIsHeardOf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := poolOf("p", "10.0.0.0/24", 32, model.UseWorkload)
+		shared := &api{blocks: map[netip.Prefix]model.Block{}, fail: map[string]int{}}
+		s := newSingle(t, Options{Claims: claims{shared, "n", func(string) *model.Pool { return p }}}, p)
+		first, kept := s.add("a"), s.add("b")
+		block := &model.Block{CIDR: netip.PrefixFrom(first, 32), Pool: "p", Node: "n"}
+		labtest.Must(t, s.Delete(t.Context(), &cni.Request{Network: "net", ContainerID: "a", Interface: "eth0"}))
+		time.Sleep(2 * time.Minute) // nothing is heard of the API
+		if b := shared.now(); len(b) != 1 || !slices.Contains(slices.Collect(maps.Keys(b)), netip.PrefixFrom(kept, 32)) {
+			t.Fatalf("the API has %v, want that of %s alone", b, kept)
+		}
+		hear := func(blocks ...*model.Block) {
+			pools := []*model.Pool{p}
+			s.SetState(datastore.State{Snapshot: &model.Snapshot{Pools: pools, Blocks: blocks}, Fresh: true, Conditions: compile.Allocatable(pools)})
+			synctest.Wait()
+		}
+		hear(block)
+		if next := s.add("c"); next == first {
+			t.Errorf("%s is given out, of a block that was given back", next)
+		}
+		hear()
+		if _, there := s.pending[block.CIDR]; there {
+			t.Error("it is still borne in mind that the block was given back")
 		}
 	})
 }
