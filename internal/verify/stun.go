@@ -119,15 +119,24 @@ func (m *message) encode(b []byte) []byte {
 	return b
 }
 
-// padTo is the message of n bytes, rounded up to four, where it is not longer already. It needs four bytes for the header
-// of the padding.
+// padTo is the message as a datagram of n bytes, where it is not longer already. Messages are multiples of four bytes long; up to
+// three zeros follow where n is not. A gap of less than a header of padding is not filled.
 func (m *message) padTo(n int) []byte {
 	m.padding = -1
 	short := len(m.encode(nil))
-	if m.padding = (n - short - 4 + 3) &^ 3; m.padding < 0 {
+	if m.padding = n&^3 - short - 4; m.padding < 0 {
 		m.padding = -1
+		return m.encode(nil)
 	}
-	return m.encode(make([]byte, 0, max(n+4, short)))
+	return append(m.encode(make([]byte, 0, n)), make([]byte, n&3)...)
+}
+
+// trimmed is the message in a datagram: see padTo.
+func trimmed(b []byte) []byte {
+	if n, err := messageLen(b); err == nil && n < len(b) && len(b)-n < 4 {
+		return b[:n]
+	}
+	return b
 }
 
 func attribute(b []byte, kind uint16, value []byte) []byte {

@@ -25,7 +25,7 @@ var layers = [][]string{
 	{"api", "internal/cni", "internal/model", "internal/selector", "internal/text", "internal/waiting"},
 	{"internal/yaml"},
 	{"internal/compile", "internal/ipam", "internal/validate", "internal/manifest", "internal/lab", "internal/nfnetlink"},
-	{"internal/diagnose", "internal/convert", "internal/nftables", "internal/rtnetlink"},
+	{"internal/diagnose", "internal/convert", "internal/nftables", "internal/rtnetlink", "internal/verify"},
 	{"internal/datastore", "internal/reconcile", "internal/cniserver", "internal/cniinstall",
 		"internal/driver/nat", "internal/driver/workload", "internal/driver/route", "internal/driver/bgp", "internal/driver/bpf",
 		"internal/driver/hostaddr", "internal/driver/nodefacts", "internal/driver/foreign", "internal/driver/conntrack"},
