@@ -179,21 +179,7 @@ func (m *Manager) own(now time.Time) {
 	if m.standalone() {
 		return
 	}
-	mine := map[netip.Prefix]bool{}
-	for cidr, p := range m.pending {
-		b, there := m.declared.block(cidr)
-		told := there
-		if p.fate == givenBack {
-			told = !there && (!p.unheard || now.Sub(p.since) > forgetUnheard) || there && b.Node != m.opts.Node
-			p.unheard = p.unheard && !there
-			m.pending[cidr] = p
-		}
-		if told || p.fate != givenBack && now.Sub(p.since) > forgetAfter {
-			delete(m.pending, cidr)
-		} else if p.fate == claimed {
-			mine[cidr] = true
-		}
-	}
+	mine := m.reconsider(now)
 	var owned []ipam.Block
 	for _, b := range m.declared.blocks {
 		if b.Node != m.opts.Node || b.Terminating {
@@ -218,6 +204,27 @@ func (m *Manager) own(now time.Time) {
 	for _, b := range owned {
 		m.space.Own(b)
 	}
+}
+
+// reconsider forgets what became of blocks where the API has told of it, or has not for too long. It returns those that this node has
+// claimed, and of which the API has not told. mu is held.
+func (m *Manager) reconsider(now time.Time) map[netip.Prefix]bool {
+	mine := map[netip.Prefix]bool{}
+	for cidr, p := range m.pending {
+		b, there := m.declared.block(cidr)
+		told := there
+		if p.fate == givenBack {
+			told = !there && (!p.unheard || now.Sub(p.since) > forgetUnheard) || there && b.Node != m.opts.Node
+			p.unheard = p.unheard && !there
+			m.pending[cidr] = p
+		}
+		if told || p.fate != givenBack && now.Sub(p.since) > forgetAfter {
+			delete(m.pending, cidr)
+		} else if p.fate == claimed {
+			mine[cidr] = true
+		}
+	}
+	return mine
 }
 
 // restore makes a node that is alone own the blocks of the addresses that are in use, and disown those whose pool is gone. mu
