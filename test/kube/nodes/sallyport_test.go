@@ -53,7 +53,7 @@ var programs = []string{"sallyport", "sallyport-cni"}
 func buildPrograms(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-ldflags=-s -w", "-o", dir, "./cmd/sallyport", "./cmd/sallyport-cni")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-tags=grpcnotrace", "-ldflags=-s -w", "-o", dir, "./cmd/sallyport", "./cmd/sallyport-cni")
 	cmd.Dir = chart.Root(t)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

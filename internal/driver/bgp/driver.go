@@ -1,0 +1,177 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+// Options say how a driver works. Log is required.
+type Options struct {
+	// Password reads the password of a session; empty: it has none. Nil: no session can have one.
+	Password func(context.Context, model.BGPPassword) (string, error)
+	// Ready says whether packets to free addresses of a block stay on this node, so that the block can be announced: otherwise they
+	// would go around between the node and its router. Nil: they always do.
+	Ready func(netip.Prefix) bool
+	// Held says whether the kernel still has learned routes that an agent before this one put there. The driver then asks its peers to
+	// keep those of this node, too. It is asked once, before the first session. Nil: it has none.
+	Held func() bool
+	// Changed is called, and must not wait, when Learned may say something else. Nil: nobody asks.
+	Changed func()
+	// Deferral bounds how long the first answers of all peers are waited for, in whole seconds. 0: 15 s.
+	Deferral time.Duration
+	Log      *slog.Logger
+}
+
+// deferral is well below the time for which peers keep the routes of this node (120 s).
+const deferral = 15 * time.Second
+
+// Driver makes a gobgp server do what plans say. Its methods may be called from several goroutines; they wait for each other.
+type Driver struct {
+	opts Options
+
+	mu      sync.Mutex
+	server  *server           // nil: none runs
+	began   bool              // one has run
+	applied bool              // Apply was called
+	closed  bool              // for good
+	failed  map[string]string // why peers of the plan have no session, by address
+	plan    compile.BGP       // last applied
+
+	learning sync.Mutex // guards what follows; never held while a server is asked
+	routes   []Route
+	complete bool
+}
+
+// New makes a driver. It does nothing before Apply.
+func New(o Options) *Driver {
+	if o.Deferral == 0 {
+		o.Deferral = deferral
+	}
+	if o.Changed == nil {
+		o.Changed = func() {}
+	}
+	return &Driver{opts: o, failed: map[string]string{}}
+}
+
+// Apply makes the sessions and announcements what the plan wants. Applied again, an equal plan changes nothing. The error names each
+// peer that cannot have a session and each block that is not announced yet; all others are served. The plan must not be changed afterwards.
+func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return errors.New("the BGP driver is closed")
+	}
+	first := !d.applied
+	d.applied, d.plan = true, plan
+	if !plan.Run {
+		clear(d.failed)
+		if d.server != nil {
+			d.server.goodbye()
+			d.server = nil
+		}
+		if d.learn(nil, true) || first {
+			d.opts.Changed()
+		}
+		return nil
+	}
+	if d.server != nil && (!d.server.serves(&plan) || d.server.heard.isDeaf()) {
+		d.server.goodbye()
+		d.server = nil
+	}
+	if d.server == nil {
+		held := !d.began && d.opts.Held != nil && d.opts.Held()
+		s, err := start(ctx, d, &plan, held)
+		if err != nil {
+			return err
+		}
+		d.server, d.began = s, true
+	}
+	return d.server.converge(ctx, &plan)
+}
+
+// Observe says how much differs from the plan last applied. The next Apply starts from there.
+func (d *Driver) Observe(context.Context) (drift int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.server != nil && d.server.heard.isDeaf() {
+		drift++
+	}
+	return drift + len(d.failed), nil
+}
+
+// Close ends all sessions without a word, so that peers keep the routes of this node until it is back. Learned says from then on what
+// it said before.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	if d.server == nil {
+		return nil
+	}
+	err := d.server.leave()
+	d.server = nil
+	return err
+}
+
+// Cleanup says goodbye to all peers, which forget the routes of this node at once. Learned routes are none then.
+func (d *Driver) Cleanup(ctx context.Context) error {
+	d.mu.Lock()
+	closed := d.closed
+	d.mu.Unlock()
+	if closed {
+		return nil
+	}
+	return d.Apply(ctx, compile.BGP{})
+}
+
+// Route is a route that peers told of.
+type Route struct {
+	Prefix netip.Prefix
+	// Hops are the next hops, at least one, sorted, each once. A link-local one has its interface as zone.
+	Hops []netip.Addr
+}
+
+func (r Route) equal(o Route) bool { return r.Prefix == o.Prefix && slices.Equal(r.Hops, o.Hops) }
+
+// Learned are the routes that peers told of, sorted by prefix. Complete says that routes of an agent before this one that are not among
+// them are stale: all peers have said what they know, or were waited for long enough. The result must not be changed.
+func (d *Driver) Learned() (routes []Route, complete bool) {
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	return d.routes, d.complete
+}
+
+// learn notes what was learned, and says whether that is news.
+func (d *Driver) learn(routes []Route, complete bool) bool {
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	news := d.complete != complete || !slices.EqualFunc(d.routes, routes, Route.equal)
+	d.routes, d.complete = routes, complete
+	return news
+}
+
+// fail notes why a peer has no session.
+func (d *Driver) fail(p *compile.BGPPeer, why error) error {
+	d.failed[p.Address.String()] = why.Error()
+	return fmt.Errorf("%s: %w", name(p), why)
+}
+
+// name names a peer, for messages.
+func name(p *compile.BGPPeer) string {
+	switch {
+	case p.Resource != "":
+		return fmt.Sprintf("BGPPeer %s, %s", p.Resource, p.Address)
+	case p.Node != "":
+		return fmt.Sprintf("node %s, %s", p.Node, p.Address)
+	}
+	return p.Address.String()
+}
