@@ -23,7 +23,7 @@ TESTFLAGS ?=
 # The tests below test/kube run a Kubernetes control plane and nodes, whose programs are built once, which takes minutes.
 KUBE_BINARIES := $(if $(filter ./... ./test/... ./test/kube%,$(PKG)),hack/kube-binaries --nodes,true)
 # What nodes run beside those programs, and what is in an image that their pods have.
-NODE_DEPS := containerd runc bash busybox conntrack curl dig getent iperf ip nc socat ss
+NODE_DEPS := containerd runc bash busybox conntrack curl dig getent iperf ip nc socat ss wget
 # Further flags for `make bench`, such as -quick.
 BENCHFLAGS ?=
 

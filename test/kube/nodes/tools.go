@@ -12,7 +12,7 @@ import (
 )
 
 // busybox is the tool that is many others as well: those of its names that no other tool has are links to it. Its shell
-// takes itself for all of them, so that sh is another one.
+// takes itself for all of them, so that sh is another one; its wget, which is linked statically, crashes.
 const (
 	busybox = "busybox"
 	shell   = "bash"
