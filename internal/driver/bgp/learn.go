@@ -14,6 +14,7 @@ import (
 	gobgp "github.com/osrg/gobgp/v4/pkg/server"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // gather is how long the learner waits for more news after the first.
@@ -54,12 +55,7 @@ func (l *learner) watch(ctx context.Context) error {
 	}, gobgp.WatchBestPath(true), gobgp.WatchEor(true), gobgp.WatchPeer())
 }
 
-func (l *learner) wake() {
-	select {
-	case l.news <- struct{}{}:
-	default:
-	}
-}
+func (l *learner) wake() { waiting.Signal(l.news) }
 
 // know takes what the learner needs of a plan, and the first time the peers whose answers are waited for.
 func (l *learner) know(plan *compile.BGP, wanted []session) {

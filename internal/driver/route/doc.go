@@ -9,5 +9,7 @@
 // would leave by the default route otherwise. For the same reason, unreachable routes have a high metric: one to a workload that has
 // the same prefix, and the route that comes in its place, win.
 //
+// Learned routes, which no plan has, are a Keeper's (learned.go).
+//
 // The driver also sees to it that the node forwards packets (sysctl.go).
 package route

@@ -79,7 +79,7 @@ func (s *state) own(index int32) int32 {
 func parseRoute(m nfnetlink.Message) (entry, bool, error) {
 	r, err := rtnetlink.ParseRoute(m)
 	return entry{to: r.To, metric: r.Metric, kind: r.Type, dev: int32(r.Index), via: r.Via, src: r.From},
-		err == nil && r.Protocol == rtnetlink.RouteProtocol && r.Table == unix.RT_TABLE_MAIN && r.To.IsValid(), err
+		err == nil && r.Protocol == rtnetlink.RouteProtocol && r.Metric != metricLearned && r.Table == unix.RT_TABLE_MAIN && r.To.IsValid(), err
 }
 
 // readDevice reads the device of a family, and what stands on it; nil where there is none.
