@@ -202,6 +202,9 @@ func verifyServer(ctx context.Context, s string) (netip.AddrPort, error) {
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	if found[0].Zone() != "" || found[0].IsLinkLocalUnicast() {
+		return netip.AddrPort{}, fmt.Errorf("%s is link-local, and no pod reaches it: give an address of the host that routers know", found[0])
+	}
 	return netip.AddrPortFrom(found[0].Unmap(), uint16(n)), nil
 }
 

@@ -19,6 +19,7 @@ const (
 	maxCredit     = 64 << 10    // bytes that a session may be owed
 	kept          = time.Minute // how long it keeps tokens, sessions and the secret of cookies
 	maxStreams    = 64          // TCP connections at once
+	streamsOfOne  = 8           // of them from one source
 	streamTimeout = 10 * time.Second
 )
 
@@ -27,6 +28,7 @@ type limits struct {
 	mu      sync.Mutex
 	sources map[netip.Addr]bucket
 	swept   time.Time
+	streams map[netip.Addr]int // open TCP connections
 }
 
 type bucket struct {
@@ -34,12 +36,37 @@ type bucket struct {
 	at   time.Time
 }
 
+// sourceOf is what a source is known by: an IPv4 address, or an IPv6 /64.
+func sourceOf(a netip.Addr) netip.Addr {
+	if a.Is6() {
+		return netip.PrefixFrom(a, 64).Masked().Addr()
+	}
+	return a
+}
+
+// enter notes another connection of a source, and says whether it may have one more; if so, leave is to be called at its end.
+func (l *limits) enter(a netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams[sourceOf(a)] >= streamsOfOne {
+		return false
+	}
+	l.streams[sourceOf(a)]++
+	return true
+}
+
+func (l *limits) leave(a netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.streams[sourceOf(a)]--; l.streams[sourceOf(a)] == 0 {
+		delete(l.streams, sourceOf(a))
+	}
+}
+
 // take says whether a request of a source is within bounds. IPv6 sources are told apart by their /64, which one host may
 // have whole. While there are too many sources, new ones are refused.
 func (l *limits) take(a netip.Addr, now time.Time) bool {
-	if a.Is6() {
-		a = netip.PrefixFrom(a, 64).Masked().Addr()
-	}
+	a = sourceOf(a)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b, known := l.sources[a]

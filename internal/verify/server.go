@@ -30,7 +30,7 @@ type Server struct {
 // is a free one. Only sources within allow are answered; none stand for all.
 func Listen(ctx context.Context, at netip.AddrPort, allow []netip.Prefix, log *slog.Logger) (*Server, error) {
 	s := &Server{log: log, allow: allow, now: time.Now}
-	s.limits.sources, s.tokens.came = map[netip.Addr]bucket{}, map[token]arrival{}
+	s.limits.sources, s.limits.streams, s.tokens.came = map[netip.Addr]bucket{}, map[netip.Addr]int{}, map[token]arrival{}
 	s.sessions.of, s.sessions.ids = map[netip.AddrPort]*session{}, map[transaction]sent{}
 	s.baker.secret = make([]byte, 32)
 	_, _ = rand.Read(s.baker.secret) // it never fails
@@ -211,7 +211,11 @@ func (s *Server) serveStream(c net.Conn) {
 		return
 	}
 	from := unmapped(tcp.AddrPort())
-	if !s.allowed(from.Addr()) || c.SetDeadline(time.Now().Add(streamTimeout)) != nil {
+	if !s.allowed(from.Addr()) || !s.limits.enter(from.Addr()) {
+		return
+	}
+	defer s.limits.leave(from.Addr())
+	if c.SetDeadline(time.Now().Add(streamTimeout)) != nil {
 		return
 	}
 	for s.limits.take(from.Addr(), s.now()) {

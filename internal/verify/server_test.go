@@ -124,3 +124,29 @@ func FuzzParseICMP(f *testing.F) {
 		_, _ = parseError(b)
 	})
 }
+
+// TestOneSourceDoesNotTakeAllConnections opens more connections than one may have, and counts those that stay open.
+func TestOneSourceDoesNotTakeAllConnections(t *testing.T) {
+	t.Parallel()
+	at := serve(t)
+	closed := make(chan struct{}, streamsOfOne+4)
+	for range streamsOfOne + 4 {
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		go func() {
+			_, _ = c.Read(make([]byte, 1))
+			closed <- struct{}{}
+		}()
+	}
+	for range 4 {
+		<-closed
+	}
+	select {
+	case <-closed:
+		t.Error("more were closed than are too many")
+	case <-time.After(silent):
+	}
+}

@@ -1,19 +1,26 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/sallyport/sallyport/internal/agent"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
 	"github.com/sallyport/sallyport/internal/verify"
@@ -73,9 +80,17 @@ func newOutsideLab(t *testing.T) *outsideLab {
 	return l
 }
 
+// secondAddress is another one of the server's: answers must come from it, though the kernel would choose the first.
+var secondAddress = prefixes("10.0.3.77/24", "2001:db8:a3::77/64")
+
 // serve runs the server on its host.
 func (l *outsideLab) serve(t *testing.T) {
 	t.Helper()
+	mac, err := l.hosts[4].MAC("in")
+	labtest.Must(t, err)
+	for _, a := range secondAddress {
+		labtest.Must(t, l.hosts[4].AddAddress("in", a), l.hosts[3].AddNeighbour("out", a.Addr(), mac))
+	}
 	var s *verify.Server
 	labtest.Must(t, l.hosts[4].Do(func() (err error) {
 		s, err = verify.Listen(t.Context(), netip.AddrPort{}, nil, slog.New(slog.DiscardHandler))
@@ -85,7 +100,7 @@ func (l *outsideLab) serve(t *testing.T) {
 	go func() { done <- s.Serve(t.Context()) }()
 	t.Cleanup(func() { labtest.Must(t, <-done) })
 	for family := range l.server {
-		l.server[family] = netip.AddrPortFrom(outsideLink(family, 3, 1).Addr(), s.Addr().Port())
+		l.server[family] = netip.AddrPortFrom(secondAddress[family].Addr(), s.Addr().Port())
 	}
 }
 
@@ -121,7 +136,7 @@ func (l *outsideLab) say(t *testing.T, args ...string) (out string, code int, er
 	return said.String(), 0, err
 }
 
-// rules are those of one host. % stands for the family: ip or ip6.
+// rules are those of each host; "mtu" is that of the link between r1 and r2. % stands for the family: ip or ip6.
 type rules map[string]string
 
 // Where the routers translate: hop 2 is r1, as it is seen from the pod.
@@ -158,6 +173,13 @@ var verifyCases = []struct {
 		"MTU black hole | udp: kept | tcp: kept | size: MTU black hole 1400/1401 1400/1401"},
 	{"a black hole on the way back", rules{"r1": "type filter hook forward priority 0; iifname out meta length > 1400 drop"}, 2,
 		"MTU black hole | udp: kept | tcp: kept | size: MTU black hole 1500/0 1400/1401"},
+	{"two routers", rules{"r1": masquerade, "r2": masquerade}, 2,
+		"translated further on | udp: translated further on, by hop 3, HOP3 | tcp: translated further on, where is unknown | size: kept"},
+	{"a router that reports no expiry", rules{"r1": masquerade + "\n}\nchain silence {\n" + "type filter hook output priority 0; icmp type time-exceeded drop; icmpv6 type time-exceeded drop"}, 2,
+		"translated further on | udp: translated further on, by hop 2, which owns OUT1 | tcp: translated further on, where is unknown | size: kept"},
+	{"a silent router", rules{"r1": masquerade + "\n}\nchain silence {\n" + silence}, 2,
+		"translated further on | udp: translated further on, between this node and HOP3 | tcp: translated further on, where is unknown | size: kept"},
+	{"a link of 1400 that says so", rules{"mtu": "1400"}, 0, "kept | udp: kept | tcp: kept | size: kept 1400/1500 1400/1500"},
 	{"silent routers", rules{"node": silence, "r2": silence, "r1": masquerade + "\n}\nchain silence {\n" + silence}, 2,
 		"translated further on | udp: translated further on, where is unknown | tcp: translated further on, where is unknown | size: kept"},
 	{"a silent path that is clean", rules{"node": silence, "r1": silence, "r2": silence}, 0, "kept | udp: kept | tcp: kept | size: kept"},
@@ -177,10 +199,13 @@ func TestVerify(t *testing.T) {
 			for _, h := range l.hosts[1:4] {
 				l.load(t, h, family, tc.rules[h.Name()])
 			}
+			if mtu, err := strconv.Atoi(tc.rules["mtu"]); err == nil {
+				labtest.Must(t, l.hosts[2].SetMTU("out", mtu), l.hosts[3].SetMTU("in", mtu))
+			}
 			places <- struct{}{}
 			all.Go(func() {
 				defer func() { <-places }()
-				r, code, err := l.from(t, family, "--netns", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.hosts[0].FD()))
+				r, code, err := l.from(t, family, "--netns", l.podNamespace())
 				if err != nil {
 					t.Errorf("%s, %s: %v", tc.what, name, err)
 					return
@@ -202,6 +227,7 @@ func (l *outsideLab) fill(s string, family int) string {
 		port = "[" + port + "]"
 	}
 	return strings.NewReplacer("POD:", port+":", "POD", port, "MAPPED", mapped[family].Addr().String(), "HOP2", outsideLink(family, 1, 1).Addr().String(),
+		"HOP3", outsideLink(family, 2, 1).Addr().String(), "OUT1", outsideLink(family, 2, 0).Addr().String(),
 		"%", []string{"ip", "ip6"}[family]).Replace(s)
 }
 
@@ -228,7 +254,7 @@ func findings(r verify.Report) string {
 		if f.Place != nil {
 			out += ", " + f.Place.String()
 		}
-		if s := r.Evidence.Sizes; f.Of == "size" && f.Verdict == verify.BlackHole {
+		if s := r.Evidence.Sizes; f.Of == "size" && s.Up.Fails+s.Down.Fails > 0 {
 			out += fmt.Sprintf(" %d/%d %d/%d", s.Up.Passes, s.Up.Fails, s.Down.Passes, s.Down.Fails)
 		}
 	}
@@ -247,25 +273,139 @@ func TestVerifyOfTheNode(t *testing.T) {
 
 udp: translated further on, by hop 1, 10.0.1.2
   This node's conntrack table has no entry of the flow, so that no connection tracking translates it here.
-  The server 10.0.3.2:PORT saw 10.0.2.1:PORT, and the socket sent from 10.0.1.1:PORT.
+  The server 10.0.3.77:PORT saw 10.0.2.1:PORT, and the socket sent from 10.0.1.1:PORT.
   A trace to 10.0.2.1 ends 1 hop away.
   The error for the server's answer with TTL 2 bears 10.0.2.1, that for TTL 1 does not; both ways have 3 hops.
 
 tcp: translated further on, where is unknown
   This node's conntrack table has no entry of the flow, so that no connection tracking translates it here.
-  The server 10.0.3.2:PORT saw 10.0.2.1:PORT, and the socket sent from 10.0.1.1:PORT.
+  The server 10.0.3.77:PORT saw 10.0.2.1:PORT, and the socket sent from 10.0.1.1:PORT.
   The flow of UDP arrived with the same address; only that flow was traced.
 
 size: kept
   A packet of 1500 bytes with DF, the MTU of the interface, passed to the server.
   A packet of 1500 bytes with DF, the MTU of the interface, passed from the server.
 
-The path to 10.0.3.2:PORT, by the ICMP errors that probes brought:
+The path to 10.0.3.77:PORT, by the ICMP errors that probes brought:
   1  10.0.1.2
   2  10.0.2.2
-  3  10.0.3.2, the server
+  3  10.0.3.77, the server
 `
 	if out != want || code != 2 {
 		t.Errorf("exit code %d\n%s\nwant\n%s", code, out, want)
 	}
+}
+
+// TestVerifyOfAPod finds the pod's address by the agent, and its namespace by the address.
+func TestVerifyOfAPod(t *testing.T) {
+	t.Parallel()
+	l := newOutsideLab(t)
+	inPod := l.hosts[0].Command(t.Context(), "sleep", "infinity")
+	labtest.Must(t, l.hosts[0].Start(inPod))
+	t.Cleanup(func() { _ = inPod.Wait() })
+	socket := filepath.Join(t.TempDir(), "agent.sock")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	labtest.Must(t, err)
+	said := agent.IPAMResponse{Node: "node", Workloads: []agent.IPAMWorkload{{Pod: "default/web", Addresses: []netip.Addr{outsidePod[0].Addr(), outsidePod[1].Addr()}}}}
+	srv := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(said) }), ReadHeaderTimeout: time.Minute}
+	go func() { _ = srv.Serve(listener) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	for family, a := range outsidePod {
+		r, code, err := l.from(t, family, "--pod", "default/web", "--socket", socket)
+		if err != nil || code != 0 || r.Evidence.UDP.Arrived.Addr() != a.Addr() || r.Evidence.TCP.Arrived.Addr() != a.Addr() {
+			t.Errorf("%s: exit code %d, %v, %s", a, code, err, findings(r))
+		}
+	}
+	if _, _, err := l.from(t, 0, "--pod", "default/other", "--socket", socket); err == nil || !strings.Contains(err.Error(), "has given no address") {
+		t.Errorf("a pod that the agent does not know: %v", err)
+	}
+	said.Workloads[0].Addresses = []netip.Addr{mapped[0].Addr()}
+	if _, _, err := l.from(t, 0, "--pod", "default/web", "--socket", socket); err == nil || !strings.Contains(err.Error(), "no network namespace of a process here, or in /run/netns, has 198.18.0.10") {
+		t.Errorf("an address that no namespace has: %v", err)
+	}
+}
+
+// TestVerifyServe runs the command as root, and looks what it may do then.
+func TestVerifyServe(t *testing.T) {
+	t.Parallel()
+	l := newOutsideLab(t)
+	if text, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(text))) != 3 || strings.Fields(string(text))[2] == "1" {
+		t.Skip("kernel feature missing: user 65534, which is in no user namespace without root")
+	}
+	program, err := os.Executable()
+	labtest.Must(t, err)
+	cmd := l.hosts[4].Command(t.Context(), program, "verify", "serve", "--listen", ":99", "--allow", outsidePod[0].String(), "--allow", outsidePod[1].String())
+	cmd.Env = append(os.Environ(), programEnv+"=1")
+	said, err := cmd.StderrPipe()
+	labtest.Must(t, err)
+	labtest.Must(t, l.hosts[4].Start(cmd))
+	t.Cleanup(func() { _ = cmd.Wait() })
+	line, err := bufio.NewReader(said).ReadString('\n')
+	if err != nil || !strings.Contains(line, "answering") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", cmd.Process.Pid))
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("%v, %v", tasks, err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
+		labtest.Must(t, err)
+		for _, want := range []string{"Uid:\t65534\t65534\t65534\t65534\n", "Gid:\t65534\t65534\t65534\t65534\n", "Groups:\t \n", "CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n"} {
+			if !strings.Contains(string(text), want) {
+				t.Errorf("%s lacks %q:\n%s", task, want, text)
+			}
+		}
+	}
+	for family := range l.server {
+		l.server[family] = netip.AddrPortFrom(l.server[family].Addr(), 99)
+		r, code, err := l.from(t, family, "--netns", l.podNamespace())
+		if err != nil || code != 0 {
+			t.Errorf("exit code %d, %v, %s", code, err, findings(r))
+		}
+		r, code, err = l.from(t, family) // the node's own address, which is not allowed
+		if err != nil || code != 3 || r.Verdict != verify.Unknown {
+			t.Errorf("not allowed: exit code %d, %v, %s", code, err, findings(r))
+		}
+	}
+}
+
+// TestVerifyWithAForeignServer has a server that knows RFC 8489 and nothing else, for UDP alone: the place of a translation that
+// no trace from there shows is never named.
+func TestVerifyWithAForeignServer(t *testing.T) {
+	t.Parallel()
+	l := newOutsideLab(t)
+	l.load(t, l.hosts[2], 0, masquerade)
+	var conn *net.UDPConn
+	labtest.Must(t, l.hosts[4].Do(func() (err error) {
+		conn, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.0.3.77:3479")))
+		return err
+	}))
+	t.Cleanup(func() { _ = conn.Close() })
+	go func() {
+		b := make([]byte, 2048)
+		for {
+			_, from, err := conn.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			answer := append([]byte{1, 1, 0, 12}, b[4:20]...)
+			answer = append(answer, 0, 0x20, 0, 8, 0, 1, byte(from.Port()>>8)^0x21, byte(from.Port())^0x12)
+			for i, v := range from.Addr().Unmap().As4() {
+				answer = append(answer, v^b[4+i])
+			}
+			_, _ = conn.WriteToUDPAddrPort(answer, from)
+		}
+	}()
+	l.server[0] = netip.AddrPortFrom(l.server[0].Addr(), 3479)
+	r, code, err := l.from(t, 0, "--netns", l.podNamespace())
+	const want = "translated further on | udp: translated further on, where is unknown | tcp: unknown"
+	if err != nil || code != 2 || findings(r) != want || r.Evidence.ToArrived.End != 2 || r.Evidence.Path.End != 4 || !r.Evidence.TCP.Refused {
+		t.Errorf("exit code %d, %v, %s\n%+v", code, err, findings(r), r.Evidence)
+	}
+}
+
+// podNamespace is a path to the pod's network namespace.
+func (l *outsideLab) podNamespace() string {
+	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), l.hosts[0].FD())
 }
