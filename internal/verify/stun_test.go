@@ -46,7 +46,7 @@ func TestMessagesComeBackAsTheyWere(t *testing.T) {
 	if got := decodeReport(e.encode(nil)); len(got) != 1 || got[0] != e {
 		t.Errorf("%+v, want %+v", got, e)
 	}
-	for _, n := range []int{0, 20, 64, 100, 1472} {
+	for _, n := range []int{0, 20, 64, 100, 1471, 1472, 1473} {
 		m := message{kind: bindingRequest, token: token{1}}
 		if b := m.padTo(n); len(b) != max(n, 40) {
 			t.Errorf("padded to %d bytes: %d", n, len(b))
