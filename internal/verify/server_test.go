@@ -31,7 +31,7 @@ func serve(t *testing.T, allow ...netip.Prefix) netip.AddrPort {
 const due, silent = 10 * time.Second, 20 * time.Millisecond
 
 // exchangeAll sends a request so often, and counts the answers, of which some are due.
-func exchangeAll(t *testing.T, network string, to netip.AddrPort, m *message, n, times, want int) (answers int) {
+func exchangeAll(t *testing.T, network string, to netip.AddrPort, m message, n, times, want int) (answers int) {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), network, to.String())
 	if err != nil {
@@ -65,11 +65,11 @@ func exchangeAll(t *testing.T, network string, to netip.AddrPort, m *message, n,
 
 func TestServer(t *testing.T) {
 	t.Parallel()
-	usual := &message{kind: bindingRequest, token: token{1}}
+	usual := message{kind: bindingRequest, token: token{1}}
 	all, none := netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("192.0.2.0/24")
 	for _, tc := range []struct {
 		what, network string
-		m             *message
+		m             message
 		n, times      int
 		allow         netip.Prefix
 		want          int
@@ -80,9 +80,9 @@ func TestServer(t *testing.T) {
 		{"more than ten by TCP", "tcp", usual, requestLen, 30, all, 10},
 		{"not allowed", "udp", usual, requestLen, 3, none, 0},
 		{"not allowed by TCP", "tcp", usual, requestLen, 3, none, 0},
-		{"a third party's client", "udp", &message{kind: bindingRequest}, 64, 1, all, 1},
-		{"one that is shorter than its answer", "udp", &message{kind: bindingRequest}, 20, 1, all, 0},
-		{"an answer", "udp", &message{kind: bindingSuccess, token: token{1}}, requestLen, 1, all, 0},
+		{"a third party's client", "udp", message{kind: bindingRequest}, 64, 1, all, 1},
+		{"one that is shorter than its answer", "udp", message{kind: bindingRequest}, 20, 1, all, 0},
+		{"an answer", "udp", message{kind: bindingSuccess, token: token{1}}, requestLen, 1, all, 0},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			t.Parallel()

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -271,7 +272,7 @@ func (m *message) attribute(kind uint16, value []byte) error {
 		if n := binary.BigEndian.Uint16(value); kind == attrSize {
 			m.size = n
 		} else {
-			m.hasReport, m.from, m.report = true, n, value[2:]
+			m.hasReport, m.from, m.report = true, n, bytes.Clone(value[2:]) // the buffer is used again
 		}
 	case attrQuery:
 		switch len(value) {

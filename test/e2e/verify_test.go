@@ -306,7 +306,10 @@ func TestVerifyOfAPod(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "agent.sock")
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
 	labtest.Must(t, err)
-	said := agent.IPAMResponse{Node: "node", Workloads: []agent.IPAMWorkload{{Pod: "default/web", Addresses: []netip.Addr{outsidePod[0].Addr(), outsidePod[1].Addr()}}}}
+	said := agent.IPAMResponse{Node: "node", Workloads: []agent.IPAMWorkload{
+		{Pod: "default/web", Addresses: []netip.Addr{outsidePod[0].Addr(), outsidePod[1].Addr()}},
+		{Pod: "default/gone", Addresses: []netip.Addr{mapped[0].Addr()}},
+	}}
 	srv := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(said) }), ReadHeaderTimeout: time.Minute}
 	go func() { _ = srv.Serve(listener) }()
 	t.Cleanup(func() { _ = srv.Close() })
@@ -319,8 +322,7 @@ func TestVerifyOfAPod(t *testing.T) {
 	if _, _, err := l.from(t, 0, "--pod", "default/other", "--socket", socket); err == nil || !strings.Contains(err.Error(), "has given no address") {
 		t.Errorf("a pod that the agent does not know: %v", err)
 	}
-	said.Workloads[0].Addresses = []netip.Addr{mapped[0].Addr()}
-	if _, _, err := l.from(t, 0, "--pod", "default/web", "--socket", socket); err == nil || !strings.Contains(err.Error(), "no network namespace of a process here, or in /run/netns, has 198.18.0.10") {
+	if _, _, err := l.from(t, 0, "--pod", "default/gone", "--socket", socket); err == nil || !strings.Contains(err.Error(), "no network namespace of a process here, or in /run/netns, has 198.18.0.10") {
 		t.Errorf("an address that no namespace has: %v", err)
 	}
 }
