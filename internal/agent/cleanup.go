@@ -58,7 +58,8 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 	return stopped, err
 }
 
-// cleanNetwork removes the links of workloads and the routes between nodes.
+// cleanNetwork removes the links of workloads, the routes between nodes and those learned by BGP. The peers of an agent that ended keep
+// the routes to this node for as long as they wait for it to be back (maxRestartTime).
 func cleanNetwork(ctx context.Context, log *slog.Logger) error {
 	l, err := links.New(links.Options{Log: log})
 	if err != nil {
@@ -68,7 +69,11 @@ func cleanNetwork(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	return errors.Join(l.Cleanup(ctx), r.Cleanup(ctx), r.Close(), l.Close())
+	k, err := route.NewKeeper(route.Options{Log: log})
+	if err != nil {
+		return errors.Join(err, r.Close(), l.Close())
+	}
+	return errors.Join(k.Cleanup(ctx), l.Cleanup(ctx), r.Cleanup(ctx), k.Close(), r.Close(), l.Close())
 }
 
 // takeOver takes the lock, from the agent that holds it if there is one.

@@ -29,6 +29,7 @@ import (
 type network struct {
 	links    *links.Driver
 	routes   *route.Driver
+	speaker  *speaker
 	manager  *workload.Manager
 	announce datastore.Announcer // nil without a cluster
 	socket   net.Listener        // of the CNI plugin
@@ -55,6 +56,9 @@ func openNetwork(ctx context.Context, a *Agent) (*network, error) {
 	if n.routes, err = route.New(route.Options{Log: a.log}); err != nil {
 		return nil, errors.Join(err, n.links.Close())
 	}
+	if n.speaker, err = openSpeaker(ctx, n.routes, a.log); err != nil {
+		return nil, errors.Join(err, n.routes.Close(), n.links.Close())
+	}
 	opts := workload.Options{Node: a.cfg.NodeName, Links: n.links, Random: rand.Uint64, Log: a.log,
 		Owns:   func(b []model.Block) { a.local.set(func(l *model.Local) { l.Blocks = b }) },
 		Stands: a.stands,
@@ -64,7 +68,7 @@ func openNetwork(ctx context.Context, a *Agent) (*network, error) {
 	}
 	n.manager = workload.New(opts)
 	if n.socket, err = listenSocket(ctx, a.cfg.CNISocket, "--cni-socket", 0o600); err != nil {
-		return nil, errors.Join(err, n.routes.Close(), n.links.Close())
+		return nil, errors.Join(err, n.speaker.close(), n.routes.Close(), n.links.Close())
 	}
 	return n, nil
 }
@@ -75,7 +79,7 @@ func (n *network) close() error {
 	if errors.Is(err, net.ErrClosed) { // run has closed it
 		err = nil
 	}
-	return errors.Join(err, n.routes.Close(), n.links.Close())
+	return errors.Join(err, n.speaker.close(), n.routes.Close(), n.links.Close())
 }
 
 // run serves the CNI plugin until the context ends.
@@ -87,6 +91,7 @@ func (n *network) run(ctx context.Context, a *Agent) error {
 		defer stop()
 		return cniserver.Serve(ctx, n.socket, n.manager, n.log)
 	})
+	g.Go(func() error { return n.speaker.run(ctx) })
 	if n.announce != nil {
 		g.Go(func() error { n.tunnels(ctx, a); return nil })
 	}
@@ -175,12 +180,12 @@ func forget(ctx context.Context, table *conntrack.Table, of func(netip.Addr) boo
 
 // drivers are those that the reconcile loop drives.
 func (n *network) drivers() []reconcile.Driver {
-	return []reconcile.Driver{linksDriver{n.links}, routesDriver{n.routes}}
+	return []reconcile.Driver{linksDriver{n.links}, routesDriver{n.routes}, speakerDriver{n.speaker.driver}} // a block is announced once its route stands
 }
 
 // remove is what removes all that the pod network has put into the kernel.
 func (n *network) remove() []func(context.Context) error {
-	return []func(context.Context) error{n.links.Cleanup, n.routes.Cleanup}
+	return []func(context.Context) error{n.speaker.driver.Cleanup, n.speaker.keeper.Cleanup, n.links.Cleanup, n.routes.Cleanup}
 }
 
 // linksDriver gives the driver of workloads its part of the plan.

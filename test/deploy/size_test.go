@@ -9,8 +9,8 @@ import (
 
 // maxSize bounds the program as users build it, in bytes. Most of it comes with what validates (cel-go, protobuf, apiserver's
 // CEL library and the k8s.io/api/core/v1 that this imports) and with client-go; test/arch names what may not come in. The pod network
-// has taken 2 MB.
-const maxSize = 32_000_000
+// has taken 2 MB, and BGP 6.5 MB: gobgp, with the gRPC server that it can be.
+const maxSize = 38_500_000
 
 // maxPluginSize is that of the CNI plugin, in bytes, which a runtime starts for each pod, twice.
 const maxPluginSize = 3_000_000

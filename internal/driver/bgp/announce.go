@@ -1,6 +1,7 @@
 package bgp
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -17,7 +18,7 @@ import (
 var families = [2]bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC}
 
 // announce makes the routes that originate here those of a plan. One that is announced stays so while its block is not ready again.
-func (s *server) announce(plan *compile.BGP) error {
+func (s *server) announce(ctx context.Context, plan *compile.BGP) error {
 	var add, remove []*apiutil.Path
 	var unready []string
 	wanted := map[netip.Prefix]bool{}
@@ -27,7 +28,7 @@ func (s *server) announce(plan *compile.BGP) error {
 		if announced && reflect.DeepEqual(has.Communities, a.Communities) {
 			continue
 		}
-		if ready := s.driver.opts.Ready; !announced && ready != nil && !ready(a.Prefix) {
+		if ready := s.driver.opts.Ready; !announced && ready != nil && !ready(ctx, a.Prefix) {
 			unready = append(unready, a.Prefix.String())
 			continue
 		}

@@ -20,10 +20,10 @@ type Options struct {
 	Password func(context.Context, model.BGPPassword) (string, error)
 	// Ready says whether packets to free addresses of a block stay on this node, so that the block can be announced: otherwise they
 	// would go around between the node and its router. Nil: they always do.
-	Ready func(netip.Prefix) bool
-	// Held says whether the kernel still has learned routes that an agent before this one put there. The driver then asks its peers to
-	// keep those of this node, too. It is asked once, before the first session. Nil: it has none.
-	Held func() bool
+	Ready func(context.Context, netip.Prefix) bool
+	// Held says that the kernel still has learned routes that an agent before this one put there. The driver then asks its peers to
+	// keep those of this node, too.
+	Held bool
 	// Changed is called, and must not wait, when Learned may say something else. Nil: nobody asks.
 	Changed func()
 	// Deferral bounds how long the first answers of all peers are waited for, in whole seconds. 0: 15 s.
@@ -37,6 +37,7 @@ const deferral = 15 * time.Second
 // Driver makes a gobgp server do what plans say. Its methods may be called from several goroutines; they wait for each other.
 type Driver struct {
 	opts Options
+	made time.Time
 
 	mu      sync.Mutex
 	server  *server           // nil: none runs
@@ -59,7 +60,7 @@ func New(o Options) *Driver {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	return &Driver{opts: o, failed: map[string]string{}}
+	return &Driver{opts: o, made: time.Now(), failed: map[string]string{}}
 }
 
 // Apply makes the sessions and announcements what the plan wants. Applied again, an equal plan changes nothing. The error names each
@@ -88,7 +89,10 @@ func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 		d.server = nil
 	}
 	if d.server == nil {
-		held := !d.began && d.opts.Held != nil && d.opts.Held()
+		held := !d.began && d.opts.Held
+		if held && len(plan.Announcements)+len(plan.Withheld) == 0 && time.Since(d.made) < d.opts.Deferral {
+			return errors.New("the blocks of this node are not known yet: peers that it asks to keep its routes must hear of them at once")
+		}
 		s, err := start(ctx, d, &plan, held)
 		if err != nil {
 			return err
@@ -98,14 +102,15 @@ func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 	return d.server.converge(ctx, &plan)
 }
 
-// Observe says how much differs from the plan last applied. The next Apply starts from there.
+// Observe says how much differs from the plan last applied: 1 where gobgp has stopped to listen, as it does where the process has no
+// file descriptor left. The next Apply starts another server.
 func (d *Driver) Observe(context.Context) (drift int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.server != nil && d.server.heard.isDeaf() {
 		drift++
 	}
-	return drift + len(d.failed), nil
+	return drift, nil
 }
 
 // Close ends all sessions without a word, so that peers keep the routes of this node until it is back. Learned says from then on what

@@ -56,6 +56,11 @@ func newBird(t testing.TB, name string, node *lab.Host, at, router []netip.Prefi
 	dir := t.TempDir()
 	b := &bird{t: t, host: labtest.NewHost(t, name), socket: filepath.Join(dir, "ctl"), config: filepath.Join(dir, "bird.conf")}
 	labtest.Must(t, lab.Link(lab.Port{Host: node, Name: name, Addresses: at}, lab.Port{Host: b.host, Name: "eth0", Addresses: router}))
+	t.Cleanup(func() { // the kernel removes that of a namespace later than the next test comes
+		if out, err := exec.Command("ip", "link", "del", name).CombinedOutput(); err != nil {
+			t.Log(string(out))
+		}
+	})
 	b.write(protocols)
 	b.start()
 	return b

@@ -136,7 +136,7 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 	if err := s.dropPeers(ctx, wanted); err != nil {
 		return errors.Join(failed, err)
 	}
-	failed = errors.Join(failed, s.announce(plan))
+	failed = errors.Join(failed, s.announce(ctx, plan))
 	s.learner.know(plan, wanted)
 	peers := make([]compile.BGPPeer, 0, len(wanted))
 	for i := range wanted {

@@ -328,6 +328,18 @@ func deviceDrift(held, wanted *device) int {
 	return n
 }
 
+// Stands says whether the kernel has the route to a block that the plan wants, be it an unreachable one.
+func (d *Driver) Stands(ctx context.Context, block netip.Prefix) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.settled {
+		_, found := slices.BinarySearchFunc(d.applied.Routes, block, func(r *compile.Route, to netip.Prefix) int { return r.CIDR.Compare(to) })
+		return found
+	}
+	held, err := d.read(ctx) // of all that the plan wants, another route may be missing
+	return err == nil && slices.ContainsFunc(held.routes, func(e entry) bool { return e.to == block })
+}
+
 // Cleanup removes all of ours, also where nothing is. That the node forwards packets stays: others may count on it by now.
 func (d *Driver) Cleanup(ctx context.Context) error {
 	d.mu.Lock()

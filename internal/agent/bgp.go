@@ -1,0 +1,70 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/driver/bgp"
+	"github.com/sallyport/sallyport/internal/driver/route"
+	"github.com/sallyport/sallyport/internal/waiting"
+)
+
+// speaker speaks BGP for the pod network, and has what it learns put into the kernel.
+type speaker struct {
+	driver *bgp.Driver
+	keeper *route.Keeper
+	news   chan struct{} // of capacity 1: the driver may have learned something
+}
+
+// openSpeaker opens the drivers. Nothing listens, and nothing changes in the kernel, before there are peers.
+func openSpeaker(ctx context.Context, routes *route.Driver, log *slog.Logger) (*speaker, error) {
+	keeper, err := route.NewKeeper(route.Options{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	held, err := keeper.Held(ctx)
+	if err != nil {
+		return nil, errors.Join(err, keeper.Close())
+	}
+	s := &speaker{keeper: keeper, news: make(chan struct{}, 1)}
+	s.driver = bgp.New(bgp.Options{Ready: routes.Stands, Held: held, Changed: func() { waiting.Signal(s.news) }, Log: log})
+	return s, nil
+}
+
+// run puts what is learned into the kernel until the context ends. All of it stays then.
+func (s *speaker) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.keeper.Run(ctx) })
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-s.news:
+			}
+			learned, complete := s.driver.Learned()
+			routes := make([]route.Learned, 0, len(learned))
+			for _, r := range learned {
+				routes = append(routes, route.Learned{Prefix: r.Prefix, Hops: r.Hops})
+			}
+			s.keeper.Set(routes, complete)
+		}
+	})
+	return g.Wait()
+}
+
+// close leaves the peers without a word, after run has let go of the kernel's routes: both sides keep them until an agent is back.
+func (s *speaker) close() error { return errors.Join(s.driver.Close(), s.keeper.Close()) }
+
+// speakerDriver gives the driver of BGP its part of the plan.
+type speakerDriver struct{ *bgp.Driver }
+
+func (speakerDriver) Name() string { return "bgp" }
+
+func (d speakerDriver) Apply(ctx context.Context, p *compile.Plan) error {
+	return d.Driver.Apply(ctx, p.BGP)
+}

@@ -1,0 +1,129 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/model"
+)
+
+func TestRoutersHearNothingOfEachOther(t *testing.T) {
+	node := here(t)
+	one := newBird(t, "r1", node, prefixes("192.0.2.1/24"), prefixes("192.0.2.254/24"), statics+sessionOf("192.0.2.1", "", channel4))
+	two := newBird(t, "r2", node, prefixes("198.51.100.1/24"), prefixes("198.51.100.254/24"),
+		"protocol static s4 { ipv4; route 203.0.113.0/24 unreachable; route 198.18.0.0/15 unreachable; }\n"+sessionOf("198.51.100.1", "", channel4))
+	d := newDriver(t, Options{})
+	labtest.Must(t, d.Apply(t.Context(), plan(peer("192.0.2.254"), peer("198.51.100.254"))))
+	// What both tell of goes to both.
+	learns(t, d, "10.1.0.0/16 via 192.0.2.254", "198.18.0.0/15 via 198.51.100.254", "203.0.113.0/24 via 192.0.2.254,198.51.100.254")
+	one.has("show protocols all node192021", "Routes:         1 imported")
+	two.has("show protocols all node198511001", "Routes:         1 imported")
+	two.has("show route all 10.1.0.0/26", "BGP.next_hop: 198.51.100.1")
+}
+
+func TestPasswords(t *testing.T) {
+	node := here(t)
+	for _, c := range []struct{ name, here, there, why string }{
+		{"right", "secret", "secret", ""},
+		{"wrong", "secret", "other", "no connection yet"},
+		{"missing there", "secret", "", "no connection yet"},
+		{"too long", strings.Repeat("x", 81), "", "80 bytes at most"},
+		{"unreadable", "", "", "reading its password: no such Secret"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			options := ""
+			if c.there != "" {
+				options = fmt.Sprintf("password %q; ", c.there)
+			}
+			r := newBird(t, "r1", node, prefixes("192.0.2.1/24"), prefixes("192.0.2.254/24"), sessionOf("192.0.2.1", options, channel4))
+			other := newBird(t, "r2", node, prefixes("198.51.100.1/24"), prefixes("198.51.100.254/24"), sessionOf("198.51.100.1", "", channel4))
+			d := newDriver(t, Options{Password: func(_ context.Context, p model.BGPPassword) (string, error) {
+				if c.here == "" {
+					return "", errors.New("no such " + p.Name)
+				}
+				return c.here, nil
+			}})
+			with := peer("192.0.2.254")
+			with.Password.Name = "Secret"
+			err := d.Apply(t.Context(), plan(with, peer("198.51.100.254")))
+			if (err != nil) != (c.name == "too long" || c.name == "unreadable") {
+				t.Errorf("Apply: %v", err)
+			}
+			other.has("show route", "10.1.0.0/26")
+			if c.why == "" {
+				r.has("show route", "10.1.0.0/26")
+				return
+			}
+			s := state(t, d).Sessions[0]
+			if s.Up || !strings.Contains(s.Why, c.why) {
+				t.Errorf("the session is up (%v), or it is said why not: %s", s.Up, s.Why)
+			}
+		})
+	}
+}
+
+func TestStrangersAndFloodsDoNoHarm(t *testing.T) {
+	node := here(t)
+	var flood strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&flood, "route 198.18.%d.0/24 unreachable;\n", i)
+	}
+	good := newBird(t, "r1", node, prefixes("192.0.2.1/24"), prefixes("192.0.2.254/24"), sessionOf("192.0.2.1", "", channel4))
+	bad := newBird(t, "r2", node, prefixes("198.51.100.1/24"), prefixes("198.51.100.254/24"),
+		"protocol static s4 { ipv4; "+flood.String()+" }\n"+sessionOf("198.51.100.1", "", channel4))
+	stranger := newBird(t, "r3", node, prefixes("203.0.113.1/24"), prefixes("203.0.113.254/24"), sessionOf("203.0.113.1", "", channel4))
+	d := newDriver(t, Options{})
+	labtest.Must(t, d.Apply(t.Context(), plan(peer("192.0.2.254"), peer("198.51.100.254"))))
+	good.has("show route", "10.1.0.0/26")
+	stranger.has("show protocols node203011311", "!Established")
+	eventually(t, func() string {
+		s := state(t, d)
+		if s.Strangers == 0 || s.Sessions[1].Up || !strings.Contains(s.Sessions[1].Why, "more routes than the maximum") {
+			return fmt.Sprintf("%+v", s)
+		}
+		return ""
+	})
+	learns(t, d)
+	bad.has("show route", "!10.1.0.0/26")
+	for range 500 {
+		if c, err := stranger.host.Dial(t.Context(), "tcp", "203.0.113.1:179"); err == nil {
+			_, _ = c.Write([]byte(strings.Repeat("garbage ", 8)))
+			_ = c.Close()
+		}
+	}
+	for range 50 { // from the address of a peer
+		if c, err := good.host.Dial(t.Context(), "tcp", "192.0.2.1:179"); err == nil {
+			_, _ = c.Write([]byte(strings.Repeat("garbage ", 8)))
+			_ = c.Close()
+		}
+	}
+	eventually(t, func() string {
+		if s := state(t, d); s.Strangers < 500 || !s.Sessions[0].Up {
+			return fmt.Sprintf("%+v", s)
+		}
+		return ""
+	})
+}
+
+func TestPeersOnTwoInterfacesWithOneAddress(t *testing.T) {
+	node := here(t)
+	config := statics + sessionOf("fe80::1", "interface \"eth0\"; ", channel6)
+	newBird(t, "r1", node, prefixes("fe80::1/64"), prefixes("fe80::fe/64"), config)
+	newBird(t, "r2", node, prefixes("fe80::1/64"), prefixes("fe80::fe/64"), config)
+	one, two := peer("fe80::fe%r1"), peer("fe80::fe%r2")
+	one.Source, two.Source, one.V4, two.V4 = netip.MustParseAddr("fe80::1"), netip.MustParseAddr("fe80::1"), false, false
+	d := newDriver(t, Options{})
+	labtest.Must(t, d.Apply(t.Context(), plan(one, two)))
+	learns(t, d, "2001:db8:9::/48 via fe80::fe%r1,fe80::fe%r2")
+	two.Import = []compile.BGPRule{{Prefix: netip.MustParsePrefix("2001:db8::/32"), Min: 32, Max: 128}}
+	if err := d.Apply(t.Context(), plan(one, two)); err == nil || !strings.Contains(err.Error(), "other filters") {
+		t.Errorf("filters that cannot be told apart: %v", err)
+	}
+	learns(t, d, "2001:db8:9::/48 via fe80::fe%r1")
+}
