@@ -11,6 +11,8 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/sallyport/sallyport/internal/compile"
 )
 
 // State is how the sessions stand.
@@ -77,7 +79,7 @@ func (d *Driver) State(ctx context.Context) (State, error) {
 		if a := peers[p.Address]; a != nil {
 			s.read(a)
 			var refused uint64
-			s.Refused, refused = d.refusedOf(p.Address, i)
+			s.Refused, refused = d.refusedOf(p)
 			s.Accepted = s.In - min(s.In, refused)
 		}
 		out.Sessions = append(out.Sessions, s)
@@ -151,17 +153,24 @@ func whyDown(p *api.PeerState) string {
 	return "it begins"
 }
 
-// refusedOf names routes of a peer that are not believed, and why, and counts them.
-func (d *Driver) refusedOf(address netip.Addr, peer int) (out []Refused, n uint64) {
+// refusedOf names routes of a peer that are not believed, and why, and counts them. gobgp could say which it filtered, but would write to
+// the peer's table for it.
+func (d *Driver) refusedOf(p *compile.BGPPeer) (out []Refused, n uint64) {
 	for _, f := range families {
-		err := d.server.bgp.ListPath(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: address.String(), Family: f, EnableFiltered: true},
+		err := d.server.bgp.ListPath(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: p.Address.String(), Family: f},
 			func(nlri bgp.NLRI, paths []*apiutil.Path) {
 				at, ok := nlri.(*bgp.IPAddrPrefix)
-				if !ok || !slices.ContainsFunc(paths, func(p *apiutil.Path) bool { return p.Filtered }) {
+				if !ok || len(paths) == 0 {
+					return
+				}
+				taken, why := d.plan.Imports(p, at.Prefix)
+				if taken && loops(paths[0], p.LocalASN) > int(p.AllowedLocalASNs) {
+					taken, why = false, fmt.Sprintf("its AS path has %d, which is this node's AS number, more often than numAllowedLocalASNumbers", p.LocalASN)
+				}
+				if taken {
 					return
 				}
 				if n++; len(out) < named {
-					_, why := d.plan.Imports(&d.plan.Peers[peer], at.Prefix)
 					out = append(out, Refused{at.Prefix, why})
 				}
 			})
@@ -171,6 +180,24 @@ func (d *Driver) refusedOf(address netip.Addr, peer int) (out []Refused, n uint6
 	}
 	slices.SortFunc(out, func(a, b Refused) int { return a.Prefix.Compare(b.Prefix) })
 	return out, n
+}
+
+// loops counts how often an AS number is in the AS path of a route.
+func loops(p *apiutil.Path, asn uint32) (n int) {
+	for _, a := range p.Attrs {
+		path, ok := a.(*bgp.PathAttributeAsPath)
+		if !ok {
+			continue
+		}
+		for _, segment := range path.Value {
+			for _, as := range segment.GetAS() {
+				if as == asn {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 // refused names routes without a next hop that this node can use.
