@@ -124,6 +124,8 @@ func (l *learner) read() ([]Route, error) {
 	own := l.own
 	l.mu.Unlock()
 	unusable := map[netip.Prefix]string{}
+	l.server.judging.Lock()
+	defer l.server.judging.Unlock()
 	for _, f := range families {
 		err := l.server.bgp.ListPath(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: f}, func(nlri bgp.NLRI, paths []*apiutil.Path) {
 			at, ok := nlri.(*bgp.IPAddrPrefix)

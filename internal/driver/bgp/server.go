@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/osrg/gobgp/v4/api"
 	gobgp "github.com/osrg/gobgp/v4/pkg/server"
@@ -30,6 +31,9 @@ type server struct {
 	announced  map[netip.Prefix]compile.Announcement
 	restarting bool // the first peers are told that this node keeps its routes over a restart
 
+	// judging is held while gobgp judges routes again that its tables have already: it writes to these then, and a reader of the tables
+	// would see that half done.
+	judging sync.Mutex
 	learner *learner
 	unwatch context.CancelFunc
 	done    chan struct{} // closed when the learner has ended
@@ -147,7 +151,10 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 			return errors.Join(failed, err)
 		}
 		if len(s.peers) > 0 {
-			if err := s.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH}); err != nil {
+			s.judging.Lock()
+			err := s.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH})
+			s.judging.Unlock()
+			if err != nil {
 				return errors.Join(failed, fmt.Errorf("applying policies to sessions: %w", err))
 			}
 		}
