@@ -115,7 +115,7 @@ type Sizes struct {
 // Size is what passes in one direction.
 type Size struct {
 	Passes int    `json:"passes"`           // the longest packet that passed
-	Fails  int    `json:"fails,omitempty"`  // the shortest that did not; 0: none was found up to the MTU
+	Fails  int    `json:"fails,omitempty"`  // the shortest that did not; 0: none was found up to the longest that is tried
 	Reason string `json:"reason,omitempty"` // why this was not found out
 	// SaidBy is what sent an ICMP error for a packet that was too big, with the MTU that it gave.
 	SaidBy  netip.Addr `json:"saidBy,omitzero"`

@@ -147,7 +147,11 @@ func (e *Evidence) sizes() []Finding {
 			}
 			f.Because = append(f.Because, fmt.Sprintf("What passes %s was not found out: %s.", d.to, z.Reason))
 		case z.Fails == 0:
-			f.Because = append(f.Because, fmt.Sprintf("A packet of %d bytes with DF, the MTU of the interface, passed %s.", z.Passes, d.to))
+			most := "the MTU of the interface"
+			if z.Passes < s.MTU {
+				most = "the longest that is tried"
+			}
+			f.Because = append(f.Because, fmt.Sprintf("A packet of %d bytes with DF, %s, passed %s.", z.Passes, most, d.to))
 		case z.blackHole():
 			f.Verdict = BlackHole
 			f.Because = append(f.Because, fmt.Sprintf("Packets of %d bytes with DF passed %s, those of %d vanished, and no ICMP error came.", z.Passes, d.to, z.Fails))

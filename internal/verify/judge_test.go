@@ -135,3 +135,18 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
+
+// TestSizesSayWhatWasTried holds the sentence about sizes against what was sent: interfaces may carry more than is tried.
+func TestSizesSayWhatWasTried(t *testing.T) {
+	t.Parallel()
+	for mtu, want := range map[int]string{
+		1500:  "A packet of 1500 bytes with DF, the MTU of the interface, passed to the server.",
+		65536: "A packet of 9216 bytes with DF, the longest that is tried, passed to the server.",
+	} {
+		passed := Size{Passes: min(mtu, maxMessage)}
+		found := (&Evidence{Sizes: &Sizes{MTU: mtu, Up: passed, Down: passed}}).sizes()
+		if got := found[0].Because[0]; got != want {
+			t.Errorf("an MTU of %d: %q, want %q", mtu, got, want)
+		}
+	}
+}

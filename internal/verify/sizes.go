@@ -11,17 +11,17 @@ import (
 // smallest is the shortest packet whose fate is asked for, in bytes: those of the echo are no longer.
 const smallest = 256
 
-// sizes finds out what passes with DF in both directions, up to the MTU of the interface.
+// sizes finds out what passes with DF in both directions, up to the MTU of the interface, or the longest message.
 func (c *client) sizes(ctx context.Context) (*Sizes, string) {
 	mtu, err := c.mtu()
 	if err != nil {
 		return nil, "the MTU of the interface was not read: " + err.Error()
 	}
-	mtu = min(mtu, maxMessage)
+	longest := min(mtu, maxMessage)
 	s := &Sizes{MTU: mtu}
-	s.Up = c.size(mtu, func(n int) (bool, *hopError) { return c.up(ctx, n) })
+	s.Up = c.size(longest, func(n int) (bool, *hopError) { return c.up(ctx, n) })
 	reported := len(c.report(ctx, 0))
-	s.Down = c.size(mtu, func(n int) (bool, *hopError) { return c.down(ctx, n, s.Up.Passes, &reported) })
+	s.Down = c.size(longest, func(n int) (bool, *hopError) { return c.down(ctx, n, s.Up.Passes, &reported) })
 	if ctx.Err() != nil {
 		return nil, ctx.Err().Error()
 	}
