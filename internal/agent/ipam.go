@@ -61,6 +61,8 @@ type NetworkStatus struct {
 	Settings []compile.NetworkSetting `json:"settings"`
 	// Problems are what keeps blocks of other nodes from being reached.
 	Problems []string `json:"problems"`
+	// BGPProblems are what keeps the node from speaking BGP as it is asked to.
+	BGPProblems []string `json:"bgpProblems"`
 }
 
 // NetworkDropped counts packets that were dropped.
@@ -76,7 +78,8 @@ func (n *network) status(ctx context.Context, plan *compile.Plan) *NetworkStatus
 	}
 	c := n.manager.Counts()
 	out := &NetworkStatus{Addresses: []netip.Addr{}, Tunnels: append([]netip.Addr{}, c.Tunnels...), MTU: plan.Workloads.MTU, Workloads: c.Workloads,
-		Blocks: len(c.Blocks), Shortened: c.Shortened, Settings: plan.Network.Settings, Problems: append([]string{}, plan.Network.Problems...)}
+		Blocks: len(c.Blocks), Shortened: c.Shortened, Settings: plan.Network.Settings,
+		Problems: append([]string{}, plan.Network.Problems...), BGPProblems: append([]string{}, plan.BGP.Problems...)}
 	for _, a := range []netip.Addr{plan.Workloads.Node4, plan.Workloads.Node6} {
 		if a.IsValid() {
 			out.Addresses = append(out.Addresses, a)

@@ -33,10 +33,11 @@ const busyFrom = 10
 // problemsShown bounds the problems likewise: the worst come first.
 const problemsShown = 4
 
-// faultsShown and warningsShown bound these in the same way.
+// These bound faults, warnings, and what the pod network cannot do, in the same way.
 const (
 	faultsShown   = 5
 	warningsShown = 3
+	reasonsShown  = 3
 )
 
 // settle is how long status waits for what is about to come into force.
@@ -155,11 +156,9 @@ func printCondition(w io.Writer, s *agent.Status) error {
 	}
 	printFirst(w, "The last good state stays in force until these faults are fixed:", s.Faults, faultsShown)
 	printFirst(w, "Warnings, which hold nothing back:", s.Warnings, warningsShown)
-	if s.Network != nil && len(s.Network.Problems) > 0 {
-		say(w, "\nThis node does not reach all workloads of others:\n")
-		for _, p := range s.Network.Problems {
-			say(w, "  %s\n", p)
-		}
+	if n := s.Network; n != nil {
+		printFirst(w, "This node does not reach all workloads of others:", n.Problems, reasonsShown)
+		printFirst(w, "This node does not speak BGP as it is asked to:", n.BGPProblems, reasonsShown)
 	}
 	printProblems(w, s.Problems)
 	return printBusiest(w, s.Ports)
@@ -168,15 +167,15 @@ func printCondition(w io.Writer, s *agent.Status) error {
 func orNone(text string) string { return cmp.Or(text, "none") }
 
 // printFirst prints the first few of a list with a heading.
-func printFirst(w io.Writer, heading string, faults []model.Fault, most int) {
-	if len(faults) == 0 {
+func printFirst[T string | model.Fault](w io.Writer, heading string, list []T, most int) {
+	if len(list) == 0 {
 		return
 	}
 	say(w, "\n%s\n", heading)
-	for _, f := range faults[:min(len(faults), most)] {
-		say(w, "  %s\n", f)
+	for _, item := range list[:min(len(list), most)] {
+		say(w, "  %v\n", item)
 	}
-	if more := len(faults) - most; more > 0 {
+	if more := len(list) - most; more > 0 {
 		say(w, "  and %d more: sallyport status -o json\n", more)
 	}
 }

@@ -61,6 +61,25 @@ func TestStatusFitsOneScreen(t *testing.T) {
 	}
 }
 
+// TestStatusSaysWhatThePodNetworkCannotDo, of which there may be much.
+func TestStatusSaysWhatThePodNetworkCannotDo(t *testing.T) {
+	t.Parallel()
+	n := &agent.NetworkStatus{}
+	for i := range 1000 {
+		n.Problems = append(n.Problems, fmt.Sprint("unreachable ", i))
+		n.BGPProblems = append(n.BGPProblems, fmt.Sprint("no session ", i))
+	}
+	var b bytes.Buffer
+	if err := printStatus(&b, &agent.Status{Network: n}); err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range []string{"of others:\n  unreachable 0\n  unreachable 1\n  unreachable 2\n  and 997 more", "as it is asked to:\n  no session 0\n  no session 1\n  no session 2\n  and 997 more"} {
+		if !strings.Contains(b.String(), list) {
+			t.Errorf("nothing of %q in\n%s", list, &b)
+		}
+	}
+}
+
 // TestStatusSaysHowItStandsByItsExitCode has agents answer in every way.
 func TestStatusSaysHowItStandsByItsExitCode(t *testing.T) {
 	t.Parallel()
