@@ -57,7 +57,8 @@ func (s *speaker) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// close leaves the peers without a word, after run has let go of the kernel's routes: both sides keep them until an agent is back.
+// close ends the sessions without a message to the peers, once run has ended and keeps no route any more: the kernel and the peers keep
+// their routes until an agent runs again.
 func (s *speaker) close() error { return errors.Join(s.driver.Close(), s.keeper.Close()) }
 
 // speakerDriver gives the driver of BGP its part of the plan.

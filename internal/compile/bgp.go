@@ -23,7 +23,7 @@ type BGP struct {
 	Withheld      []Withheld     // sorted by Prefix
 	Peers         []BGPPeer      // sorted by Address: no two have the same one
 
-	// Own are this node's addresses and blocks, sorted: no learned route may lie in one of them. One that is wider is none of theirs.
+	// Own are this node's addresses and blocks, sorted: no learned route may lie in one of them. A wider route may contain them.
 	Own []netip.Prefix
 	// Reflected are the ranges that a learned route must lie in to be told to peers with Reflect, sorted; none overlaps another.
 	Reflected []netip.Prefix

@@ -38,7 +38,7 @@ type speaker struct {
 }
 
 // speak decides how this node speaks BGP, but for what depends on blocks, and which communities blocks get. The mesh takes a
-// BGPConfiguration for all nodes: the routes between the nodes of a cluster stand without it, so that nobody is surprised by a server
+// BGPConfiguration for all nodes: the routes between the nodes of a cluster stand without it, so that no user is surprised by a server
 // on each node.
 func (g *ground) speak(snapshot *model.Snapshot) (BGP, []model.PrefixAdvertisement) {
 	s := &speaker{ground: g, snapshot: snapshot, self: model.Node{Name: g.name}, configs: map[string]*model.BGPConfiguration{}, all: &model.BGPConfiguration{NoMesh: true}}

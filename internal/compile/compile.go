@@ -79,18 +79,13 @@ func (p *Plan) take(b *between) {
 
 // sameButBlocks says whether two snapshots differ in blocks alone, and in what no plan depends on.
 func sameButBlocks(a, b *model.Snapshot) bool {
-	return same(a.Pools, b.Pools) && same(a.NATConfigurations, b.NATConfigurations) && same(a.Nodes, b.Nodes) &&
-		same(a.NodeNetworkConfigurations, b.NodeNetworkConfigurations) &&
-		same(a.BGPPeers, b.BGPPeers) && same(a.BGPConfigurations, b.BGPConfigurations) && same(a.BGPFilters, b.BGPFilters)
+	return model.Same(a.Pools, b.Pools) && model.Same(a.NATConfigurations, b.NATConfigurations) && model.Same(a.Nodes, b.Nodes) &&
+		model.Same(a.NodeNetworkConfigurations, b.NodeNetworkConfigurations) &&
+		model.Same(a.BGPPeers, b.BGPPeers) && model.Same(a.BGPConfigurations, b.BGPConfigurations) && model.Same(a.BGPFilters, b.BGPFilters)
 }
 
 func localSameButBlocks(a, b *model.Local) bool {
-	return a.Name == b.Name && a.Network == b.Network && slices.Equal(a.Interfaces, b.Interfaces) && same(a.Links, b.Links) && slices.Equal(a.Tunnels, b.Tunnels)
-}
-
-// same says whether two slices are one, which nobody changes.
-func same[T any](a, b []T) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+	return a.Name == b.Name && a.Network == b.Network && slices.Equal(a.Interfaces, b.Interfaces) && model.Same(a.Links, b.Links) && slices.Equal(a.Tunnels, b.Tunnels)
 }
 
 // byCIDR are the pools for pods by family, first address, then the wider first, and of those with the same CIDR the

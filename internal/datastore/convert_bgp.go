@@ -43,7 +43,7 @@ func BGPPeer(in *apiv3.BGPPeer) (model.BGPPeer, error) {
 	case spec.NumAllowedLocalASNumbers < 0 || spec.NumAllowedLocalASNumbers > 255:
 		errs[5] = fmt.Errorf("spec.numAllowedLocalASNumbers: %d is out of range", spec.NumAllowedLocalASNumbers)
 	}
-	// Two that exclude each other would make a session that nobody asked for.
+	// Two that exclude each other would make a session that the operator has not asked for.
 	switch {
 	case out.Address.IsValid() && out.PeerSelector != "":
 		errs[5] = errors.New("spec.peerSelector: excludes peerIP")

@@ -193,6 +193,11 @@ type Link struct {
 	Default4, Default6 bool
 }
 
+// Same says whether two slices of snapshots are one, so that they need not be compared: snapshots are never changed.
+func Same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // Snapshot is every declared resource at one moment. It is never changed once made.
 type Snapshot struct {
 	Pools             []*Pool            // sorted by name; one that has not changed is the same in the next Snapshot

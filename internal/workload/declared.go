@@ -124,12 +124,7 @@ func (m *Manager) declare() {
 
 // sameButBlocks says whether that what two were made of differs in blocks alone, and in conditions of pools: that is most often.
 func (d *declared) sameButBlocks(was *declared) bool {
-	return same(was.from.Pools, d.from.Pools) && same(was.from.Nodes, d.from.Nodes) && same(was.from.Reservations, d.from.Reservations) && same(was.near, d.near)
-}
-
-// same says whether two slices are one, which nobody changes.
-func same[T any](a, b []T) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+	return model.Same(was.from.Pools, d.from.Pools) && model.Same(was.from.Nodes, d.from.Nodes) && model.Same(was.from.Reservations, d.from.Reservations) && model.Same(was.near, d.near)
 }
 
 // reserve finds the labels of this node, and what is not given out. news is held.

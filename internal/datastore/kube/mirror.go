@@ -27,7 +27,7 @@ import (
 type Mirror[K Named] struct {
 	turn      func(any) (any, error)    // what a decoded object is kept as, a K; what was turned already stays
 	heard     func(object K, gone bool) // of each version of an object that is heard of; mu is held
-	deleted   func(was K)               // after heard, where a watch says that an object was deleted: what it was; mu is held. Nil: nobody asks
+	deleted   func(was K)               // after heard, where a watch says that an object was deleted: what it was; mu is held. Nil: there is no such hook
 	news      func()                    // something was heard; it does not wait
 	reflector *cache.Reflector
 

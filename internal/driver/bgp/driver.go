@@ -24,7 +24,7 @@ type Options struct {
 	// Held says that the kernel still has learned routes that an agent before this one put there. The driver then asks its peers to
 	// keep those of this node, too.
 	Held bool
-	// Changed is called, and must not wait, when Learned may say something else. Nil: nobody asks.
+	// Changed is called, and must not wait, when Learned may say something else. It may be nil.
 	Changed func()
 	// Deferral bounds how long the first answers of all peers are waited for, in whole seconds. 0: 15 s.
 	Deferral time.Duration

@@ -82,7 +82,7 @@ func TestStrangersAndFloodsDoNoHarm(t *testing.T) {
 	labtest.Must(t, d.Apply(t.Context(), plan(peer("192.0.2.254"), peer("198.51.100.254"))))
 	good.has("show route", "10.1.0.0/26")
 	stranger.has("show protocols node203011311", "!Established")
-	eventually(t, func() string {
+	labtest.Eventually(t, func() string {
 		s := state(t, d)
 		if s.Strangers == 0 || s.Sessions[1].Up || !strings.Contains(s.Sessions[1].Why, "more routes than the maximum") {
 			return fmt.Sprintf("%+v", s)
@@ -103,7 +103,7 @@ func TestStrangersAndFloodsDoNoHarm(t *testing.T) {
 			_ = c.Close()
 		}
 	}
-	eventually(t, func() string {
+	labtest.Eventually(t, func() string {
 		if s := state(t, d); s.Strangers < 500 || !s.Sessions[0].Up {
 			return fmt.Sprintf("%+v", s)
 		}

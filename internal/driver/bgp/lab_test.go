@@ -21,21 +21,6 @@ import (
 // The driver's goroutines are in the network namespace of the process, so that this process is the node, and tests run one by one.
 func TestMain(m *testing.M) { labtest.Main(m) }
 
-// patience bounds how long a test waits for what it expects.
-const patience = 30 * time.Second
-
-// eventually waits until done says "", and fails with what it said last.
-func eventually(t *testing.T, done func() string) {
-	t.Helper()
-	var why string
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if why = done(); why == "" {
-			return
-		}
-	}
-	t.Fatal(why)
-}
-
 // bird is a router that runs BIRD.
 type bird struct {
 	t      testing.TB
@@ -101,7 +86,7 @@ func (b *bird) ask(args ...string) string {
 // has waits until BIRD's answer has all of some texts, and none with an exclamation mark before it.
 func (b *bird) has(question string, texts ...string) {
 	b.t.Helper()
-	eventually(b.t.(*testing.T), func() string {
+	labtest.Eventually(b.t.(*testing.T), func() string {
 		answer := b.ask(strings.Fields(question)...)
 		for _, text := range texts {
 			text, not := strings.CutPrefix(text, "!")
@@ -170,7 +155,7 @@ func state(t testing.TB, d *Driver) State {
 // up waits until all sessions of a driver are up.
 func up(t *testing.T, d *Driver) {
 	t.Helper()
-	eventually(t, func() string {
+	labtest.Eventually(t, func() string {
 		for _, s := range state(t, d).Sessions {
 			if !s.Up {
 				return fmt.Sprintf("the session with %s: %s", s.Address, s.Why)
@@ -183,7 +168,7 @@ func up(t *testing.T, d *Driver) {
 // learns waits until a driver has learned routes, written as "prefix via hop,hop".
 func learns(t *testing.T, d *Driver, routes ...string) {
 	t.Helper()
-	eventually(t, func() string {
+	labtest.Eventually(t, func() string {
 		has, _ := d.Learned()
 		var texts []string
 		for _, r := range has {

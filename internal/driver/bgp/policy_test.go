@@ -36,7 +36,7 @@ func TestPoliciesSayWhatThePlanSays(t *testing.T) {
 	far(t, "127.0.0.3", 64512, false)
 	d := newDriver(t, Options{})
 	labtest.Must(t, d.Apply(t.Context(), base))
-	eventually(t, func() string {
+	labtest.Eventually(t, func() string {
 		if s := state(t, d); s.Sessions[0].Accepted != uint64(len(routes)) || !s.Sessions[1].Up { // no next hop is usable
 			return fmt.Sprintf("of %d routes: %+v", len(routes), s)
 		}

@@ -28,7 +28,7 @@ func TestPeersKeepRoutesWhileTheAgentIsAway(t *testing.T) {
 	labtest.Must(t, d.Close())
 	r.has("show protocols all node192021", "Neighbor graceful restart active")
 	r.has("show route protocol node192021", "10.1.0.0/26")
-	learns(t, d, "10.1.0.0/16 via 192.0.2.254", "203.0.113.0/24 via 192.0.2.254") // nobody is told to remove them
+	learns(t, d, "10.1.0.0/16 via 192.0.2.254", "203.0.113.0/24 via 192.0.2.254") // the keeper of routes is not told to remove them
 
 	t.Log("the next agent knows no block yet: it waits before it speaks")
 	next := newDriver(t, Options{Held: true})
@@ -58,7 +58,7 @@ func TestPeersKeepRoutesWhileTheAgentIsAway(t *testing.T) {
 	}()
 	labtest.Must(t, next.Apply(t.Context(), p))
 	up(t, next)
-	eventually(t, func() string {
+	labtest.Eventually(t, func() string {
 		if _, complete := next.Learned(); !complete {
 			return "what it learned does not become complete"
 		}
@@ -83,7 +83,7 @@ func TestADeadPeerHoldsTheOthersUpForTheDeferralAlone(t *testing.T) {
 	d := newDriver(t, Options{Held: true, Deferral: 2 * time.Second})
 	labtest.Must(t, d.Apply(t.Context(), plan(peer("192.0.2.77"), peer("192.0.2.254"))))
 	learns(t, d, "10.1.0.0/16 via 192.0.2.254", "203.0.113.0/24 via 192.0.2.254") // at once: what is missing alone waits
-	eventually(t, func() string {
+	labtest.Eventually(t, func() string {
 		if _, complete := d.Learned(); !complete {
 			return "what it learned does not become complete"
 		}
@@ -123,7 +123,7 @@ func TestNothingStays(t *testing.T) {
 		labtest.Must(t, d.Apply(t.Context(), plan(peer("192.0.2.254"))))
 		up(t, d)
 		labtest.Must(t, end(d))
-		eventually(t, func() string {
+		labtest.Eventually(t, func() string {
 			buf := make([]byte, 1<<20)
 			for _, g := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 				if strings.Contains(g, "osrg/gobgp") || strings.Contains(g, "(*learner)") {

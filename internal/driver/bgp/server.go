@@ -122,7 +122,7 @@ func (s *server) goodbye() {
 func (s *server) leave() error {
 	s.stop()
 	err := s.bgp.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: true})
-	s.bgp.Stop() // what is left of it: BFD
+	s.bgp.Stop() // it ends BFD, which StopBgp does not
 	return err
 }
 

@@ -295,7 +295,7 @@ func (k *Keeper) hopsOf(ctx context.Context, r Learned, links map[string]int) (h
 	return hops, err
 }
 
-// index is the number of an interface; 0: there is none of that name.
+// index is the number of an interface; 0: no interface has that name.
 func (k *Keeper) index(ctx context.Context, name string) (index int, err error) {
 	var b rtnetlink.Batch
 	b.GetLink(name)

@@ -48,21 +48,16 @@ func newKept(t *testing.T) *kept {
 // has waits until the routes of protocol 115 have all of some texts, and none with an exclamation mark before it.
 func (k *kept) has(texts ...string) {
 	k.t.Helper()
-	var why string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	labtest.Eventually(k.t, func() (instead string) {
 		out := k.ip(k.t, "-4", "-o", "route", "show", "proto", "115") + k.ip(k.t, "-6", "-o", "route", "show", "proto", "115")
-		why = ""
 		for _, text := range texts {
 			want, not := strings.CutPrefix(text, "!")
 			if strings.Contains(out, want) == not {
-				why = fmt.Sprintf("%q (%v) in\n%s", want, !not, out)
+				instead = fmt.Sprintf("%q (%v) in\n%s", want, !not, out)
 			}
 		}
-		if why == "" {
-			return
-		}
-	}
-	k.t.Fatal(why)
+		return instead
+	})
 }
 
 func far4(to string, hops ...string) Learned {
