@@ -53,6 +53,9 @@ their answer, as those of most other STUN clients are, get none.`,
 			if err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("allow") && len(allow) == 0 {
+				return errors.New("--allow: is empty, which would allow all sources; name a range, or leave the flag away")
+			}
 			var allowed []netip.Prefix
 			for _, s := range allow {
 				p, err := netip.ParsePrefix(s)

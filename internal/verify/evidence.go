@@ -120,7 +120,9 @@ type Size struct {
 	// SaidBy is what sent an ICMP error for a packet that was too big, with the MTU that it gave.
 	SaidBy  netip.Addr `json:"saidBy,omitzero"`
 	SaidMTU int        `json:"saidMTU,omitempty"`
+	// AtServer says that the server's own interface carries no more.
+	AtServer bool `json:"atServer,omitempty"`
 }
 
 // blackHole says whether packets vanish for their size without a word.
-func (s Size) blackHole() bool { return s.Fails > 0 && s.Reason == "" && !s.SaidBy.IsValid() }
+func (s Size) blackHole() bool { return s.Fails > 0 && s.Reason == "" && !s.SaidBy.IsValid() && !s.AtServer }

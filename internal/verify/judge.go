@@ -45,7 +45,7 @@ type Finding struct {
 func Judge(e Evidence) Report {
 	r := Report{Evidence: e, Findings: slices.Concat(e.flow("udp", &e.UDP), e.flow("tcp", &e.TCP), e.sizes())}
 	counted := slices.DeleteFunc(slices.Clone(r.Findings), func(f Finding) bool {
-		return f.Of == "tcp" && e.TCP.Refused && e.UDP.answered() // a server for UDP alone
+		return f.Of == "tcp" && e.TCP.Refused && e.UDP.answered() && !e.Ours // a server for UDP alone
 	})
 	worst := slices.MinFunc(counted, func(a, b Finding) int {
 		return cmp.Compare(slices.Index(severity[:], a.Verdict), slices.Index(severity[:], b.Verdict))
@@ -121,10 +121,10 @@ func (e *Evidence) unanswered(of string, echo *Echo) Finding {
 		f.Verdict = NoWayBack
 		f.Because = append(f.Because, fmt.Sprintf("Asked from %s, the server says that the request came, from %s.", a.By, a.From))
 	case of == "tcp":
-		f.Because = append(f.Because, "Asked from "+a.By.String()+", the server says that no request came; where the handshake fails, this does not tell in which direction.")
+		f.Because = append(f.Because, "Asked from "+a.By.String()+", the server says that it took no request; where the handshake fails, this does not tell in which direction.")
 	default:
 		f.Verdict = NeverArrived
-		f.Because = append(f.Because, "Asked from "+a.By.String()+", the server says that no request came.")
+		f.Because = append(f.Because, "Asked from "+a.By.String()+", the server says that it took no request: none came, or it came from an address that --allow or the bound of ten a second refuses.")
 	}
 	return f
 }
@@ -155,6 +155,8 @@ func (e *Evidence) sizes() []Finding {
 		case z.blackHole():
 			f.Verdict = BlackHole
 			f.Because = append(f.Because, fmt.Sprintf("Packets of %d bytes with DF passed %s, those of %d vanished, and no ICMP error came.", z.Passes, d.to, z.Fails))
+		case z.AtServer:
+			f.Because = append(f.Because, fmt.Sprintf("Packets of %d bytes with DF passed %s; its own interface carries none of %d.", z.Passes, d.to, z.Fails))
 		default:
 			f.Because = append(f.Because, fmt.Sprintf("Packets of %d bytes with DF passed %s; for those of %d an ICMP error with MTU %d came from %s, as it should.", z.Passes, d.to, z.Fails, z.SaidMTU, z.SaidBy))
 		}

@@ -17,7 +17,7 @@ const (
 	maxSessions   = 256
 	maxErrors     = 128         // that it keeps of a session
 	maxCredit     = 64 << 10    // bytes that a session may be owed
-	kept          = time.Minute // how long it keeps tokens, sessions and the secret of cookies
+	kept          = time.Minute // how long tokens and sessions count; it forgets them in another one
 	maxStreams    = 64          // TCP connections at once
 	streamsOfOne  = 8           // of them from one source
 	streamTimeout = 10 * time.Second
@@ -72,11 +72,7 @@ func (l *limits) take(a netip.Addr, now time.Time) bool {
 	b, known := l.sources[a]
 	if !known {
 		if len(l.sources) >= maxSources && now.Sub(l.swept) > time.Second {
-			for k, v := range l.sources {
-				if now.Sub(v.at) > time.Second { // it is full again
-					delete(l.sources, k)
-				}
-			}
+			l.drop(now)
 			l.swept = now
 		}
 		if len(l.sources) >= maxSources {
@@ -91,6 +87,21 @@ func (l *limits) take(a netip.Addr, now time.Time) bool {
 	}
 	l.sources[a] = b
 	return ok
+}
+
+// drop forgets sources whose bucket is full again. mu is held.
+func (l *limits) drop(now time.Time) {
+	for k, v := range l.sources {
+		if now.Sub(v.at) > time.Second {
+			delete(l.sources, k)
+		}
+	}
+}
+
+func (l *limits) sweep(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.drop(now)
 }
 
 // tokens remember for a minute which requests came.
@@ -115,11 +126,7 @@ func (t *tokens) note(k token, from netip.AddrPort, stream bool, now time.Time) 
 	a, known := t.came[k]
 	if !known {
 		if len(t.came) >= maxTokens && now.Sub(t.denied) > time.Second {
-			for k, v := range t.came {
-				if now.Sub(v.at) > kept {
-					delete(t.came, k)
-				}
-			}
+			t.drop(now)
 		}
 		if len(t.came) >= maxTokens {
 			t.denied = now
@@ -134,6 +141,21 @@ func (t *tokens) note(k token, from netip.AddrPort, stream bool, now time.Time) 
 	*count += min(1, 255-*count)
 	a.at = now
 	t.came[k] = a
+}
+
+// drop forgets requests that came long ago. mu is held.
+func (t *tokens) drop(now time.Time) {
+	for k, v := range t.came {
+		if now.Sub(v.at) > kept {
+			delete(t.came, k)
+		}
+	}
+}
+
+func (t *tokens) sweep(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop(now)
 }
 
 // ask says what came with a token.
@@ -201,9 +223,13 @@ func (s *sessions) pay(a netip.AddrPort, n, m int, id transaction, ttl uint8, re
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of := s.of[a]
+	if of != nil && now.Sub(of.at) > kept { // of another run from the same port
+		s.drop(now)
+		of = nil
+	}
 	if of == nil {
 		if len(s.of) >= maxSessions {
-			s.sweep(now)
+			s.drop(now)
 		}
 		if len(s.of) >= maxSessions {
 			return false
@@ -228,8 +254,14 @@ func (s *sessions) pay(a netip.AddrPort, n, m int, id transaction, ttl uint8, re
 	return true
 }
 
-// sweep forgets sessions of which nothing was heard for long.
 func (s *sessions) sweep(now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(now)
+}
+
+// drop forgets sessions of which nothing was heard for long. mu is held.
+func (s *sessions) drop(now time.Time) {
 	for a, of := range s.of {
 		if now.Sub(of.at) > kept {
 			for _, id := range of.ids {
@@ -255,11 +287,11 @@ func (s *sessions) note(id transaction, e hopError) {
 }
 
 // report is as many errors of a source, from one on, as fit into so many bytes.
-func (s *sessions) report(a netip.AddrPort, from uint16, room int) []byte {
+func (s *sessions) report(a netip.AddrPort, from uint16, room int, now time.Time) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := []byte{}
-	if of := s.of[a]; of != nil {
+	if of := s.of[a]; of != nil && now.Sub(of.at) <= kept {
 		for i := int(from); i < len(of.errors) && len(out)+hopErrorLen <= room; i++ {
 			out = of.errors[i].encode(out)
 		}

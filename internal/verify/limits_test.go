@@ -180,3 +180,42 @@ func TestSessionsAreBounded(t *testing.T) {
 	}
 	s.note(id(2), hopError{}) // of an answer that nothing is known of
 }
+
+// TestAnswersSayTheirTTL, so that the client finds the one that came first.
+func TestAnswersSayTheirTTL(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	first, _, _ := s.ask(t, message{token: token{1}}, 200, pod, start)
+	a, _, ttl := s.ask(t, message{token: token{1}, cookie: first.cookie, ttl: 5}, 200, pod, start)
+	if a == nil || a.ttl != 5 || ttl != 5 {
+		t.Errorf("answer %+v, sent with TTL %d", a, ttl)
+	}
+}
+
+// TestNothingIsKeptForLong, neither for the next client behind the same address and port, nor once all are silent.
+func TestNothingIsKeptForLong(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	cookie := func(now time.Time) cookie {
+		a, _, _ := s.ask(t, message{token: token{1}}, 200, pod, now)
+		return a.cookie
+	}
+	s.limits.take(pod.Addr(), start)
+	s.ask(t, message{token: token{1}, id: transaction{7}, cookie: cookie(start), ttl: 1}, 200, pod, start)
+	s.sessions.note(transaction{7}, hopError{kind: errorExpired, by: h1})
+	report := func(now time.Time) int {
+		a, _, _ := s.ask(t, message{token: token{1}, cookie: cookie(now), hasReport: true}, reportLen, pod, now)
+		return len(decodeReport(a.report))
+	}
+	if n := report(start); n != 1 {
+		t.Errorf("%d errors at once, want 1", n)
+	}
+	later := start.Add(kept + time.Second)
+	if n := report(later); n != 0 {
+		t.Errorf("%d errors after a minute", n)
+	}
+	s.sweep(later.Add(kept + time.Second))
+	if len(s.sessions.of)+len(s.sessions.ids)+len(s.tokens.came)+len(s.limits.sources) != 0 {
+		t.Errorf("kept: %v, %v, %v, %v", s.sessions.of, s.sessions.ids, s.tokens.came, s.limits.sources)
+	}
+}

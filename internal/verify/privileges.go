@@ -13,7 +13,7 @@ import (
 // nobody is the user without rights on Linux systems (the overflow user of user_namespaces(7)).
 const nobody = 65534
 
-// DropPrivileges makes this process an ordinary one for good: root becomes user 65534, and no capability is left. The sockets that
+// DropPrivileges makes this process an ordinary one: root becomes user 65534, and no capability is left. The sockets that
 // are open stay open.
 func DropPrivileges() error {
 	if os.Geteuid() == 0 {
@@ -29,6 +29,7 @@ func DropPrivileges() error {
 	if have == none {
 		return nil
 	}
+	// Each thread has capabilities of its own, and Go runs several: capset of x/sys would leave the others as they are.
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0) //nolint:gosec // the kernel reads both during the call alone
 	if errno != 0 {
 		return fmt.Errorf("giving up capabilities: %w", errno)

@@ -100,6 +100,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			}
 		})
 	}
+	run(func() error { return s.forget(ctx) })
 	places := make(chan struct{}, maxStreams)
 	for _, d := range s.datagrams {
 		run(func() error { return s.serveDatagrams(d) })
@@ -114,6 +115,26 @@ func (s *Server) Serve(ctx context.Context) error {
 	default:
 		return nil
 	}
+}
+
+// forget forgets each minute what is older, until the context ends.
+func (s *Server) forget(ctx context.Context) error {
+	tick := time.NewTicker(kept)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.sweep(s.now())
+		}
+	}
+}
+
+func (s *Server) sweep(now time.Time) {
+	s.limits.sweep(now)
+	s.tokens.sweep(now)
+	s.sessions.sweep(now)
 }
 
 // allowed says whether a source is answered.
@@ -149,9 +170,10 @@ func (s *Server) answer(b []byte, from netip.AddrPort, stream bool, now time.Tim
 		reply.cookie = s.baker.give(from, now)
 		return atMost(reply.encode(nil), len(b)), 0
 	}
+	reply.ttl = m.ttl // so that the client knows which of its answers came
 	if m.hasReport {
 		reply.hasReport, reply.from = true, m.from
-		reply.report = s.sessions.report(from, m.from, len(b)-len(reply.encode(nil)))
+		reply.report = s.sessions.report(from, m.from, len(b)-len(reply.encode(nil)), now)
 	}
 	short, paid, remember := reply.encode(nil), len(b), m.ttl != 0 || m.size != 0
 	for _, out := range [][]byte{reply.padTo(max(len(short), min(int(m.size), maxMessage))), short} {

@@ -91,9 +91,6 @@ func (c *client) down(ctx context.Context, n, passes int, reported *int) (passed
 	*reported += len(more)
 	for _, e := range more {
 		if e.kind == errorTooBig {
-			if !e.by.IsValid() { // the server's own interface
-				e.by = c.Server.Addr()
-			}
 			return false, &e
 		}
 	}
@@ -110,7 +107,7 @@ func (c *client) size(mtu int, try func(n int) (bool, *hopError)) Size {
 	result := func() Size {
 		s := Size{Passes: low, Fails: high}
 		if said != nil {
-			s.SaidBy, s.SaidMTU = said.by, int(said.mtu)
+			s.SaidBy, s.SaidMTU, s.AtServer = said.by, int(said.mtu), !said.by.IsValid()
 		}
 		return s
 	}

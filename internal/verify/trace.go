@@ -219,6 +219,9 @@ func (c *client) traceBack(ctx context.Context, there int) Back {
 			b.End = early
 		}
 	}
+	if early := c.earliest(); early > 0 { // an answer that came while the next ones were asked for
+		b.End = early
+	}
 	most := b.End - 1
 	if b.End == 0 {
 		most = maxHops
