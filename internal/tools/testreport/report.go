@@ -46,7 +46,17 @@ type report struct {
 	ran    int                 // tests, not their subtests, that passed or failed
 	failed int                 // packages
 	skips  []skip
+	fails  []failure // in the order in which they ended
 }
+
+// failure is a test that failed, and the end of what it said.
+type failure struct {
+	testID
+	tail []string
+}
+
+// tailLines bounds the tail of a failure.
+const tailLines = 30
 
 func newReport(out io.Writer) *report {
 	return &report{out: out, output: map[testID][]string{}}
@@ -107,6 +117,7 @@ func (r *report) end(id testID, action string) {
 	default:
 		if action == "fail" {
 			fmt.Fprint(r.out, strings.Join(output, ""))
+			r.fail(id, output)
 		}
 		if !strings.Contains(id.test, "/") {
 			r.ran++
@@ -126,6 +137,7 @@ func (r *report) unfinished(pkg string) {
 	slices.SortFunc(ids, func(a, b testID) int { return strings.Compare(a.test, b.test) })
 	for _, id := range ids {
 		fmt.Fprint(r.out, strings.Join(r.output[id], ""))
+		r.fail(id, r.output[id])
 		delete(r.output, id)
 	}
 }
@@ -146,6 +158,23 @@ func skipMessage(output []string) string {
 	return strings.Join(said, " ")
 }
 
+func (r *report) fail(id testID, output []string) {
+	r.fails = append(r.fails, failure{id, output[max(0, len(output)-tailLines):]})
+}
+
+// repeatFailures prints the end of what each failed test said, of those with subtests the failed subtests alone: in a long log, the
+// reason stands far above its end.
+func (r *report) repeatFailures() {
+	for i, f := range r.fails {
+		outer := slices.ContainsFunc(r.fails[:i], func(o failure) bool {
+			return o.pkg == f.pkg && strings.HasPrefix(o.test, f.test+"/")
+		})
+		if !outer {
+			fmt.Fprintf(r.out, "failed: %s %s\n%s", f.pkg, f.test, strings.Join(f.tail, ""))
+		}
+	}
+}
+
 // finish prints the skipped tests and the sum, and returns an error if a test failed, if none ran, or if
 // one was skipped for another reason than the kernel.
 func (r *report) finish() error {
@@ -158,6 +187,7 @@ func (r *report) finish() error {
 		}
 		fmt.Fprintf(r.out, "skipped: %s%s\n", s, note)
 	}
+	r.repeatFailures()
 	fmt.Fprintf(r.out, "%d tests ran, %d skipped, %d packages failed\n", r.ran, len(r.skips), r.failed)
 
 	var errs []error

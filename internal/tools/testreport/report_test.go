@@ -30,7 +30,8 @@ func TestReport(t *testing.T) {
 {"Action":"fail","Package":"p","Test":"TestB"}
 {"Action":"fail","Package":"p"}
 `,
-			shows: []string{"got 1, want 2", "1 tests ran, 0 skipped, 1 packages failed"},
+			hides: "failed: p TestB\n",
+			shows: []string{"got 1, want 2", "failed: p TestB/sub\n", "got 1, want 2", "1 tests ran, 0 skipped, 1 packages failed"},
 			fault: "1 packages failed",
 		},
 		{
@@ -54,7 +55,7 @@ func TestReport(t *testing.T) {
 			in: `{"Action":"output","Package":"p","Test":"TestB","Output":"panic: oops\n"}
 {"Action":"fail","Package":"p"}
 ` + passed,
-			shows: []string{"panic: oops"},
+			shows: []string{"panic: oops", "failed: p TestB\n", "panic: oops"},
 			fault: "1 packages failed",
 		},
 		{
