@@ -42,11 +42,11 @@ const (
 // errSilent ends a command with exitFailed when everything was said already.
 var errSilent = errors.New("")
 
-// errDiffers ends a dry run that has found something to change with exitDiffers.
+// errDiffers ends a command with exitDiffers: a dry run has found something to change, or verify an address that is not kept.
 var errDiffers = errors.New("there is something to change")
 
-// unconfirmedError ends a command with exitUnconfirmed: nothing was refused, and nobody has confirmed how the node
-// stands.
+// unconfirmedError ends a command with exitUnconfirmed: nothing was refused, and nothing has confirmed how the node stands, or
+// what verify was to find out.
 type unconfirmedError struct{ error }
 
 // Pace is how soon a cluster hears of a node that is lost. The zero value is the program's; tests have no minutes.

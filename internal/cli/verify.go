@@ -221,7 +221,7 @@ func nodeFlows(ctx context.Context, of []verify.FlowKey) ([]verify.NodeFlow, err
 		}
 		return func(f *conntrack.Flow) conntrack.Action {
 			for i, k := range of {
-				if f.Protocol != compile.Protocol(k.Protocol) || f.Original.Source != k.From || f.Original.Destination != k.To {
+				if out[i].State == verify.FlowTranslated || f.Protocol != compile.Protocol(k.Protocol) || f.Original.Source != k.From || f.Original.Destination != k.To {
 					continue
 				}
 				if out[i] = (verify.NodeFlow{State: verify.FlowKept, As: f.Reply.Destination}); f.Translated() {
@@ -249,6 +249,9 @@ func printReport(w io.Writer, r verify.Report) {
 	}
 	if reason := r.Evidence.SizesReason; reason != "" {
 		say(w, "\nsize: not probed\n  %s\n", sentenceCase(reason)+".")
+	}
+	if why := r.Evidence.Incomplete; why != "" {
+		say(w, "\nThe evidence is incomplete: %s.\n", why)
 	}
 	printPath(w, &r.Evidence)
 }

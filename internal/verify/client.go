@@ -28,6 +28,8 @@ const (
 	dialTimeout = 5 * time.Second
 	// usualTTL is that of what is not a probe.
 	usualTTL = 64
+	// gatherAtMost bounds the whole: one with silent routers and a black hole takes about two minutes.
+	gatherAtMost = 5 * time.Minute
 )
 
 // Options say what to gather evidence about.
@@ -69,6 +71,12 @@ func Gather(ctx context.Context, o Options) (e Evidence, err error) {
 		return e, err
 	}
 	defer c.close()
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, gatherAtMost)
+	defer cancel()
+	defer func() {
+		e.Incomplete = c.incomplete(ctx)
+	}()
 	e.Server = o.Server
 	e.UDP = c.echo(ctx, &e)
 	stream, tcp := c.echoTCP(ctx, &e)
@@ -80,11 +88,11 @@ func Gather(ctx context.Context, o Options) (e Evidence, err error) {
 	if !e.UDP.answered() {
 		e.SizesReason = "no answer came by UDP"
 		e.Asked = c.ask(ctx)
-		return e, ctx.Err()
+		return e, whole.Err()
 	}
 	e.Path = c.trace(ctx)
-	if left := e.UDP.left(); e.UDP.Arrived.Addr() != left.Addr() {
-		e.ToArrived = c.traceTo(ctx, e.UDP.Arrived.Addr(), e.Path.End)
+	if to, left := e.UDP.Arrived.Addr(), e.UDP.left(); to != left.Addr() && c.traceable(to) {
+		e.ToArrived = c.traceTo(ctx, to, e.Path.End)
 	}
 	if e.Ours {
 		e.Back = c.traceBack(ctx, e.Path.End)
@@ -92,7 +100,20 @@ func Gather(ctx context.Context, o Options) (e Evidence, err error) {
 	} else {
 		e.SizesReason = "the server is not sallyport verify serve"
 	}
-	return e, ctx.Err()
+	return e, whole.Err()
+}
+
+// incomplete says why evidence may be missing that there is; empty: it is not.
+func (c *client) incomplete(ctx context.Context) string {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Sprintf("it was given up after %s", gatherAtMost)
+	case c.in.full:
+		return fmt.Sprintf("more than %d ICMP messages about the flow came, and the rest was not read", inboxMost)
+	}
+	return ""
 }
 
 // left is the source by which a flow left this node, as far as that is known.
@@ -105,7 +126,7 @@ func (e *Echo) left() netip.AddrPort {
 
 func newClient(ctx context.Context, o Options) (c *client, err error) {
 	c = &client{Options: o, v6: o.Server.Addr().Is6()}
-	c.in.changed, c.in.answers = make(chan struct{}), map[transaction]answered{}
+	c.in = newInbox(o.Server.Addr())
 	_, _ = rand.Read(c.token[:]) // it never fails
 	defer func() {
 		if err != nil {
@@ -129,6 +150,7 @@ func newClient(ctx context.Context, o Options) (c *client, err error) {
 		return c, err
 	}
 	c.local = unmapped(c.udp.LocalAddr().(*net.UDPAddr).AddrPort())
+	c.in.pingID = uint16(os.Getpid()) ^ c.local.Port()
 	if c.raw, err = c.udp.SyscallConn(); err != nil {
 		return c, err
 	}
@@ -192,6 +214,7 @@ func inside(ns *os.File, f func() error) error {
 func (c *client) request() message {
 	m := message{kind: bindingRequest, token: c.token, cookie: c.cookie}
 	_, _ = rand.Read(m.id[:]) // it never fails
+	c.in.ask(m.id)
 	return m
 }
 

@@ -20,6 +20,8 @@ type Evidence struct {
 	// Sizes is absent where they were not probed, and SizesReason then says why.
 	Sizes       *Sizes `json:"sizes,omitempty"`
 	SizesReason string `json:"sizesReason,omitempty"`
+	// Incomplete says why evidence may be missing that there is: silence proves nothing then.
+	Incomplete string `json:"incomplete,omitempty"`
 }
 
 // Echo is how a request fared by one protocol.
@@ -125,4 +127,6 @@ type Size struct {
 }
 
 // blackHole says whether packets vanish for their size without a word.
-func (s Size) blackHole() bool { return s.Fails > 0 && s.Reason == "" && !s.SaidBy.IsValid() && !s.AtServer }
+func (s Size) blackHole() bool {
+	return s.Fails > 0 && s.Reason == "" && !s.SaidBy.IsValid() && !s.AtServer
+}

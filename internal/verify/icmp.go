@@ -26,12 +26,47 @@ type event struct {
 	payload  []byte // of UDP
 }
 
-// inbox gathers what comes in.
+// inbox gathers what comes in and concerns this run.
 type inbox struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed with each change
 	events  []event
 	answers map[transaction]answered
+	full    bool // there was no room for an event
+	// What concerns this run: packets to these addresses, echo requests with this identifier, and these requests.
+	to     map[netip.Addr]bool
+	pingID uint16
+	asked  map[transaction]bool
+}
+
+func newInbox(server netip.Addr) inbox {
+	return inbox{changed: make(chan struct{}), answers: map[transaction]answered{}, to: map[netip.Addr]bool{server: true}, asked: map[transaction]bool{}}
+}
+
+// expect says that packets go to an address from now on.
+func (in *inbox) expect(a netip.Addr) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.to[a] = true
+}
+
+// ask says that a request goes out.
+func (in *inbox) ask(id transaction) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.asked[id] = true
+}
+
+// concerns says whether an event may be about this run.
+func (in *inbox) concerns(e *event) bool {
+	switch {
+	case e.kind == 0:
+		return in.to[e.by] && e.from.Port() == in.pingID
+	case e.protocol == unix.IPPROTO_ICMP || e.protocol == unix.IPPROTO_ICMPV6:
+		return in.to[e.to.Addr()] && e.from.Port() == in.pingID
+	default:
+		return in.to[e.to.Addr()]
+	}
 }
 
 // answered is an answer, with its length as a datagram.
@@ -40,25 +75,29 @@ type answered struct {
 	length int
 }
 
-// inboxMost bounds what is kept of either kind.
+// inboxMost bounds the events that are kept. No more answers are kept than requests were sent.
 const inboxMost = 8192
 
 func (in *inbox) add(e event) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.events) < inboxMost {
-		in.events = append(in.events, e)
+	if !in.concerns(&e) {
+		return
 	}
+	if in.full = len(in.events) >= inboxMost; in.full {
+		return
+	}
+	in.events = append(in.events, e)
 	in.wake()
 }
 
 func (in *inbox) answer(m *message, n int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if len(in.answers) < inboxMost {
+	if in.asked[m.id] {
 		in.answers[m.id] = answered{m, n}
+		in.wake()
 	}
-	in.wake()
 }
 
 func (in *inbox) wake() {

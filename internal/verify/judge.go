@@ -51,6 +51,9 @@ func Judge(e Evidence) Report {
 		return cmp.Compare(slices.Index(severity[:], a.Verdict), slices.Index(severity[:], b.Verdict))
 	})
 	r.Verdict = worst.Verdict
+	if e.Incomplete != "" && (r.Verdict == Kept || r.Verdict == BlackHole) { // both take silence for a sign
+		r.Verdict = Unknown
+	}
 	return r
 }
 
@@ -91,6 +94,9 @@ func (e *Evidence) flow(of string, echo *Echo) []Finding {
 		f.Verdict = Translated
 	}
 	place, because := e.place(of)
+	if echo.Node.State == FlowKept || echo.Node.State == FlowUntracked {
+		f.Because = append(f.Because, "A stateless rule or an eBPF program of this node would not show there.")
+	}
 	f.Place, f.Because = &place, append(f.Because, because...)
 	return append(out, f)
 }

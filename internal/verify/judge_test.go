@@ -110,7 +110,9 @@ func TestJudge(t *testing.T) {
 		{"no answer to the node either", with(func(e *Evidence) { e.UDP, e.TCP, e.Asked = lost, lost, &Asked{State: AskedNoAnswer} }), Unknown, "udp: unknown; tcp: unknown"},
 		{"no room for tokens", with(func(e *Evidence) { e.UDP, e.Asked = lost, &Asked{State: AskedFull} }), Unknown, "udp: unknown; tcp: kept"},
 		{"a foreign server, and no answer", with(func(e *Evidence) { e.UDP, e.Asked = lost, &Asked{State: AskedForeign} }), Unknown, "udp: unknown; tcp: kept"},
-		{"no TCP there", with(func(e *Evidence) { e.Ours, e.UDP, e.TCP = false, kept, Echo{Local: pod, Error: "refused", Refused: true} }), Kept, "udp: kept; tcp: unknown"},
+		{"no TCP there", with(func(e *Evidence) {
+			e.Ours, e.UDP, e.TCP = false, kept, Echo{Local: pod, Error: "refused", Refused: true}
+		}), Kept, "udp: kept; tcp: unknown"},
 		{"TCP rejected on the way", with(func(e *Evidence) { e.UDP, e.TCP = kept, Echo{Local: pod, Error: "refused", Refused: true} }), Unknown, "udp: kept; tcp: unknown"},
 		{"TCP times out", with(func(e *Evidence) { e.UDP, e.TCP = kept, lost }), Unknown, "udp: kept; tcp: unknown"},
 		{"a black hole", with(func(e *Evidence) { e.UDP, e.Sizes = kept, sized(Size{Passes: 1400, Fails: 1401}, full) }), BlackHole, "udp: kept; tcp: kept; size: MTU black hole"},

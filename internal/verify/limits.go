@@ -15,6 +15,7 @@ const (
 	maxSources    = 8192
 	maxTokens     = 8192
 	maxSessions   = 256
+	sessionsOfOne = 8           // of them of one source: its oldest makes room for another
 	maxErrors     = 128         // that it keeps of a session
 	maxCredit     = 64 << 10    // bytes that a session may be owed
 	kept          = time.Minute // how long tokens and sessions count; it forgets them in another one
@@ -228,6 +229,7 @@ func (s *sessions) pay(a netip.AddrPort, n, m int, id transaction, ttl uint8, re
 		of = nil
 	}
 	if of == nil {
+		s.displace(sourceOf(a.Addr()))
 		if len(s.of) >= maxSessions {
 			s.drop(now)
 		}
@@ -264,12 +266,34 @@ func (s *sessions) sweep(now time.Time) {
 func (s *sessions) drop(now time.Time) {
 	for a, of := range s.of {
 		if now.Sub(of.at) > kept {
-			for _, id := range of.ids {
-				delete(s.ids, id)
-			}
-			delete(s.of, a)
+			s.end(a, of)
 		}
 	}
+}
+
+// displace forgets the oldest session of a source that has as many as it may have. mu is held.
+func (s *sessions) displace(source netip.Addr) {
+	var oldest netip.AddrPort
+	n := 0
+	for a, of := range s.of {
+		if sourceOf(a.Addr()) != source {
+			continue
+		}
+		if n++; !oldest.IsValid() || of.at.Before(s.of[oldest].at) {
+			oldest = a
+		}
+	}
+	if n >= sessionsOfOne {
+		s.end(oldest, s.of[oldest])
+	}
+}
+
+// end forgets a session. mu is held.
+func (s *sessions) end(a netip.AddrPort, of *session) {
+	for _, id := range of.ids {
+		delete(s.ids, id)
+	}
+	delete(s.of, a)
 }
 
 // note keeps an error for the session of the answer that it quotes.

@@ -161,7 +161,9 @@ func TestTenRequestsASecond(t *testing.T) {
 func TestSessionsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := sessions{of: map[netip.AddrPort]*session{}, ids: map[transaction]sent{}}
-	from := func(i int) netip.AddrPort { return netip.AddrPortFrom(pod.Addr(), uint16(i)) }
+	from := func(i int) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 1)
+	}
 	id := func(i int) transaction { return transaction{byte(i), byte(i >> 8), byte(i >> 16)} }
 	for i := range maxSessions * maxErrors * 2 {
 		s.pay(from(i%(maxSessions+9)), 1000, 1, id(i), 1, true, start)
@@ -179,6 +181,20 @@ func TestSessionsAreBounded(t *testing.T) {
 		t.Errorf("after a minute: %d sessions, %d answers", len(s.of), len(s.ids))
 	}
 	s.note(id(2), hopError{}) // of an answer that nothing is known of
+}
+
+// TestOneSourceDisplacesItsOwnSessions, and none of others.
+func TestOneSourceDisplacesItsOwnSessions(t *testing.T) {
+	t.Parallel()
+	s := sessions{of: map[netip.AddrPort]*session{}, ids: map[transaction]sent{}}
+	s.pay(outside, 10, 10, transaction{1}, 1, true, start)
+	at := func(port int) netip.AddrPort { return netip.AddrPortFrom(pod.Addr(), uint16(port)) }
+	for port := range 100 {
+		s.pay(at(port), 10, 10, transaction{2, byte(port)}, 1, true, start.Add(time.Duration(port)))
+	}
+	if len(s.of) != 1+sessionsOfOne || len(s.ids) != 1+sessionsOfOne || s.of[at(99)] == nil || s.of[at(99-sessionsOfOne)] != nil || s.of[outside] == nil {
+		t.Errorf("%d sessions, %d answers", len(s.of), len(s.ids))
+	}
 }
 
 // TestAnswersSayTheirTTL, so that the client finds the one that came first.

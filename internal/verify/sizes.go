@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 
@@ -19,9 +20,9 @@ func (c *client) sizes(ctx context.Context) (*Sizes, string) {
 	}
 	longest := min(mtu, maxMessage)
 	s := &Sizes{MTU: mtu}
-	s.Up = c.size(longest, func(n int) (bool, *hopError) { return c.up(ctx, n) })
+	s.Up = c.size(longest, func(n int) (bool, *hopError, error) { return c.up(ctx, n) })
 	reported := len(c.report(ctx, 0))
-	s.Down = c.size(longest, func(n int) (bool, *hopError) { return c.down(ctx, n, s.Up.Passes, &reported) })
+	s.Down = c.size(longest, func(n int) (bool, *hopError, error) { return c.down(ctx, n, s.Up.Passes, &reported) })
 	if ctx.Err() != nil {
 		return nil, ctx.Err().Error()
 	}
@@ -56,49 +57,71 @@ func (c *client) headers() int {
 	return 20 + 8
 }
 
-// up sends a packet of n bytes, and says whether an answer came, or which error.
-func (c *client) up(ctx context.Context, n int) (passed bool, said *hopError) {
+// up sends a packet of n bytes, and says whether an answer came, or which ICMP error. An error says that neither was found out.
+func (c *client) up(ctx context.Context, n int) (passed bool, said *hopError, err error) {
 	c.in.mu.Lock()
 	before := len(c.in.events)
 	c.in.mu.Unlock()
-	_, err := c.exchange(ctx, n-c.headers(), tries, c.hopWait(), func(*message) {})
-	if err == nil {
-		return true, nil
+	if _, err = c.exchange(ctx, n-c.headers(), tries, c.hopWait(), func(*message) {}); err == nil {
+		return true, nil, nil
+	}
+	if !errors.Is(err, errNoAnswer) {
+		return false, nil, err
 	}
 	c.in.mu.Lock()
 	defer c.in.mu.Unlock()
 	for _, e := range c.in.events[before:] {
-		if e.kind == errorTooBig && e.to == c.Server && e.protocol == unix.IPPROTO_UDP {
-			return false, &hopError{mtu: uint16(min(e.mtu, 1<<16-1)), by: e.by}
+		if e.kind == errorTooBig && e.to == c.Server && e.protocol == unix.IPPROTO_UDP && e.length == n-c.headers()+8 {
+			return false, &hopError{mtu: uint16(min(e.mtu, 1<<16-1)), by: e.by}, nil
 		}
 	}
-	return false, nil
+	return false, nil, nil
 }
 
 // down has the server send a packet of n bytes. What is sent for it may be shorter, so that several requests pay for it.
-func (c *client) down(ctx context.Context, n, passes int, reported *int) (passed bool, said *hopError) {
+func (c *client) down(ctx context.Context, n, passes int, reported *int) (passed bool, said *hopError, err error) {
 	want, paid := n-c.headers(), min(n, passes)-c.headers()
 	for range tries + want/max(paid, 1) {
 		a, err := c.exchange(ctx, paid, tries, c.hopWait(), func(m *message) { m.size = uint16(want) })
-		if err != nil {
+		if errors.Is(err, errNoAnswer) {
 			break
 		}
+		if err != nil {
+			return false, nil, err
+		}
 		if a.length >= want {
-			return true, nil
+			return true, nil, nil
 		}
 	}
 	more := c.report(ctx, *reported)
 	*reported += len(more)
 	for _, e := range more {
 		if e.kind == errorTooBig {
-			return false, &e
+			return false, &e, nil
 		}
 	}
-	return false, nil
+	return false, nil, nil
 }
 
 // size finds the longest packet that passes and the shortest that does not.
-func (c *client) size(mtu int, try func(n int) (bool, *hopError)) Size {
+func (c *client) size(mtu int, ask func(n int) (bool, *hopError, error)) Size {
+	var failed error
+	try := func(n int) (bool, *hopError) {
+		if failed != nil {
+			return false, nil
+		}
+		passed, said, err := ask(n)
+		failed = err
+		return passed, said
+	}
+	out := c.search(mtu, try)
+	if failed != nil {
+		return Size{Reason: failed.Error()}
+	}
+	return out
+}
+
+func (c *client) search(mtu int, try func(n int) (bool, *hopError)) Size {
 	passed, said := try(mtu)
 	if passed {
 		return Size{Passes: mtu}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -96,12 +95,9 @@ func (c *client) step(ctx context.Context, ttl int) (p probe, ended bool) {
 func (c *client) ping(to netip.Addr, ttl int, seq uint16) {
 	raw, err := c.icmp.SyscallConn()
 	if err == nil && setOptions(raw, c.hopLimit(ttl)) == nil {
-		_, _ = c.icmp.WriteToIP(echoRequest(c.v6, c.pingID(), seq), &net.IPAddr{IP: to.AsSlice()}) // it may be lost like any other
+		_, _ = c.icmp.WriteToIP(echoRequest(c.v6, c.in.pingID, seq), &net.IPAddr{IP: to.AsSlice()}) // it may be lost like any other
 	}
 }
-
-// pingID is the identifier of our echo requests.
-func (c *client) pingID() uint16 { return uint16(os.Getpid()) ^ c.local.Port() }
 
 // hop is what came of the probes of a TTL. The lock of the inbox must be held.
 func (c *client) hop(ttl int, p probe) Hop {
@@ -127,7 +123,7 @@ func (c *client) hop(ttl int, p probe) Hop {
 			h.QuotedTCP = e.from
 			h.Rewritten = h.Rewritten || e.from != p.tcp
 		default:
-			if e.from.Port() != c.pingID() || int(e.seq) != ttl {
+			if e.from.Port() != c.in.pingID || int(e.seq) != ttl {
 				continue
 			}
 			h.QuotedICMP = e.from.Addr()
@@ -137,9 +133,15 @@ func (c *client) hop(ttl int, p probe) Hop {
 	return h
 }
 
+// traceable says whether an address that a server tells of can be that of a box on the way: probes go to no other.
+func (c *client) traceable(a netip.Addr) bool {
+	return a.Is6() == c.v6 && (a.IsGlobalUnicast() || a.IsLoopback() && c.Server.Addr().IsLoopback())
+}
+
 // traceTo finds out how far away the box is that owns an address, by UDP and ICMP, up to a distance.
 func (c *client) traceTo(ctx context.Context, to netip.Addr, most int) Trace {
 	t := Trace{To: to}
+	c.in.expect(to)
 	var conn *net.UDPConn
 	err := inside(c.Namespace, func() (err error) {
 		conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(c.local.Addr(), 0)))
@@ -179,7 +181,7 @@ func (c *client) tracedTo(to netip.Addr, most int) Trace {
 		e := &c.in.events[i]
 		ttl := int(e.seq) - seqTo
 		switch {
-		case e.kind == 0 && (e.by != to || e.from.Port() != c.pingID()):
+		case e.kind == 0 && (e.by != to || e.from.Port() != c.in.pingID):
 			continue
 		case e.kind != 0 && e.to.Addr() != to:
 			continue

@@ -274,12 +274,14 @@ func TestVerifyOfTheNode(t *testing.T) {
 udp: translated further on, by hop 1, 10.0.1.2
   This node's conntrack table has no entry of the flow, so that no connection tracking translates it here.
   The server 10.0.3.77:PORT saw 10.0.2.1:PORT, and the socket sent from 10.0.1.1:PORT.
+  A stateless rule or an eBPF program of this node would not show there.
   A trace to 10.0.2.1 ends 1 hop away.
   The error for the server's answer with TTL 2 bears 10.0.2.1, that for TTL 1 does not; both ways have 3 hops.
 
 tcp: translated further on, where is unknown
   This node's conntrack table has no entry of the flow, so that no connection tracking translates it here.
   The server 10.0.3.77:PORT saw 10.0.2.1:PORT, and the socket sent from 10.0.1.1:PORT.
+  A stateless rule or an eBPF program of this node would not show there.
   The flow of UDP arrived with the same address; only that flow was traced.
 
 size: kept
