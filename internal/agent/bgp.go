@@ -39,6 +39,7 @@ func openSpeaker(ctx context.Context, routes *route.Driver, log *slog.Logger) (*
 func (s *speaker) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.keeper.Run(ctx) })
+	g.Go(func() error { s.driver.Run(ctx); return nil })
 	g.Go(func() error {
 		for {
 			select {

@@ -40,6 +40,14 @@ func (b *BGP) Exports(p *BGPPeer, route netip.Prefix, learned bool) (told bool, 
 	return true, ""
 }
 
+// Tells says whether a peer is told of an announcement while the session is up, and if not, why.
+func (b *BGP) Tells(p *BGPPeer, route netip.Prefix) (told bool, why string) {
+	if v4 := route.Addr().Is4(); v4 && !p.V4 || !v4 && !p.V6 {
+		return false, "the session does not carry routes of this family"
+	}
+	return b.Exports(p, route, false)
+}
+
 // covers says whether every address of a route lies in a range.
 func covers(in, route netip.Prefix) bool {
 	return in.Bits() <= route.Bits() && in.Contains(route.Addr())

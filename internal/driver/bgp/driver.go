@@ -3,11 +3,11 @@ package bgp
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
@@ -26,6 +26,8 @@ type Options struct {
 	Held bool
 	// Changed is called, and must not wait, when Learned may say something else. It may be nil.
 	Changed func()
+	// Turned is called, and must not wait, when a session came up or ended, or the fault of a peer is another one. It may be nil.
+	Turned func()
 	// Deferral bounds how long the first answers of all peers are waited for, in whole seconds. 0: 15 s.
 	Deferral time.Duration
 	Log      *slog.Logger
@@ -40,16 +42,19 @@ type Driver struct {
 	made time.Time
 
 	mu      sync.Mutex
-	server  *server           // nil: none runs
-	began   bool              // one has run
-	applied bool              // Apply was called
-	closed  bool              // for good
-	failed  map[string]string // why peers of the plan have no session, by address
-	plan    compile.BGP       // last applied
+	server  *server              // nil: none runs
+	began   bool                 // one has run
+	applied bool                 // Apply was called
+	closed  bool                 // for good
+	faults  map[netip.Addr]fault // of single peers of the plan
+	plan    compile.BGP          // last applied
+	view    atomic.Pointer[view] // of what stands above, for State, which does not wait for an Apply
+	again   chan struct{}        // of capacity 1: a peer has a fault that may pass
 
 	learning sync.Mutex // guards what follows; never held while a server is asked
 	routes   []Route
 	complete bool
+	history  map[netip.Addr]history // of sessions
 }
 
 // New makes a driver. It does nothing before Apply.
@@ -60,11 +65,17 @@ func New(o Options) *Driver {
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
-	return &Driver{opts: o, made: time.Now(), failed: map[string]string{}}
+	if o.Turned == nil {
+		o.Turned = func() {}
+	}
+	d := &Driver{opts: o, made: time.Now(), again: make(chan struct{}, 1), history: map[netip.Addr]history{}}
+	d.view.Store(&view{})
+	return d
 }
 
-// Apply makes the sessions and announcements what the plan wants. Applied again, an equal plan changes nothing. The error names each
-// peer that cannot have a session and each block that is not announced yet; all others are served. The plan must not be changed afterwards.
+// Apply makes the sessions and announcements what the plan wants. Applied again, an equal plan changes nothing. The error says why BGP
+// as a whole does not run, and names each block that is not announced yet. The fault of a single peer is no error: State has it, Run
+// tries again, and all others are served. The plan must not be changed afterwards.
 func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -73,11 +84,13 @@ func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 	}
 	first := !d.applied
 	d.applied, d.plan = true, plan
+	d.publish()
+	defer d.publish()
+	d.remember(&plan)
 	if !plan.Run {
-		clear(d.failed)
+		d.faults = nil
 		if d.server != nil {
-			d.server.goodbye()
-			d.server = nil
+			d.end()
 		}
 		if d.learn(nil, true) || first {
 			d.opts.Changed()
@@ -85,8 +98,7 @@ func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 		return nil
 	}
 	if d.server != nil && (!d.server.serves(&plan) || d.server.heard.isDeaf()) {
-		d.server.goodbye()
-		d.server = nil
+		d.end()
 	}
 	if d.server == nil {
 		held := !d.began && d.opts.Held
@@ -99,7 +111,14 @@ func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 		}
 		d.server, d.began = s, true
 	}
-	return d.server.converge(ctx, &plan)
+	return d.converge(ctx)
+}
+
+// end ends the server. Its peers forget the routes of this node.
+func (d *Driver) end() {
+	d.server.goodbye()
+	d.server = nil
+	d.ended()
 }
 
 // Observe says how much differs from the plan last applied: 1 where gobgp has stopped to listen, as it does where the process has no
@@ -162,21 +181,4 @@ func (d *Driver) learn(routes []Route, complete bool) bool {
 	news := d.complete != complete || !slices.EqualFunc(d.routes, routes, Route.equal)
 	d.routes, d.complete = routes, complete
 	return news
-}
-
-// fail notes why a peer has no session.
-func (d *Driver) fail(p *compile.BGPPeer, why error) error {
-	d.failed[p.Address.String()] = why.Error()
-	return fmt.Errorf("%s: %w", name(p), why)
-}
-
-// name names a peer, for messages.
-func name(p *compile.BGPPeer) string {
-	switch {
-	case p.Resource != "":
-		return fmt.Sprintf("BGPPeer %s, %s", p.Resource, p.Address)
-	case p.Node != "":
-		return fmt.Sprintf("node %s, %s", p.Node, p.Address)
-	}
-	return p.Address.String()
 }

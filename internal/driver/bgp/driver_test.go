@@ -43,6 +43,10 @@ func TestTellsRouters(t *testing.T) {
 	if s.Sessions[0].In != 6 || s.Sessions[0].Accepted != 2 || s.Sessions[0].Out != 1 || len(s.Sessions[0].Refused) != 4 {
 		t.Errorf("the state is %+v", s)
 	}
+	if g, err := d.Glance(t.Context()); err != nil || g.Sessions[0].In != 6 || g.Sessions[0].Accepted != 2 || g.Sessions[0].Out != 1 || len(g.Sessions[0].Refused) != 0 ||
+		g.Sessions[0].State != "Established" || g.Sessions[0].Resets != 0 || len(g.Announced) != 2 {
+		t.Errorf("at a glance it is %+v, %v", g, err)
+	}
 	for _, refused := range s.Sessions[0].Refused {
 		if refused.Why == "" {
 			t.Errorf("no reason for %s", refused.Prefix)

@@ -3,6 +3,7 @@ package bgp
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -31,6 +32,14 @@ type learner struct {
 	awaited  bool            // waiting was set once
 	own      []netip.Prefix
 	unusable map[netip.Prefix]string // routes without a next hop that this node can use, and why
+	accepted map[netip.Addr]uint64   // routes that are believed, by the peer that told of them
+	counted  map[netip.Addr]mark     // when accepted was asked for and read; nil: it may be another one by now
+}
+
+// mark is what peers have said: while it stays the same, as many routes of them are believed.
+type mark struct {
+	updates uint64 // messages
+	up      bool
 }
 
 // answer is that of a peer about a family: all that it knows.
@@ -123,7 +132,7 @@ func (l *learner) read() ([]Route, error) {
 	l.mu.Lock()
 	own := l.own
 	l.mu.Unlock()
-	unusable := map[netip.Prefix]string{}
+	unusable, accepted := map[netip.Prefix]string{}, map[netip.Addr]uint64{}
 	l.server.judging.Lock()
 	defer l.server.judging.Unlock()
 	for _, f := range families {
@@ -134,6 +143,9 @@ func (l *learner) read() ([]Route, error) {
 			}
 			r := Route{Prefix: at.Prefix.Masked()}
 			for _, p := range paths {
+				if p.PeerAddress.IsValid() {
+					accepted[p.PeerAddress]++
+				}
 				if !p.Best || !p.PeerAddress.IsValid() { // another is better, or it originates here
 					continue
 				}
@@ -156,9 +168,37 @@ func (l *learner) read() ([]Route, error) {
 	}
 	slices.SortFunc(out, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
 	l.mu.Lock()
-	l.unusable = unusable
+	l.unusable, l.accepted = unusable, accepted
 	l.mu.Unlock()
 	return out, nil
+}
+
+// acceptedBy counts the routes that are believed by the peer that told of them. It reads the table only where peers have said something
+// since it was asked last: gobgp tells of the best routes alone, and does not count by what policies say.
+func (l *learner) acceptedBy(peers map[netip.Addr]*api.Peer) (map[netip.Addr]uint64, error) {
+	marks := make(map[netip.Addr]mark, len(peers))
+	for a, p := range peers {
+		marks[a] = mark{p.State.GetMessages().GetReceived().GetUpdate(), p.State.GetSessionState() == api.PeerState_SESSION_STATE_ESTABLISHED}
+	}
+	l.mu.Lock()
+	same := l.counted != nil && maps.Equal(l.counted, marks)
+	l.counted = marks
+	l.mu.Unlock()
+	if !same {
+		if _, err := l.read(); err != nil {
+			return nil, err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.accepted, nil
+}
+
+// judged notes that gobgp has judged routes again.
+func (l *learner) judged() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.counted = nil
 }
 
 func compareHops(a, b netip.Addr) int {

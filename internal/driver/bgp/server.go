@@ -135,12 +135,11 @@ type session struct {
 // converge makes the server do what a plan says. Policies come before the peers that they are about, and announcements before both, so
 // that no peer is told less than all, or more.
 func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
-	clear(s.driver.failed)
-	wanted, failed := s.usable(ctx, plan)
+	wanted := s.usable(ctx, plan)
 	if err := s.dropPeers(ctx, wanted); err != nil {
-		return errors.Join(failed, err)
+		return err
 	}
-	failed = errors.Join(failed, s.announce(ctx, plan))
+	failed := s.announce(ctx, plan)
 	s.learner.know(plan, wanted)
 	peers := make([]compile.BGPPeer, 0, len(wanted))
 	for i := range wanted {
@@ -154,6 +153,7 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 			s.judging.Lock()
 			err := s.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH})
 			s.judging.Unlock()
+			s.learner.judged()
 			if err != nil {
 				return errors.Join(failed, fmt.Errorf("applying policies to sessions: %w", err))
 			}
@@ -167,16 +167,16 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 }
 
 // usable are the peers of a plan that can have a session, as far as is known before it is tried.
-func (s *server) usable(ctx context.Context, plan *compile.BGP) (wanted []session, failed error) {
+func (s *server) usable(ctx context.Context, plan *compile.BGP) (wanted []session) {
 	for i := range plan.Peers {
 		p := &plan.Peers[i]
 		if at := slices.IndexFunc(wanted, func(o session) bool { return shares(&o.plan, p) }); at >= 0 {
-			failed = errors.Join(failed, s.driver.fail(p, fmt.Errorf("it has the address of %s on another interface, and other filters: give both the same", name(&wanted[at].plan))))
+			s.driver.fail(p, false, fmt.Errorf("it has the address of %s on another interface, and other filters: give both the same", name(&wanted[at].plan)))
 			continue
 		}
 		password, err := s.password(ctx, p)
 		if err != nil {
-			failed = errors.Join(failed, s.driver.fail(p, err))
+			s.driver.fail(p, true, err)
 			if _, stands := s.peers[p.Address]; !stands {
 				continue
 			}
@@ -185,7 +185,7 @@ func (s *server) usable(ctx context.Context, plan *compile.BGP) (wanted []sessio
 		s.passwords[p.Address] = password
 		wanted = append(wanted, session{*p, peerOf(p, password, s.driver.opts.Deferral)})
 	}
-	return wanted, failed
+	return wanted
 }
 
 // password reads the password of a peer.
@@ -222,7 +222,7 @@ func (s *server) dropPeers(ctx context.Context, wanted []session) error {
 	return nil
 }
 
-// putPeer adds a peer, or changes in place what can be changed so.
+// putPeer adds a peer, or changes in place what can be changed so. Its error is that of BGP as a whole.
 func (s *server) putPeer(ctx context.Context, w *session) error {
 	address := w.plan.Address
 	has := s.peers[address]
@@ -231,17 +231,20 @@ func (s *server) putPeer(ctx context.Context, w *session) error {
 		sent := proto.CloneOf(w.api)
 		sent.GracefulRestart.LocalRestarting = s.restarting
 		if err := s.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: sent}); err != nil {
-			return s.driver.fail(&w.plan, fmt.Errorf("adding the peer: %w", err))
+			s.driver.fail(&w.plan, true, fmt.Errorf("adding the peer: %w", err))
+			return nil
 		}
 		if why, refused := s.heard.noKey(address.String()); refused {
 			if err := s.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address.String()}); err != nil {
 				return fmt.Errorf("removing the peer %s, whose password cannot be used: %w", address, err)
 			}
-			return s.driver.fail(&w.plan, fmt.Errorf("the kernel refuses its password (%s), which may have 80 bytes at most", why))
+			s.driver.fail(&w.plan, true, fmt.Errorf("the kernel refuses its password (%s), which may have 80 bytes at most", why))
+			return nil
 		}
 	case !proto.Equal(has, w.api):
 		if _, err := s.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: proto.CloneOf(w.api)}); err != nil {
-			return s.driver.fail(&w.plan, fmt.Errorf("changing the peer: %w", err))
+			s.driver.fail(&w.plan, true, fmt.Errorf("changing the peer: %w", err))
+			return nil
 		}
 	}
 	s.peers[address] = w.api

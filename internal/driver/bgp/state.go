@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,14 +18,16 @@ import (
 
 // State is how the sessions stand.
 type State struct {
-	Running   bool      // a server runs, since there are peers
-	Sessions  []Session // one for each peer of the plan, in its order
-	Announced []netip.Prefix
-	Learned   int    // how many routes are usable
-	Complete  bool   // as Learned says it
-	Strangers uint64 // connections from addresses that are no peer's, all in all
+	Running   bool                   // a server runs, since there are peers
+	Sessions  []Session              // one for each peer of the plan, in its order
+	Announced []compile.Announcement // sorted by Prefix
+	Learned   int                    // how many routes are usable
+	Complete  bool                   // as Learned says it
+	Strangers uint64                 // connections from addresses that are no peer's, all in all
 	// Unusable are learned routes without a next hop that this node can use; at most named.
 	Unusable []Refused
+	// Plan is what Apply was given last, which need not be in force yet.
+	Plan compile.BGP
 }
 
 // Session is how the session with a peer stands.
@@ -33,15 +36,21 @@ type Session struct {
 	Address        netip.Addr
 	ASN            uint32
 
-	Up    bool
-	Since time.Time // when it came up; zero: it is not up
-	Why   string    // it is not up, in words
-	BFD   bool      // it watches the peer, and the peer answers
+	Up     bool
+	State  string    // in BGP's words (RFC 4271, section 8.2.2), such as Established; empty: gobgp does not have the peer
+	Since  time.Time // when it came up; zero: it is not up
+	Why    string    // it is not up, in words
+	Fault  string    // what keeps the node from having it as the plan asks, in words: also one that is up may have a fault
+	Resets uint64    // times that it ended and was up, since the agent started
+	BFD    bool      // it watches the peer, and the peer answers
 
-	In       uint64 // routes that the peer tells of
-	Accepted uint64 // those of them that are believed
-	Out      uint64 // routes that the peer is told of
-	// Refused are routes that the peer tells of and are not believed; at most named.
+	In uint64 // routes that the peer tells of
+	// Accepted are those of them that are believed; of a session that is not up, those that are kept while the peer restarts.
+	Accepted uint64
+	// Out are routes of this node that the peer is told of. To a client of a reflector State counts those of others too, and Glance
+	// does not.
+	Out uint64
+	// Refused are routes that the peer tells of and are not believed; at most named. Glance names none.
 	Refused []Refused
 }
 
@@ -54,43 +63,95 @@ type Refused struct {
 // named bounds how many refused routes of a session are named.
 const named = 10
 
-// State says how the sessions stand.
-func (d *Driver) State(ctx context.Context) (State, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	routes, complete := d.Learned()
-	out := State{Running: d.server != nil, Learned: len(routes), Complete: complete}
-	var peers map[netip.Addr]*api.Peer
+// view is what State goes by: that of the newest Apply. One that takes long, since it reads passwords, holds up no State.
+type view struct {
+	plan      compile.BGP
+	server    *server
+	faults    map[netip.Addr]fault
+	announced []compile.Announcement
+}
+
+// publish makes the view that of this moment.
+func (d *Driver) publish() {
+	v := &view{plan: d.plan, server: d.server, faults: maps.Clone(d.faults)}
 	if d.server != nil {
+		for _, a := range d.server.announced {
+			v.announced = append(v.announced, a)
+		}
+		slices.SortFunc(v.announced, func(a, b compile.Announcement) int { return a.Prefix.Compare(b.Prefix) })
+	}
+	d.view.Store(v)
+}
+
+// State says how the sessions stand. It reads all routes that peers tell of, to name those that are not believed.
+func (d *Driver) State(ctx context.Context) (State, error) { return d.state(ctx, true) }
+
+// Glance says so too, but for refused and reflected routes: its cost grows with the peers, not with what is done to each route.
+func (d *Driver) Glance(ctx context.Context) (State, error) { return d.state(ctx, false) }
+
+func (d *Driver) state(ctx context.Context, whole bool) (State, error) {
+	v := d.view.Load()
+	routes, complete := d.Learned()
+	out := State{Running: v.server != nil, Announced: v.announced, Learned: len(routes), Complete: complete, Plan: v.plan}
+	var peers map[netip.Addr]*api.Peer
+	var accepted map[netip.Addr]uint64
+	if v.server != nil {
 		var err error
-		if peers, err = d.server.list(ctx); err != nil {
+		if peers, err = v.server.list(ctx); err != nil {
 			return State{}, err
 		}
-		out.Strangers = d.server.heard.count()
-		out.Unusable = d.server.learner.refused()
-		for p := range d.server.announced {
-			out.Announced = append(out.Announced, p)
+		if accepted, err = v.server.learner.acceptedBy(peers); err != nil {
+			return State{}, fmt.Errorf("counting learned routes: %w", err)
 		}
-		slices.SortFunc(out.Announced, netip.Prefix.Compare)
+		out.Strangers, out.Unusable = v.server.heard.count(), v.server.learner.refused()
 	}
-	for i := range d.plan.Peers {
-		p := &d.plan.Peers[i]
-		s := Session{Resource: p.Resource, Node: p.Node, Address: p.Address, ASN: p.ASN, Why: d.failed[p.Address.String()]}
+	for i := range v.plan.Peers {
+		p := &v.plan.Peers[i]
+		s := Session{Resource: p.Resource, Node: p.Node, Address: p.Address, ASN: p.ASN, Fault: v.faults[p.Address].why,
+			Accepted: accepted[p.Address], Resets: d.resets(p.Address)}
 		if a := peers[p.Address]; a != nil {
 			s.read(a)
-			var refused uint64
-			s.Refused, refused = d.refusedOf(p)
-			s.Accepted = s.In - min(s.In, refused)
+			s.Out = v.told(p, s.Up)
+			if whole {
+				v.details(ctx, p, &s)
+			}
+		}
+		if s.Why = cmp.Or(s.Fault, s.Why); s.Up {
+			s.Why = ""
 		}
 		out.Sessions = append(out.Sessions, s)
 	}
 	return out, nil
 }
 
+// told counts the announcements that a peer is told of.
+func (v *view) told(p *compile.BGPPeer, up bool) (n uint64) {
+	for i := range v.announced {
+		if told, _ := v.plan.Tells(p, v.announced[i].Prefix); told && up {
+			n++
+		}
+	}
+	return n
+}
+
+// details are those that Glance leaves out.
+func (v *view) details(ctx context.Context, p *compile.BGPPeer, s *Session) {
+	s.Refused = v.refusedOf(p)
+	if !p.Reflect || !s.Up {
+		return
+	}
+	s.Out = 0
+	_ = v.server.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: p.Address.String(), EnableAdvertised: true}, func(a *api.Peer) {
+		for _, f := range a.AfiSafis {
+			s.Out += f.State.GetAdvertised()
+		}
+	}) // one that has gone is told of nothing
+}
+
 // list asks for all peers.
 func (s *server) list(ctx context.Context) (map[netip.Addr]*api.Peer, error) {
 	out := map[netip.Addr]*api.Peer{}
-	err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) {
+	err := s.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
 		if a, err := netip.ParseAddr(p.Conf.NeighborAddress); err == nil {
 			out[a] = p
 		}
@@ -104,10 +165,10 @@ func (s *server) list(ctx context.Context) (map[netip.Addr]*api.Peer, error) {
 // read takes what gobgp says of a peer.
 func (s *Session) read(p *api.Peer) {
 	s.Up = p.State.SessionState == api.PeerState_SESSION_STATE_ESTABLISHED
+	s.State = states[p.State.SessionState]
 	s.BFD = p.State.BfdState.GetSessionState() == api.BfdSessionState_BFD_SESSION_STATE_UP
 	for _, f := range p.AfiSafis {
 		s.In += f.State.GetReceived()
-		s.Out += f.State.GetAdvertised()
 	}
 	if s.Up {
 		if up := p.Timers.GetState().GetUptime(); up != nil {
@@ -115,7 +176,14 @@ func (s *Session) read(p *api.Peer) {
 		}
 		return
 	}
-	s.Why = cmp.Or(s.Why, whyDown(p.State))
+	s.Why = whyDown(p.State)
+}
+
+// states are the states of a session by their names.
+var states = map[api.PeerState_SessionState]string{
+	api.PeerState_SESSION_STATE_IDLE: "Idle", api.PeerState_SESSION_STATE_CONNECT: "Connect", api.PeerState_SESSION_STATE_ACTIVE: "Active",
+	api.PeerState_SESSION_STATE_OPENSENT: "OpenSent", api.PeerState_SESSION_STATE_OPENCONFIRM: "OpenConfirm",
+	api.PeerState_SESSION_STATE_ESTABLISHED: "Established",
 }
 
 // reasons say in words why a session ended.
@@ -153,24 +221,23 @@ func whyDown(p *api.PeerState) string {
 	return "it begins"
 }
 
-// refusedOf names routes of a peer that are not believed, and why, and counts them. gobgp could say which it filtered, but would write to
-// the peer's table for it.
-func (d *Driver) refusedOf(p *compile.BGPPeer) (out []Refused, n uint64) {
+// refusedOf names routes of a peer that are not believed, and why. gobgp could say which it filtered, but would write to the peer's table
+// for it.
+func (v *view) refusedOf(p *compile.BGPPeer) (out []Refused) {
+	v.server.judging.Lock()
+	defer v.server.judging.Unlock()
 	for _, f := range families {
-		err := d.server.bgp.ListPath(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: p.Address.String(), Family: f},
+		err := v.server.bgp.ListPath(apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_IN, Name: p.Address.String(), Family: f},
 			func(nlri bgp.NLRI, paths []*apiutil.Path) {
 				at, ok := nlri.(*bgp.IPAddrPrefix)
 				if !ok || len(paths) == 0 {
 					return
 				}
-				taken, why := d.plan.Imports(p, at.Prefix)
+				taken, why := v.plan.Imports(p, at.Prefix)
 				if taken && loops(paths[0], p.LocalASN) > int(p.AllowedLocalASNs) {
 					taken, why = false, fmt.Sprintf("its AS path has %d, which is this node's AS number, more often than numAllowedLocalASNumbers", p.LocalASN)
 				}
-				if taken {
-					return
-				}
-				if n++; len(out) < named {
+				if !taken {
 					out = append(out, Refused{at.Prefix, why})
 				}
 			})
@@ -179,7 +246,7 @@ func (d *Driver) refusedOf(p *compile.BGPPeer) (out []Refused, n uint64) {
 		}
 	}
 	slices.SortFunc(out, func(a, b Refused) int { return a.Prefix.Compare(b.Prefix) })
-	return out, n
+	return slices.Clip(out[:min(len(out), named)])
 }
 
 // loops counts how often an AS number is in the AS path of a route.
@@ -217,7 +284,11 @@ func (s *server) tell(e *apiutil.WatchEventMessage_PeerEvent) {
 		return
 	}
 	log := s.driver.opts.Log.With("peer", e.Peer.State.NeighborAddress.String())
-	if e.Peer.State.SessionState == bgp.BGP_FSM_ESTABLISHED {
+	up := e.Peer.State.SessionState == bgp.BGP_FSM_ESTABLISHED
+	if s.driver.turn(e.Peer.State.NeighborAddress, up) {
+		s.driver.opts.Turned()
+	}
+	if up {
 		log.Info("a BGP session is up", "asn", e.Peer.State.PeerASN)
 	} else if why := reasons[e.Peer.State.DisconnectReason]; why != "" && e.Peer.State.SessionState == bgp.BGP_FSM_IDLE {
 		log.Warn("a BGP session ended", "why", why, "detail", e.Peer.State.DisconnectMessage)

@@ -1,0 +1,155 @@
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/waiting"
+)
+
+// The pause before what failed of a single peer is tried again doubles from retryMin to retryMax.
+const (
+	retryMin = time.Second
+	retryMax = time.Minute
+)
+
+// fault is what keeps this node from having a session as the plan wants it.
+type fault struct {
+	why    string
+	passes bool // it may pass without another plan
+}
+
+// Run tries again what failed of single peers, less and less often, until the context ends.
+func (d *Driver) Run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.again:
+		}
+		for pause := retryMin; waiting.Sleep(ctx, nil, pause) && d.retry(ctx); pause = min(2*pause, retryMax) {
+		}
+	}
+}
+
+// retry tries again, and says whether a fault is left that may pass.
+func (d *Driver) retry(ctx context.Context) (left bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || d.server == nil || !d.passing() {
+		return false
+	}
+	defer d.publish()
+	if err := d.converge(ctx); err != nil && ctx.Err() == nil {
+		d.opts.Log.Error("BGP sessions could not be brought up to date; it is tried again", "error", err)
+		return true
+	}
+	return d.passing()
+}
+
+// passing says whether there is a fault that may pass.
+func (d *Driver) passing() bool {
+	for _, f := range d.faults {
+		if f.passes {
+			return true
+		}
+	}
+	return false
+}
+
+// converge has the server do what the plan says, and notes the faults of single peers.
+func (d *Driver) converge(ctx context.Context) error {
+	was := d.faults
+	d.faults = map[netip.Addr]fault{}
+	err := d.server.converge(ctx, &d.plan)
+	turned := len(was) != len(d.faults)
+	for i := range d.plan.Peers {
+		p := &d.plan.Peers[i]
+		if f, faulty := d.faults[p.Address]; faulty && f != was[p.Address] {
+			turned = true
+			d.opts.Log.Warn("a BGP session cannot be as it is asked for", "peer", name(p), "why", f.why, "tried_again", f.passes)
+		}
+	}
+	if turned {
+		d.opts.Turned()
+	}
+	if d.passing() {
+		waiting.Signal(d.again)
+	}
+	return err
+}
+
+// fail notes why a peer has no session, or not the one that the plan wants.
+func (d *Driver) fail(p *compile.BGPPeer, passes bool, why error) {
+	d.faults[p.Address] = fault{why.Error(), passes}
+}
+
+// history is what became of the sessions with a peer.
+type history struct {
+	up     bool
+	resets uint64 // times that one ended that was up
+}
+
+// remember forgets peers that a plan does not have.
+func (d *Driver) remember(plan *compile.BGP) {
+	there := make(map[netip.Addr]bool, len(plan.Peers))
+	for i := range plan.Peers {
+		there[plan.Peers[i].Address] = true
+	}
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	for a := range d.history {
+		if !there[a] {
+			delete(d.history, a)
+		}
+	}
+}
+
+// turn notes that a session is up, or is not, and says whether that is news.
+func (d *Driver) turn(a netip.Addr, up bool) (news bool) {
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	h := d.history[a]
+	if h.up == up {
+		return false
+	}
+	if h.up {
+		h.resets++
+	}
+	h.up = up
+	d.history[a] = h
+	return true
+}
+
+// ended notes that no session is up any more.
+func (d *Driver) ended() {
+	d.learning.Lock()
+	for a, h := range d.history {
+		if h.up {
+			d.history[a] = history{resets: h.resets + 1}
+		}
+	}
+	d.learning.Unlock()
+	d.opts.Turned()
+}
+
+// resets are how often sessions ended that were up, by peer.
+func (d *Driver) resets(a netip.Addr) uint64 {
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	return d.history[a].resets
+}
+
+// name names a peer, for messages.
+func name(p *compile.BGPPeer) string {
+	switch {
+	case p.Resource != "":
+		return fmt.Sprintf("BGPPeer %s, %s", p.Resource, p.Address)
+	case p.Node != "":
+		return fmt.Sprintf("node %s, %s", p.Node, p.Address)
+	}
+	return p.Address.String()
+}
