@@ -18,6 +18,8 @@ import (
 type Options struct {
 	// Password reads the password of a session; empty: it has none. Nil: no session can have one.
 	Password func(context.Context, model.BGPPassword) (string, error)
+	// Reread is how old a password gets before it is read again; one of a session that is down is read five times as often. 0: 5 min.
+	Reread time.Duration
 	// Ready says whether packets to free addresses of a block stay on this node, so that the block can be announced: otherwise they
 	// would go around between the node and its router. Nil: they always do.
 	Ready func(context.Context, netip.Prefix) bool
@@ -42,8 +44,9 @@ type Driver struct {
 	made time.Time
 
 	mu      sync.Mutex
-	server  *server              // nil: none runs
-	began   bool                 // one has run
+	server  *server // nil: none runs
+	began   bool    // one has run
+	known   map[model.BGPPassword]reading
 	applied bool                 // Apply was called
 	closed  bool                 // for good
 	faults  map[netip.Addr]fault // of single peers of the plan
@@ -62,13 +65,16 @@ func New(o Options) *Driver {
 	if o.Deferral == 0 {
 		o.Deferral = deferral
 	}
+	if o.Reread == 0 {
+		o.Reread = reread
+	}
 	if o.Changed == nil {
 		o.Changed = func() {}
 	}
 	if o.Turned == nil {
 		o.Turned = func() {}
 	}
-	d := &Driver{opts: o, made: time.Now(), again: make(chan struct{}, 1), history: map[netip.Addr]history{}}
+	d := &Driver{opts: o, made: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, history: map[netip.Addr]history{}}
 	d.view.Store(&view{})
 	return d
 }

@@ -3,10 +3,12 @@ package bgp
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/waiting"
 )
 
@@ -22,12 +24,15 @@ type fault struct {
 	passes bool // it may pass without another plan
 }
 
-// Run tries again what failed of single peers, less and less often, until the context ends.
+// Run tries again what failed of single peers, less and less often, and reads passwords again, until the context ends.
 func (d *Driver) Run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-time.After(d.opts.Reread / often):
+			d.readAgain(ctx)
+			continue
 		case <-d.again:
 		}
 		for pause := retryMin; waiting.Sleep(ctx, nil, pause) && d.retry(ctx); pause = min(2*pause, retryMax) {
@@ -39,7 +44,15 @@ func (d *Driver) Run(ctx context.Context) {
 func (d *Driver) retry(ctx context.Context) (left bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed || d.server == nil || !d.passing() {
+	if !d.passing() {
+		return false
+	}
+	return d.bring(ctx)
+}
+
+// bring has the server do again what the plan says, and says whether there is a fault that may pass. mu is held.
+func (d *Driver) bring(ctx context.Context) (left bool) {
+	if d.closed || d.server == nil {
 		return false
 	}
 	defer d.publish()
@@ -93,14 +106,15 @@ type history struct {
 	resets uint64 // times that one ended that was up
 }
 
-// remember forgets peers that a plan does not have.
+// remember forgets peers and passwords that a plan does not have. mu is held.
 func (d *Driver) remember(plan *compile.BGP) {
-	there := make(map[netip.Addr]bool, len(plan.Peers))
+	there, named := make(map[netip.Addr]bool, len(plan.Peers)), map[model.BGPPassword]bool{}
 	for i := range plan.Peers {
-		there[plan.Peers[i].Address] = true
+		there[plan.Peers[i].Address], named[plan.Peers[i].Password] = true, true
 	}
 	d.learning.Lock()
 	defer d.learning.Unlock()
+	maps.DeleteFunc(d.known, func(ref model.BGPPassword, _ reading) bool { return !named[ref] })
 	for a := range d.history {
 		if !there[a] {
 			delete(d.history, a)

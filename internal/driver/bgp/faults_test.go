@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -19,7 +20,7 @@ func TestAFaultOfAPeerPasses(t *testing.T) {
 	newBird(t, "r2", node, prefixes("198.51.100.1/24"), prefixes("198.51.100.254/24"), sessionOf("198.51.100.1", "", channel4))
 	var there atomic.Bool
 	var turned atomic.Int64
-	d := newDriver(t, Options{Turned: func() { turned.Add(1) }, Password: func(context.Context, model.BGPPassword) (string, error) {
+	d := newDriver(t, Options{Reread: 50 * time.Millisecond, Turned: func() { turned.Add(1) }, Password: func(context.Context, model.BGPPassword) (string, error) {
 		if there.Load() {
 			return "secret", nil
 		}
@@ -47,9 +48,12 @@ func TestAFaultOfAPeerPasses(t *testing.T) {
 	t.Log("a session that stands outlives its password; without the peer it ends")
 	there.Store(false)
 	labtest.Must(t, d.Apply(t.Context(), plan(with, peer("198.51.100.254"))))
-	if s := state(t, d).Sessions[0]; !s.Up || s.Fault == "" || s.Why != "" || s.Resets != 0 {
-		t.Errorf("without its password: %+v", s)
-	}
+	labtest.Eventually(t, func() string {
+		if s := state(t, d).Sessions[0]; !s.Up || s.Fault == "" || s.Why != "" || s.Resets != 0 {
+			return fmt.Sprintf("without its password: %+v", s)
+		}
+		return ""
+	})
 	there.Store(true)
 	other := with
 	other.Password.Name = "Another" // gobgp sees no difference

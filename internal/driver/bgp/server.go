@@ -9,13 +9,13 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	gobgp "github.com/osrg/gobgp/v4/pkg/server"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sallyport/sallyport/internal/compile"
-	"github.com/sallyport/sallyport/internal/model"
 )
 
 // server is a gobgp server that runs, and what it was told.
@@ -29,7 +29,8 @@ type server struct {
 	peers      map[netip.Addr]*api.Peer
 	passwords  map[netip.Addr]string // those last read
 	announced  map[netip.Prefix]compile.Announcement
-	restarting bool // the first peers are told that this node keeps its routes over a restart
+	restarting bool                // peers that are met first, while they may still keep this node's routes, are told that it restarts
+	met        map[netip.Addr]bool // peers that were added once
 
 	// judging is held while gobgp judges routes again that its tables have already: it writes to these then, and a reader of the tables
 	// would see that half done.
@@ -42,7 +43,7 @@ type server struct {
 // start starts a server without peers.
 func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (*server, error) {
 	s := &server{driver: d, heard: &heard{keyless: map[string]string{}}, global: *plan, restarting: restarting,
-		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]string{}, announced: map[netip.Prefix]compile.Announcement{}, done: make(chan struct{})}
+		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]string{}, announced: map[netip.Prefix]compile.Announcement{}, met: map[netip.Addr]bool{}, done: make(chan struct{})}
 	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(listener{s.heard, d.opts.Log.Handler()}), nil))
 	go s.bgp.Serve()
 	listen := make([]string, 0, len(plan.Listen))
@@ -162,7 +163,6 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 	for i := range wanted {
 		failed = errors.Join(failed, s.putPeer(ctx, &wanted[i]))
 	}
-	s.restarting = false
 	return failed
 }
 
@@ -174,7 +174,7 @@ func (s *server) usable(ctx context.Context, plan *compile.BGP) (wanted []sessio
 			s.driver.fail(p, false, fmt.Errorf("it has the address of %s on another interface, and other filters: give both the same", name(&wanted[at].plan)))
 			continue
 		}
-		password, err := s.password(ctx, p)
+		password, err := s.driver.passwordOf(ctx, p)
 		if err != nil {
 			s.driver.fail(p, true, err)
 			if _, stands := s.peers[p.Address]; !stands {
@@ -186,21 +186,6 @@ func (s *server) usable(ctx context.Context, plan *compile.BGP) (wanted []sessio
 		wanted = append(wanted, session{*p, peerOf(p, password, s.driver.opts.Deferral)})
 	}
 	return wanted
-}
-
-// password reads the password of a peer.
-func (s *server) password(ctx context.Context, p *compile.BGPPeer) (string, error) {
-	if p.Password == (model.BGPPassword{}) {
-		return "", nil
-	}
-	if s.driver.opts.Password == nil {
-		return "", errors.New("it has a password, and this agent can read none")
-	}
-	password, err := s.driver.opts.Password(ctx, p.Password)
-	if err != nil {
-		return "", fmt.Errorf("reading its password: %w", err)
-	}
-	return password, nil
 }
 
 // dropPeers ends the sessions that the plan has no more, and those that cannot become what it wants in place.
@@ -229,7 +214,8 @@ func (s *server) putPeer(ctx context.Context, w *session) error {
 	switch {
 	case has == nil:
 		sent := proto.CloneOf(w.api)
-		sent.GracefulRestart.LocalRestarting = s.restarting
+		sent.GracefulRestart.LocalRestarting = s.restarting && !s.met[address] && time.Since(s.driver.made) < w.plan.Restart
+		s.met[address] = true
 		if err := s.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: sent}); err != nil {
 			s.driver.fail(&w.plan, true, fmt.Errorf("adding the peer: %w", err))
 			return nil
