@@ -51,7 +51,9 @@ type Config struct {
 	// BeatEvery is the time between two such heartbeats, give or take a quarter; 0: HeartbeatEvery.
 	BeatEvery time.Duration
 	StateDir  string // holds the last good state
-	Socket    string // path of the socket for status
+	// PasswordDir holds the passwords of BGP sessions; for Directory.
+	PasswordDir string
+	Socket      string // path of the socket for status
 	// Network says that the agent is the pod network: it gives workloads their addresses and links, and makes routes between
 	// nodes. CNISocket is the path of the socket for its CNI plugin.
 	Network   bool
@@ -187,7 +189,7 @@ func open(cfg *Config, v manifest.Validator, boot string, translates func() (boo
 }
 
 func dirOptions(cfg *Config, v manifest.Validator, boot string, translates func() (bool, error)) dir.Options {
-	return dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: v, Translates: translates}
+	return dir.Options{Dir: cfg.Dir, StateDir: cfg.StateDir, PasswordDir: cfg.PasswordDir, Version: cfg.Version, Boot: boot, Log: cfg.Log, Validator: v, Translates: translates}
 }
 
 // check looks for what the agent cannot do without; what may pass is only logged.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/driver/bgp"
 	"github.com/sallyport/sallyport/internal/driver/route"
 	"github.com/sallyport/sallyport/internal/waiting"
@@ -21,7 +22,7 @@ type speaker struct {
 }
 
 // openSpeaker opens the drivers. Nothing listens, and nothing changes in the kernel, before there are peers.
-func openSpeaker(ctx context.Context, routes *route.Driver, log *slog.Logger) (*speaker, error) {
+func openSpeaker(ctx context.Context, routes *route.Driver, passwords datastore.Passwords, log *slog.Logger) (*speaker, error) {
 	keeper, err := route.NewKeeper(route.Options{Log: log})
 	if err != nil {
 		return nil, err
@@ -31,7 +32,7 @@ func openSpeaker(ctx context.Context, routes *route.Driver, log *slog.Logger) (*
 		return nil, errors.Join(err, keeper.Close())
 	}
 	s := &speaker{keeper: keeper, news: make(chan struct{}, 1)}
-	s.driver = bgp.New(bgp.Options{Ready: routes.Stands, Held: held, Changed: func() { waiting.Signal(s.news) }, Log: log})
+	s.driver = bgp.New(bgp.Options{Password: passwords.Password, Ready: routes.Stands, Held: held, Changed: func() { waiting.Signal(s.news) }, Log: log})
 	return s, nil
 }
 

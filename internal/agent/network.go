@@ -56,7 +56,7 @@ func openNetwork(ctx context.Context, a *Agent) (*network, error) {
 	if n.routes, err = route.New(route.Options{Log: a.log}); err != nil {
 		return nil, errors.Join(err, n.links.Close())
 	}
-	if n.speaker, err = openSpeaker(ctx, n.routes, a.log); err != nil {
+	if n.speaker, err = openSpeaker(ctx, n.routes, a.store, a.log); err != nil {
 		return nil, errors.Join(err, n.routes.Close(), n.links.Close())
 	}
 	opts := workload.Options{Node: a.cfg.NodeName, Links: n.links, Random: rand.Uint64, Log: a.log,

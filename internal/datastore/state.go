@@ -23,6 +23,7 @@ type Store interface {
 	Look(ctx context.Context) error
 	// Contact says how the store stands with what it reads.
 	Contact() Contact
+	Passwords
 	// Close lets go of the state directory. Call it after Run has returned.
 	Close() error
 }

@@ -46,6 +46,8 @@ var valueSets = map[string][]string{
 	"uninstall":     {"--set", "uninstall=true"},
 	"startup-taint": {"--set", "startupTaint=true"},
 	"network":       {"--set", "network.enabled=true"},
+	"passwords":     {"--set", "network.enabled=true", "--set", "bgp.passwordSecrets={bgp,rack.a}"},
+	"no-network":    {"--set", "bgp.passwordSecrets={bgp}"},
 	"end-network":   {"--set", "network.enabled=true", "--set", "uninstall=true"},
 	"api-server":    {"--set", "apiServer.host=2001:db8::1,apiServer.port=443"},
 	"open-metrics":  {"--set", "metrics.address=0.0.0.0,metrics.agentPort=19470,metrics.controllerPort=19471"},

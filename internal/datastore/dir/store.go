@@ -37,7 +37,7 @@ type (
 	State = datastore.State
 )
 
-// Options say what a Store reads and where it keeps its last good state. All are required.
+// Options say what a Store reads and where it keeps its last good state. All but PasswordDir are required.
 type Options struct {
 	Dir       string // of manifests; it may be missing, which is a fault until it appears
 	StateDir  string // made where it is missing
@@ -48,6 +48,8 @@ type Options struct {
 	// Translates says whether the kernel, as an earlier agent has left it, translates anything. It is asked where no state
 	// was saved and the directory is empty. An error counts as yes. Nil: the kernel translates nothing.
 	Translates func() (bool, error)
+	// PasswordDir has the files that Password reads.
+	PasswordDir string
 }
 
 // Store reads and watches a directory of manifests. Its fields belong to the goroutine of Run.
@@ -58,11 +60,14 @@ type Store struct {
 	translates func() (bool, error) // see Options
 	stateDir   string
 	boot       string
-	saver      *lastgood.Saver
-	watcher    *watcher
-	index      *index
-	asks       chan ask
-	decoding   *semaphore.Weighted // bytes of files; see decodedAtOnce
+
+	passwordDir string // never changed
+
+	saver    *lastgood.Saver
+	watcher  *watcher
+	index    *index
+	asks     chan ask
+	decoding *semaphore.Weighted // bytes of files; see decodedAtOnce
 
 	tables    tables // in force
 	version   uint64 // of tables; 0: there is no good state
@@ -111,7 +116,7 @@ func open(o Options, load opener) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{path: path, log: o.Log, validator: o.Validator, translates: o.Translates, index: newIndex(), asks: make(chan ask), decoding: semaphore.NewWeighted(decodedAtOnce),
-		stateDir: o.StateDir, boot: o.Boot, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
+		stateDir: o.StateDir, passwordDir: o.PasswordDir, boot: o.Boot, saver: saver, origin: decodeOrigin(saver.Note()), reported: map[model.Fault]bool{}}
 	if ok {
 		s.adopt(records)
 	}
