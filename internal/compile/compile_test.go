@@ -145,6 +145,23 @@ func TestReasonsNameThePool(t *testing.T) {
 	}
 }
 
+// TestDecideOfTheOverlay: what would look like a packet of the overlay keeps its source.
+func TestDecideOfTheOverlay(t *testing.T) {
+	t.Parallel()
+	p := Compile(&model.Snapshot{Pools: []*model.Pool{pool("pods", "10.0.0.0/8", true)}}, model.Local{Name: "n"})
+	p.Workloads.VXLANPort = 4789
+	for _, tc := range []struct {
+		protocol Protocol
+		port     uint16
+		want     Action
+	}{{UDP, 4789, Keep}, {UDP, 4790, Translate}, {TCP, 4789, Translate}} {
+		v := p.Decide(Flow{Source: netip.MustParseAddr("10.0.0.1"), Destination: netip.MustParseAddr("198.51.100.1"), Protocol: tc.protocol, DestinationPort: tc.port})
+		if v.Action != tc.want || tc.want == Keep && !strings.Contains(v.Reason, "the leak guard drops") {
+			t.Errorf("protocol %d, port %d: %s, %s", tc.protocol, tc.port, v.Action, v.Reason)
+		}
+	}
+}
+
 // TestLinkLocal follows the setting through its merge: Keep exempts 169.254.0.0/16 to its bounds, and a higher
 // priority sets it back.
 func TestLinkLocal(t *testing.T) {

@@ -30,6 +30,12 @@ func (p *Plan) Decide(f Flow) Verdict {
 		v.Decider, v.Reason = p.whyExempt(f.Destination)
 	case !translated:
 		v.Reason = p.whyNoSource(f.Source)
+	case p.overlaid(f):
+		v.Decider = src.Pool
+		v.Reason = fmt.Sprintf("UDP port %d is that of the overlay between nodes, into which no pod may send with its node's address", f.DestinationPort)
+		if p.NAT.LeakGuard {
+			v.Reason += fmt.Sprintf("; pool %s asks for a translation, so that the leak guard drops the packets", src.Pool)
+		}
 	default:
 		v.Action = Translate
 		v.Decider = src.Pool
@@ -47,6 +53,11 @@ func (p *Plan) Decide(f Flow) Verdict {
 		}
 	}
 	return v
+}
+
+// overlaid says whether a flow would look like one of the overlay. The table of workloads keeps the source of such a flow.
+func (p *Plan) overlaid(f Flow) bool {
+	return p.Workloads.VXLANPort != 0 && f.Protocol == UDP && f.DestinationPort == p.Workloads.VXLANPort
 }
 
 // source is the range of sources that holds an address.

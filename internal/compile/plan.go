@@ -68,7 +68,7 @@ type Source struct {
 type Flow struct {
 	Source, Destination netip.Addr
 	Protocol            Protocol
-	DestinationPort     uint16 // no decision depends on it today; 0 where the protocol has none
+	DestinationPort     uint16 // 0 where the protocol has none; it tells VXLAN, and decides nothing else
 	OutInterface        string // empty: an interface that is covered
 }
 

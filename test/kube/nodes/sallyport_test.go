@@ -110,7 +110,7 @@ func TestNetwork(t *testing.T) {
 		Network: func(n *Node) error { return n.copyPlugins("loopback", "portmap", "bandwidth") },
 	})
 	t.Logf("the cluster is ready after %s", time.Since(start))
-	r := &rig{c: c, outside: serveOutside(t, c), returns: map[netip.Addr]bool{}}
+	r := &rig{c: c, built: built, outside: serveOutside(t, c), returns: map[netip.Addr]bool{}}
 	c.apply(t, coreDNS)
 	r.deploy(t)
 	t.Logf("its pods are ready after %s", time.Since(start))
@@ -124,6 +124,7 @@ func TestNetwork(t *testing.T) {
 		{"DNS", (*rig).testDNS},
 		{"conformance", func(r *rig, t *testing.T) { r.c.conform(t, specs) }},
 		{"outgoing connections", (*rig).testOutgoing},
+		{"verify", (*rig).testVerify},
 		{"pool of a namespace", (*rig).testNamespace},
 		{"natOutgoing flipped", (*rig).testFlip},
 		{"drain", (*rig).testDrain},
@@ -150,6 +151,7 @@ func TestNetwork(t *testing.T) {
 // rig is a cluster with pods on all nodes.
 type rig struct {
 	c       *Cluster
+	built   string     // the directory of Sallyport's programs
 	web     []*entered // two on each node, behind the service web
 	public  []*entered // one on each node, of the public pool
 	outside [2]netip.AddrPort
