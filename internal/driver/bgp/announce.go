@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -17,53 +19,95 @@ import (
 // families are those that gobgp serves.
 var families = [2]bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC}
 
+// origin is the part of gobgp that has the routes that originate here. Tests have it fail.
+type origin interface {
+	AddPath(apiutil.AddPathRequest) ([]apiutil.AddPathResponse, error)
+	DeletePath(apiutil.DeletePathRequest) error
+}
+
+// announcer keeps the routes that originate here.
+type announcer struct {
+	to    origin
+	ready func(context.Context, netip.Prefix) bool // as in Options
+	has   map[netip.Prefix]compile.Announcement    // what gobgp has
+	maybe map[netip.Prefix]bool                    // routes that it may have, since it failed when it was given them
+}
+
 // announce makes the routes that originate here those of a plan. One that is announced stays so while its block is not ready again.
-func (s *server) announce(ctx context.Context, plan *compile.BGP) error {
-	var add, remove []*apiutil.Path
-	var unready []string
+func (n *announcer) announce(ctx context.Context, plan *compile.BGP) error {
 	wanted := map[netip.Prefix]bool{}
+	var add []compile.Announcement
+	var unready []string
 	for _, a := range plan.Announcements {
 		wanted[a.Prefix] = true
-		has, announced := s.announced[a.Prefix]
+		has, announced := n.has[a.Prefix]
 		if announced && reflect.DeepEqual(has.Communities, a.Communities) {
 			continue
 		}
-		if ready := s.driver.opts.Ready; !announced && ready != nil && !ready(ctx, a.Prefix) {
+		if !announced && !n.maybe[a.Prefix] && n.ready != nil && !n.ready(ctx, a.Prefix) {
 			unready = append(unready, a.Prefix.String())
 			continue
 		}
+		add = append(add, a)
+	}
+	failed := errors.Join(n.withdraw(wanted), n.add(add))
+	if len(unready) > 0 {
+		failed = errors.Join(failed, fmt.Errorf("not announced yet, since the route that keeps packets to free addresses on this node does not stand: %s", strings.Join(unready, ", ")))
+	}
+	return failed
+}
+
+// add announces routes. gobgp takes those that it can, and does not say which: where it fails, all are in doubt.
+func (n *announcer) add(all []compile.Announcement) error {
+	var failed error
+	var paths []*apiutil.Path
+	var sent []compile.Announcement
+	for _, a := range all {
 		path, err := pathOf(&a)
 		if err != nil {
-			return fmt.Errorf("announcing %s: %w", a.Prefix, err)
-		}
-		add = append(add, path)
-		s.announced[a.Prefix] = a
-	}
-	for prefix := range s.announced {
-		if wanted[prefix] {
+			failed = errors.Join(failed, fmt.Errorf("announcing %s: %w", a.Prefix, err))
 			continue
 		}
-		path, err := pathOf(&compile.Announcement{Prefix: prefix})
-		if err != nil {
-			return fmt.Errorf("withdrawing %s: %w", prefix, err)
+		paths, sent = append(paths, path), append(sent, a)
+		n.maybe[a.Prefix] = true
+		delete(n.has, a.Prefix)
+	}
+	if len(paths) == 0 {
+		return failed
+	}
+	if _, err := n.to.AddPath(apiutil.AddPathRequest{Paths: paths}); err != nil {
+		return errors.Join(failed, fmt.Errorf("announcing routes: %w", err))
+	}
+	for _, a := range sent {
+		n.has[a.Prefix] = a
+		delete(n.maybe, a.Prefix)
+	}
+	return failed
+}
+
+// withdraw withdraws what is not wanted. Where that fails, it is tried again the next time.
+func (n *announcer) withdraw(wanted map[netip.Prefix]bool) error {
+	var paths []*apiutil.Path
+	var gone []netip.Prefix
+	for _, p := range slices.Concat(slices.Collect(maps.Keys(n.has)), slices.Collect(maps.Keys(n.maybe))) {
+		if wanted[p] {
+			continue
 		}
-		remove = append(remove, path)
-		delete(s.announced, prefix)
+		path, err := pathOf(&compile.Announcement{Prefix: p})
+		if err != nil {
+			return fmt.Errorf("withdrawing %s: %w", p, err)
+		}
+		paths, gone = append(paths, path), append(gone, p)
 	}
-	var err error
-	if len(remove) > 0 {
-		err = s.bgp.DeletePath(apiutil.DeletePathRequest{Paths: remove})
+	if len(paths) == 0 {
+		return nil
 	}
-	if len(add) > 0 {
-		_, failed := s.bgp.AddPath(apiutil.AddPathRequest{Paths: add})
-		err = errors.Join(err, failed)
+	if err := n.to.DeletePath(apiutil.DeletePathRequest{Paths: paths}); err != nil {
+		return fmt.Errorf("withdrawing routes: %w", err)
 	}
-	if err != nil { // it is not known what was done
-		clear(s.announced)
-		return fmt.Errorf("announcing routes: %w", err)
-	}
-	if len(unready) > 0 {
-		return fmt.Errorf("not announced yet, since the route that keeps packets to free addresses on this node does not stand: %s", strings.Join(unready, ", "))
+	for _, p := range gone {
+		delete(n.has, p)
+		delete(n.maybe, p)
 	}
 	return nil
 }

@@ -40,12 +40,11 @@ const deferral = 15 * time.Second
 
 // Driver makes a gobgp server do what plans say. Its methods may be called from several goroutines; they wait for each other.
 type Driver struct {
-	opts Options
-	made time.Time
-
+	opts    Options
 	mu      sync.Mutex
-	server  *server // nil: none runs
-	began   bool    // one has run
+	server  *server   // nil: none runs
+	held    bool      // peers may keep routes of this node over the start of the next one
+	left    time.Time // when the one before it ended, or an agent before this one
 	known   map[model.BGPPassword]reading
 	applied bool                 // Apply was called
 	closed  bool                 // for good
@@ -74,7 +73,7 @@ func New(o Options) *Driver {
 	if o.Turned == nil {
 		o.Turned = func() {}
 	}
-	d := &Driver{opts: o, made: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, history: map[netip.Addr]history{}}
+	d := &Driver{opts: o, held: o.Held, left: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, history: map[netip.Addr]history{}}
 	d.view.Store(&view{})
 	return d
 }
@@ -103,19 +102,25 @@ func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 		}
 		return nil
 	}
-	if d.server != nil && (!d.server.serves(&plan) || d.server.heard.isDeaf()) {
+	switch s := d.server; {
+	case s != nil && !s.serves(&plan):
 		d.end()
+	case s != nil && s.broken():
+		if err := s.leave(); err != nil {
+			d.opts.Log.Warn("BGP did not end well, and is started again", "error", err)
+		}
+		d.server, d.held, d.left = nil, true, time.Now()
+		d.ended()
 	}
 	if d.server == nil {
-		held := !d.began && d.opts.Held
-		if held && len(plan.Announcements)+len(plan.Withheld) == 0 && time.Since(d.made) < d.opts.Deferral {
+		if d.held && len(plan.Announcements)+len(plan.Withheld) == 0 && time.Since(d.left) < d.opts.Deferral {
 			return errors.New("the blocks of this node are not known yet: peers that it asks to keep its routes must hear of them at once")
 		}
-		s, err := start(ctx, d, &plan, held)
+		s, err := start(ctx, d, &plan, d.held)
 		if err != nil {
 			return err
 		}
-		d.server, d.began = s, true
+		d.server, d.held = s, false
 	}
 	return d.converge(ctx)
 }
@@ -127,12 +132,12 @@ func (d *Driver) end() {
 	d.ended()
 }
 
-// Observe says how much differs from the plan last applied: 1 where gobgp has stopped to listen, as it does where the process has no
-// file descriptor left. The next Apply starts another server.
+// Observe says how much differs from the plan last applied: 1 where the server has stopped to listen, as it does where the process has
+// no file descriptor left, or to tell what it learned. The next Apply starts another one, and peers keep routes meanwhile.
 func (d *Driver) Observe(context.Context) (drift int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.server != nil && d.server.heard.isDeaf() {
+	if d.server != nil && d.server.broken() {
 		drift++
 	}
 	return drift, nil

@@ -98,6 +98,26 @@ func (b *bird) has(question string, texts ...string) {
 	})
 }
 
+// watch asks BIRD again and again. What it returns ends that, and gives the first answer that did not have a text; empty: all had it.
+func (b *bird) watch(question, text string) (ended func() string) {
+	stop, lost := make(chan struct{}), make(chan string, 1)
+	go func() {
+		defer close(lost)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(5 * time.Millisecond):
+			}
+			if answer := b.ask(strings.Fields(question)...); !strings.Contains(answer, text) {
+				lost <- answer
+				return
+			}
+		}
+	}()
+	return func() string { close(stop); return <-lost }
+}
+
 func prefixes(texts ...string) []netip.Prefix {
 	var out []netip.Prefix
 	for _, text := range texts {

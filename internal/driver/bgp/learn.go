@@ -28,6 +28,7 @@ type learner struct {
 	news   chan struct{} // of capacity 1
 
 	mu       sync.Mutex
+	ended    bool            // it could not read the table
 	waiting  map[answer]bool // what the first peers still have to say; nil: nothing is waited for
 	awaited  bool            // waiting was set once
 	own      []netip.Prefix
@@ -94,7 +95,14 @@ func (l *learner) know(plan *compile.BGP, wanted []session) {
 	l.wake()
 }
 
-// run reads the table whenever there is news, until the context ends.
+// blind says that the learner has ended, since it could not read the table.
+func (l *learner) blind() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}
+
+// run reads the table whenever there is news, until the context ends, or it cannot read.
 func (l *learner) run(ctx context.Context) {
 	patience := time.NewTimer(l.server.driver.opts.Deferral)
 	defer patience.Stop()
@@ -117,8 +125,15 @@ func (l *learner) run(ctx context.Context) {
 		complete := l.awaited && len(l.waiting) == 0
 		l.mu.Unlock()
 		routes, err := l.read()
-		if err != nil || ctx.Err() != nil {
-			return // the server has ended
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			l.mu.Lock()
+			l.ended = true
+			l.mu.Unlock()
+			l.server.driver.opts.Log.Error("the routes that peers told of cannot be read; BGP is started again", "error", err)
+			return
 		}
 		if d := l.server.driver; d.learn(routes, complete) {
 			d.opts.Changed()

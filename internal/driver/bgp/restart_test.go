@@ -40,22 +40,7 @@ func TestPeersKeepRoutesWhileTheAgentIsAway(t *testing.T) {
 	if _, complete := next.Learned(); complete {
 		t.Error("what it learned is complete before it spoke")
 	}
-	watch := make(chan string)
-	stop := make(chan struct{})
-	go func() {
-		defer close(watch)
-		for {
-			select {
-			case <-stop:
-				return
-			case <-time.After(5 * time.Millisecond):
-			}
-			if out := r.ask("show", "route", "protocol", "node192021"); !strings.Contains(out, "10.1.0.0/26") {
-				watch <- out
-				return
-			}
-		}
-	}()
+	gone := r.watch("show route protocol node192021", "10.1.0.0/26")
 	labtest.Must(t, next.Apply(t.Context(), p))
 	up(t, next)
 	labtest.Eventually(t, func() string {
@@ -66,8 +51,7 @@ func TestPeersKeepRoutesWhileTheAgentIsAway(t *testing.T) {
 	})
 	learns(t, next, "10.1.0.0/16 via 192.0.2.254", "203.0.113.0/24 via 192.0.2.254")
 	r.has("show protocols all node192021", "!Neighbor graceful restart active", "Routes:         1 imported")
-	close(stop)
-	if out, lost := <-watch; lost {
+	if out := gone(); out != "" {
 		t.Errorf("the route went: %s", out)
 	}
 

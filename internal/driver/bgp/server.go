@@ -25,12 +25,14 @@ type server struct {
 	heard  *heard
 	global compile.BGP // its ASN, RouterID, Listen and ListenPort alone count
 
+	announcer  announcer
 	policy     *api.SetPoliciesRequest
+	judge      judge
+	unjudged   bool // the policies are others than those by which gobgp judged the routes of sessions
 	peers      map[netip.Addr]*api.Peer
 	passwords  map[netip.Addr]string // those last read
-	announced  map[netip.Prefix]compile.Announcement
-	restarting bool                // peers that are met first, while they may still keep this node's routes, are told that it restarts
-	met        map[netip.Addr]bool // peers that were added once
+	restarting bool                  // peers that are met first, while they may still keep this node's routes, are told that it restarts
+	met        map[netip.Addr]bool   // peers that were added once
 
 	// judging is held while gobgp judges routes again that its tables have already: it writes to these then, and a reader of the tables
 	// would see that half done.
@@ -43,8 +45,10 @@ type server struct {
 // start starts a server without peers.
 func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (*server, error) {
 	s := &server{driver: d, heard: &heard{keyless: map[string]string{}}, global: *plan, restarting: restarting,
-		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]string{}, announced: map[netip.Prefix]compile.Announcement{}, met: map[netip.Addr]bool{}, done: make(chan struct{})}
+		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]string{}, met: map[netip.Addr]bool{}, done: make(chan struct{})}
 	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(listener{s.heard, d.opts.Log.Handler()}), nil))
+	s.judge = s.bgp
+	s.announcer = announcer{to: s.bgp, ready: d.opts.Ready, has: map[netip.Prefix]compile.Announcement{}, maybe: map[netip.Prefix]bool{}}
 	go s.bgp.Serve()
 	listen := make([]string, 0, len(plan.Listen))
 	for _, a := range plan.Listen {
@@ -85,6 +89,9 @@ func (s *server) serves(plan *compile.BGP) bool {
 	g := &s.global
 	return g.ASN == plan.ASN && g.RouterID == plan.RouterID && g.ListenPort == plan.ListenPort && slices.Equal(g.Listen, plan.Listen)
 }
+
+// broken says that the server must be started again: it does not listen any more, or not tell what it learned.
+func (s *server) broken() bool { return s.heard.isDeaf() || s.learner.blind() }
 
 // setPolicies sets the policies of a server. From the second time on that is one step.
 func (s *server) setPolicies(ctx context.Context, r *api.SetPoliciesRequest) error {
@@ -140,30 +147,45 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 	if err := s.dropPeers(ctx, wanted); err != nil {
 		return err
 	}
-	failed := s.announce(ctx, plan)
+	failed := s.announcer.announce(ctx, plan)
 	s.learner.know(plan, wanted)
 	peers := make([]compile.BGPPeer, 0, len(wanted))
 	for i := range wanted {
 		peers = append(peers, wanted[i].plan)
 	}
-	if p := policies(plan, peers); !proto.Equal(p, s.policy) {
-		if err := s.setPolicies(ctx, p); err != nil {
-			return errors.Join(failed, err)
-		}
-		if len(s.peers) > 0 {
-			s.judging.Lock()
-			err := s.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH})
-			s.judging.Unlock()
-			s.learner.judged()
-			if err != nil {
-				return errors.Join(failed, fmt.Errorf("applying policies to sessions: %w", err))
-			}
-		}
+	if err := s.putPolicies(ctx, policies(plan, peers)); err != nil {
+		return errors.Join(failed, err)
 	}
 	for i := range wanted {
 		failed = errors.Join(failed, s.putPeer(ctx, &wanted[i]))
 	}
 	return failed
+}
+
+// judge has gobgp judge routes again. Tests have it fail.
+type judge interface {
+	ResetPeer(context.Context, *api.ResetPeerRequest) error
+}
+
+// putPolicies sets policies, and has the routes of sessions judged by them.
+func (s *server) putPolicies(ctx context.Context, p *api.SetPoliciesRequest) error {
+	if !proto.Equal(p, s.policy) {
+		if err := s.setPolicies(ctx, p); err != nil {
+			return err
+		}
+		s.unjudged = true
+	}
+	if s.unjudged && len(s.peers) > 0 {
+		s.judging.Lock()
+		err := s.judge.ResetPeer(ctx, &api.ResetPeerRequest{Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH})
+		s.judging.Unlock()
+		s.learner.judged()
+		if err != nil {
+			return fmt.Errorf("applying policies to sessions: %w", err)
+		}
+	}
+	s.unjudged = false
+	return nil
 }
 
 // usable are the peers of a plan that can have a session, as far as is known before it is tried.
@@ -214,7 +236,7 @@ func (s *server) putPeer(ctx context.Context, w *session) error {
 	switch {
 	case has == nil:
 		sent := proto.CloneOf(w.api)
-		sent.GracefulRestart.LocalRestarting = s.restarting && !s.met[address] && time.Since(s.driver.made) < w.plan.Restart
+		sent.GracefulRestart.LocalRestarting = s.restarting && !s.met[address] && time.Since(s.driver.left) < w.plan.Restart
 		s.met[address] = true
 		if err := s.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: sent}); err != nil {
 			s.driver.fail(&w.plan, true, fmt.Errorf("adding the peer: %w", err))

@@ -75,9 +75,7 @@ type view struct {
 func (d *Driver) publish() {
 	v := &view{plan: d.plan, server: d.server, faults: maps.Clone(d.faults)}
 	if d.server != nil {
-		for _, a := range d.server.announced {
-			v.announced = append(v.announced, a)
-		}
+		v.announced = slices.Collect(maps.Values(d.server.announcer.has))
 		slices.SortFunc(v.announced, func(a, b compile.Announcement) int { return a.Prefix.Compare(b.Prefix) })
 	}
 	d.view.Store(v)
