@@ -63,6 +63,8 @@ type NetworkStatus struct {
 	Problems []string `json:"problems"`
 	// BGPProblems are what keeps the node from speaking BGP as it is asked to.
 	BGPProblems []string `json:"bgpProblems"`
+	// BGP is how BGP stands; absent where the node has no peer.
+	BGP *BGPStatus `json:"bgp,omitempty"`
 }
 
 // NetworkDropped counts packets that were dropped.
@@ -84,6 +86,10 @@ func (n *network) status(ctx context.Context, plan *compile.Plan) *NetworkStatus
 		if a.IsValid() {
 			out.Addresses = append(out.Addresses, a)
 		}
+	}
+	var err error
+	if out.BGP, err = n.speaker.status(ctx); err != nil {
+		out.BGPProblems = append(out.BGPProblems, err.Error())
 	}
 	if d, err := n.links.Drops(ctx); err == nil {
 		out.Dropped = &NetworkDropped{d.Spoofed, d.Injected}

@@ -43,6 +43,7 @@ func (a *Agent) socketHandler() http.Handler {
 	mux.HandleFunc("POST /v1/forget", a.serveForget)
 	mux.HandleFunc("GET /v1/flows", a.serveFlows)
 	mux.HandleFunc("GET /v1/ipam", a.serveIPAM)
+	mux.HandleFunc("GET /v1/bgp", a.serveBGP)
 	mux.HandleFunc("POST /v1/ipam/release", a.serveRelease)
 	mux.HandleFunc("POST /v1/cleanup", a.serveCleanup)
 	return mux

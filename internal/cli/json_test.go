@@ -31,7 +31,7 @@ func TestJSONIsDocumented(t *testing.T) {
 			}
 		}
 	}
-	for name, v := range map[string]any{"status": agent.Status{}, "status without an answer": unanswered{}, "flows": agent.Flow{}, "ipam show": agent.IPAMResponse{}, "explain": explanation{}, "validate": []validateFault{}, "run --dry-run": nftables.Preview{}, "verify from": verify.Report{}} {
+	for name, v := range map[string]any{"status": agent.Status{}, "status without an answer": unanswered{}, "flows": agent.Flow{}, "ipam show": agent.IPAMResponse{}, "bgp": agent.BGPResponse{}, "explain": explanation{}, "validate": []validateFault{}, "run --dry-run": nftables.Preview{}, "verify from": verify.Report{}} {
 		leaves, inner := jsonFields(reflect.TypeOf(v), "", map[reflect.Type]bool{})
 		for _, f := range leaves {
 			if !slices.Contains(documented[name], f) {

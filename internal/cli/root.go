@@ -131,7 +131,7 @@ Begin with "sallyport demo", which shows it on this machine without touching it,
 	must(root.MarkPersistentFlagDirname("dir"))
 	root.AddCommand(
 		runCommand(g), controllerCommand(g), applyCommand(g), getCommand(g), deleteCommand(g), validateCommand(g), convertCommand(), explainCommand(g),
-		statusCommand(g), flowsCommand(g), verifyCommand(g), ipamCommand(g), cleanupCommand(g), installCNICommand(), uninstallCNICommand(), demoCommand(), versionCommand(),
+		statusCommand(g), flowsCommand(g), verifyCommand(g), ipamCommand(g), bgpCommand(g), cleanupCommand(g), installCNICommand(), uninstallCNICommand(), demoCommand(), versionCommand(),
 	)
 	return root
 }

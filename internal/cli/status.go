@@ -144,6 +144,10 @@ func printCondition(w io.Writer, s *agent.Status) error {
 	if n := s.Network; n != nil && n.Dropped != nil {
 		say(t, "Pods' packets:\tdropped %d from addresses that are not the pod's, %d for the overlay between nodes\n", n.Dropped.Spoofed, n.Dropped.Injected)
 	}
+	if n := s.Network; n != nil && n.BGP != nil {
+		say(t, "BGP:\t%d of %d sessions are up; %d blocks are announced, %d withheld; %d routes are learned\n",
+			n.BGP.Up, n.BGP.Sessions, n.BGP.Announced, n.BGP.Withheld, n.BGP.Learned)
+	}
 	for _, d := range s.Drivers {
 		state := "ready"
 		if !d.Ready {
@@ -159,9 +163,22 @@ func printCondition(w io.Writer, s *agent.Status) error {
 	if n := s.Network; n != nil {
 		printFirst(w, "This node does not reach all workloads of others:", n.Problems, reasonsShown)
 		printFirst(w, "This node does not speak BGP as it is asked to:", n.BGPProblems, reasonsShown)
+		printFirst(w, "BGP sessions that are not up, or not as asked:", faultySessions(n.BGP), reasonsShown)
 	}
 	printProblems(w, s.Problems)
 	return printBusiest(w, s.Ports)
+}
+
+// faultySessions says what is wrong with sessions of BGP.
+func faultySessions(b *agent.BGPStatus) (out []string) {
+	if b == nil {
+		return nil
+	}
+	for i := range b.Down {
+		s := &b.Down[i]
+		out = append(out, fmt.Sprintf("%s: %s", cmp.Or(s.BGPPeer, "mesh")+", "+s.Peer.String(), cmp.Or(s.Why, s.Fault)))
+	}
+	return out
 }
 
 func orNone(text string) string { return cmp.Or(text, "none") }

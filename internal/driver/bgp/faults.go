@@ -103,7 +103,8 @@ func (d *Driver) fail(p *compile.BGPPeer, passes bool, why error) {
 // history is what became of the sessions with a peer.
 type history struct {
 	up     bool
-	resets uint64 // times that one ended that was up
+	since  time.Time // when that turned; zero: none was up yet
+	resets uint64    // times that one ended that was up
 }
 
 // remember forgets peers and passwords that a plan does not have. mu is held.
@@ -133,7 +134,7 @@ func (d *Driver) turn(a netip.Addr, up bool) (news bool) {
 	if h.up {
 		h.resets++
 	}
-	h.up = up
+	h.up, h.since = up, time.Now()
 	d.history[a] = h
 	return true
 }
@@ -143,18 +144,18 @@ func (d *Driver) ended() {
 	d.learning.Lock()
 	for a, h := range d.history {
 		if h.up {
-			d.history[a] = history{resets: h.resets + 1}
+			d.history[a] = history{since: time.Now(), resets: h.resets + 1}
 		}
 	}
 	d.learning.Unlock()
 	d.opts.Turned()
 }
 
-// resets are how often sessions ended that were up, by peer.
-func (d *Driver) resets(a netip.Addr) uint64 {
+// past is what became of the sessions with a peer.
+func (d *Driver) past(a netip.Addr) history {
 	d.learning.Lock()
 	defer d.learning.Unlock()
-	return d.history[a].resets
+	return d.history[a]
 }
 
 // name names a peer, for messages.

@@ -38,7 +38,7 @@ type Session struct {
 
 	Up     bool
 	State  string    // in BGP's words (RFC 4271, section 8.2.2), such as Established; empty: gobgp does not have the peer
-	Since  time.Time // when it came up; zero: it is not up
+	Since  time.Time // when it came up or ended; zero: it never was up
 	Why    string    // it is not up, in words
 	Fault  string    // what keeps the node from having it as the plan asks, in words: also one that is up may have a fault
 	Resets uint64    // times that it ended and was up, since the agent started
@@ -105,8 +105,9 @@ func (d *Driver) state(ctx context.Context, whole bool) (State, error) {
 	}
 	for i := range v.plan.Peers {
 		p := &v.plan.Peers[i]
+		past := d.past(p.Address)
 		s := Session{Resource: p.Resource, Node: p.Node, Address: p.Address, ASN: p.ASN, Fault: v.faults[p.Address].why,
-			Accepted: accepted[p.Address], Resets: d.resets(p.Address)}
+			Accepted: accepted[p.Address], Since: past.since, Resets: past.resets}
 		if a := peers[p.Address]; a != nil {
 			s.read(a)
 			s.Out = v.told(p, s.Up)
@@ -168,13 +169,9 @@ func (s *Session) read(p *api.Peer) {
 	for _, f := range p.AfiSafis {
 		s.In += f.State.GetReceived()
 	}
-	if s.Up {
-		if up := p.Timers.GetState().GetUptime(); up != nil {
-			s.Since = up.AsTime()
-		}
-		return
+	if !s.Up {
+		s.Why = whyDown(p.State)
 	}
-	s.Why = whyDown(p.State)
 }
 
 // states are the states of a session by their names.

@@ -64,6 +64,37 @@ func far4(to string, hops ...string) Learned {
 	return Learned{Prefix: netip.MustParsePrefix(to), Hops: addrs(hops...)}
 }
 
+// TestOverruledRoutesAreNamed beside a route of another program, one of the kernel's own, and one of a block.
+func TestOverruledRoutesAreNamed(t *testing.T) {
+	t.Parallel()
+	k := newKept(t)
+	k.ip(t, "route", "add", "203.0.113.0/24", "via", "192.0.0.254", "proto", "static")
+	k.ip(t, "route", "add", "10.9.0.0/26", "via", "192.0.0.254", "proto", "115")
+	k.ip(t, "-6", "route", "add", "2001:db8:9::/48", "via", "2001:db8:0::fe", "proto", "bird", "metric", "7")
+	k.ip(t, "route", "add", "unreachable", "10.9.0.64/26", "proto", "115", "metric", fmt.Sprint(metricUnreachable))
+	if out, err := k.keeper.Overruled(t.Context(), 9); err != nil || out != nil {
+		t.Errorf("without routes: %v, %v", out, err)
+	}
+	k.keeper.Set([]Learned{far4("10.9.0.0/26", "192.0.1.254"), far4("10.9.0.64/26", "192.0.1.254"), far4("10.9.0.128/26", "192.0.1.254"), far4("192.0.0.0/24", "192.0.1.254"), far4("203.0.113.0/24", "192.0.1.254"),
+		far4("2001:db8:9::/48", "2001:db8:1::fe")}, true)
+	k.has("10.9.0.128/26 via 192.0.1.254")
+	out, err := k.keeper.Overruled(t.Context(), 9)
+	labtest.Must(t, err)
+	got := fmt.Sprint(out)
+	for _, want := range []string{"{10.9.0.0/26 the kernel prefers the route that the block of a node has}", "{192.0.0.0/24 the kernel prefers the subnet of an interface of this node}",
+		"{203.0.113.0/24 the kernel prefers the route of another program (protocol 4, metric 0)}", "{2001:db8:9::/48 the kernel prefers the route of another program (protocol 12, metric 7)}"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("nothing of %s in %s", want, got)
+		}
+	}
+	if len(out) != 4 {
+		t.Errorf("there are %s", got)
+	}
+	if few, err := k.keeper.Overruled(t.Context(), 2); err != nil || len(few) != 2 {
+		t.Errorf("of two: %v, %v", few, err)
+	}
+}
+
 func TestLearnedRoutesStand(t *testing.T) {
 	t.Parallel()
 	k := newKept(t)

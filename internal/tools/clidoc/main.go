@@ -46,7 +46,7 @@ A command prints errors on standard error, and ends with one of these exit codes
 | code | meaning |
 |---|---|
 | 0 | The command has done what you asked for. ` + "`status`" + `: the node is ready and every file is in force. ` + "`run --dry-run`" + `: there is nothing to change. ` + "`verify from`" + `: address and port are kept. |
-| 1 | An error, or a refusal: nothing is done, or the error says what is. ` + "`status`" + `: the agent says that the node is not ready, or that a file is not in force. ` + "`validate`, `get`" + `: there are faults. |
+| 1 | An error, or a refusal: nothing is done, or the error says what is. ` + "`status`" + `: the agent says that the node is not ready, or that a file is not in force. ` + "`validate`, `get`" + `: there are faults. ` + "`bgp`" + `: a session is down, or BGP does not run as asked. |
 | 2 | ` + "`run --dry-run`" + `: there is something to change. ` + "`verify from`" + `: address or port are not kept, nothing came through, or packets vanish for their size. |
 | 3 | Not confirmed. ` + "`apply` and `delete` with `--wait`" + `: the manifests are written, and the agent did not confirm in time that the kernel holds them. ` + "`status`" + `: no agent answers. ` + "`verify from`" + `: the verdict is unknown. |
 `
