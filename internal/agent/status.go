@@ -175,6 +175,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	collectFlows(s.Flows, send)
 	collectNetwork(s.Network, send)
+	if n := c.agent.network; n != nil {
+		if err := n.speaker.collectBGP(ctx, send); err != nil {
+			out <- prometheus.NewInvalidMetric(desc("bgp_sessions", "BGP sessions.", "state"), err)
+		}
+	}
 	c.agent.collectDiagnosis(send)
 	if err != nil {
 		return
