@@ -23,7 +23,7 @@ type speaker struct {
 
 // openSpeaker opens the drivers. Nothing listens, and nothing changes in the kernel, before there are peers.
 func openSpeaker(ctx context.Context, routes *route.Driver, passwords datastore.Passwords, log *slog.Logger) (*speaker, error) {
-	keeper, err := route.NewKeeper(route.Options{Log: log})
+	keeper, err := route.NewKeeper(route.Options{Log: log, Beside: routes})
 	if err != nil {
 		return nil, err
 	}

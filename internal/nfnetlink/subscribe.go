@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -13,16 +14,22 @@ import (
 // until the context ends, which is no error, or the socket fails. It calls lost when the kernel had more to
 // tell than the socket holds, and once at the beginning: what came before is not known.
 func Subscribe(ctx context.Context, netns int, group uint32, lost func(), handle func(Message)) error {
-	return SubscribeProtocol(ctx, unix.NETLINK_NETFILTER, netns, []uint32{group}, lost, handle)
+	return SubscribeProtocol(ctx, unix.NETLINK_NETFILTER, netns, []uint32{group}, nil, lost, handle)
 }
 
-// SubscribeProtocol is Subscribe for groups of any netlink protocol (unix.NETLINK_…).
-func SubscribeProtocol(ctx context.Context, protocol, netns int, groups []uint32, lost func(), handle func(Message)) error {
+// SubscribeProtocol is Subscribe for groups of any netlink protocol (unix.NETLINK_…). The kernel delivers what the filter, a program of
+// socket(7)'s SO_ATTACH_FILTER, lets pass; nil lets all pass.
+func SubscribeProtocol(ctx context.Context, protocol, netns int, groups []uint32, filter []bpf.RawInstruction, lost func(), handle func(Message)) error {
 	conn, raw, err := dial(protocol, netns)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	if filter != nil {
+		if err := conn.SetBPF(filter); err != nil {
+			return fmt.Errorf("setting the filter of a netlink socket: %w", err)
+		}
+	}
 	for _, group := range groups {
 		if err := conn.JoinGroup(group); err != nil {
 			return fmt.Errorf("joining the netlink group %d: %w", group, err)

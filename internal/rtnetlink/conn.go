@@ -190,7 +190,11 @@ func (c *Conn) request(b *Batch, flags uint16) []byte {
 
 // Subscribe hands what the kernel tells multicast groups (unix.RTNLGRP_…) in a network namespace to handle, until the context
 // ends, which is no error, or the socket fails. It calls lost when the kernel had more to tell than the socket holds, and
-// once at the beginning: what came before is not known.
-func Subscribe(ctx context.Context, netns int, groups []uint32, lost func(), handle func(nfnetlink.Message)) error {
-	return nfnetlink.SubscribeProtocol(ctx, unix.NETLINK_ROUTE, netns, groups, lost, handle)
+// once at the beginning: what came before is not known. The kernel keeps to itself what is unheard.
+func Subscribe(ctx context.Context, netns int, groups []uint32, unheard Unheard, lost func(), handle func(nfnetlink.Message)) error {
+	filter, err := unheard.filter()
+	if err != nil {
+		return fmt.Errorf("making a filter of notifications: %w", err)
+	}
+	return nfnetlink.SubscribeProtocol(ctx, unix.NETLINK_ROUTE, netns, groups, filter, lost, handle)
 }

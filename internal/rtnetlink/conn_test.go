@@ -172,7 +172,7 @@ func TestNotificationsComeFromAllGroups(t *testing.T) {
 	defer cancel()
 	began, seen, done := make(chan struct{}), map[uint16]bool{}, make(chan error, 1)
 	go func() {
-		done <- Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE}, func() { close(began) }, func(m nfnetlink.Message) {
+		done <- Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE}, Unheard{}, func() { close(began) }, func(m nfnetlink.Message) {
 			if seen[m.Kind] = true; seen[unix.RTM_NEWLINK] && seen[unix.RTM_NEWROUTE] {
 				cancel()
 			}

@@ -249,7 +249,7 @@ func (m *manyBlocks) changes(ctx context.Context, h *lab.Host) (claimed, back []
 	}
 	seen, ended, stands := make(chan event, 64), make(chan error, 1), make(chan struct{}, 1)
 	go func() {
-		ended <- rtnetlink.Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_IPV4_ROUTE}, func() { waiting.Signal(stands) }, func(msg nfnetlink.Message) {
+		ended <- rtnetlink.Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_IPV4_ROUTE}, rtnetlink.Unheard{}, func() { waiting.Signal(stands) }, func(msg nfnetlink.Message) {
 			if r, err := rtnetlink.ParseRoute(msg); err == nil && r.To == blockAt(i) {
 				seen <- event{msg.Kind, time.Now()}
 			}

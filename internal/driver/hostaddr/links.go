@@ -50,7 +50,7 @@ func followLinks(ctx context.Context, reread func(context.Context) error) error 
 		}
 	}
 	groups := []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
-	err := rtnetlink.Subscribe(ctx, 0, groups, again, func(m nfnetlink.Message) {
+	err := rtnetlink.Subscribe(ctx, 0, groups, rtnetlink.Unheard{RoutesBut: []uint8{0}}, again, func(m nfnetlink.Message) {
 		if matters(m) {
 			again()
 		}

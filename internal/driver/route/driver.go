@@ -21,6 +21,8 @@ type Options struct {
 	NetNS   int    // a descriptor of the network namespace; 0: the calling thread's
 	ProcSys string // where its sysctls are; empty: /host/proc/sys where that exists, and else /proc/sys
 	Log     *slog.Logger
+	// Beside is, of a Keeper, the driver that it works beside, and of whose changes it need not hear. It may be nil.
+	Beside *Driver
 }
 
 // Driver makes the kernel hold the routes of plans, and reads back what it holds. Its methods may be called from several

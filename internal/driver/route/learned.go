@@ -44,6 +44,8 @@ type Keeper struct {
 	netns int
 	log   *slog.Logger
 	wake  chan struct{} // of capacity 1
+	// beside are the sockets whose changes matter to no learned route: the keeper's own, and that of the driver.
+	beside []uint32
 
 	mu       sync.Mutex
 	conn     *rtnetlink.Conn
@@ -61,7 +63,11 @@ func NewKeeper(o Options) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Keeper{netns: o.NetNS, log: o.Log, conn: conn, wake: make(chan struct{}, 1)}, nil
+	k := &Keeper{netns: o.NetNS, log: o.Log, conn: conn, wake: make(chan struct{}, 1), beside: []uint32{conn.PortID()}}
+	if o.Beside != nil {
+		k.beside = append(k.beside, o.Beside.conn.PortID())
+	}
+	return k, nil
 }
 
 // Close closes the keeper.
@@ -110,7 +116,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		w := &watcher{own: k.conn.PortID(), up: map[int32]bool{}, ours: func(int32) bool { return false }}
-		return rtnetlink.Subscribe(ctx, k.netns, groups(), func() { waiting.Signal(k.wake) }, func(m nfnetlink.Message) {
+		unheard := rtnetlink.Unheard{From: k.beside, Kinds: []uint16{unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH}}
+		return rtnetlink.Subscribe(ctx, k.netns, groups(), unheard, func() { waiting.Signal(k.wake) }, func(m nfnetlink.Message) {
 			if k.matters(w, m) {
 				waiting.Signal(k.wake)
 			}

@@ -16,7 +16,8 @@ import (
 // without a word: an interface that goes down, an address that goes, forwarding that is turned off. It ends with the context, or where it cannot go on.
 func (d *Driver) Watch(ctx context.Context, changed func()) error {
 	w := d.watcher()
-	return rtnetlink.Subscribe(ctx, d.netns, groups(), changed, func(m nfnetlink.Message) {
+	unheard := rtnetlink.Unheard{From: []uint32{w.own}, Kinds: []uint16{unix.RTM_NEWNEIGH}}
+	return rtnetlink.Subscribe(ctx, d.netns, groups(), unheard, changed, func(m nfnetlink.Message) {
 		if w.matters(m) {
 			changed()
 		}

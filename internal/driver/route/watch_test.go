@@ -67,7 +67,7 @@ func TestWatchLeavesOutWhatIsNothingToIt(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	go func() {
-		done <- rtnetlink.Subscribe(ctx, a.FD(), groups(), func() { close(began) }, func(m nfnetlink.Message) {
+		done <- rtnetlink.Subscribe(ctx, a.FD(), groups(), rtnetlink.Unheard{}, func() { close(began) }, func(m nfnetlink.Message) {
 			var l rtnetlink.LinkMessage
 			if m.Kind == unix.RTM_NEWLINK || m.Kind == unix.RTM_DELLINK {
 				l, _ = rtnetlink.ParseLink(m)

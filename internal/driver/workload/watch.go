@@ -33,7 +33,8 @@ func (d *Driver) watchLinks(ctx context.Context, changed func()) error {
 		changed()
 	}
 	groups := []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE}
-	err := rtnetlink.Subscribe(ctx, d.opts.NetNS, groups, lost, func(m nfnetlink.Message) {
+	unheard := rtnetlink.Unheard{Forwarding: true, RoutesBut: []uint8{32, 128}} // routes of workloads are to single addresses
+	err := rtnetlink.Subscribe(ctx, d.opts.NetNS, groups, unheard, lost, func(m nfnetlink.Message) {
 		if d.notice(ctx, m) {
 			changed()
 		}
