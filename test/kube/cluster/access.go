@@ -88,10 +88,10 @@ func (c *Cluster) writeKubeconfig(t labtest.TB, user *clientcmdapi.AuthInfo) str
 }
 
 // kubectlAtMost is how long kubectl may take.
-const kubectlAtMost = time.Minute
+const kubectlAtMost = 3 * time.Minute
 
 // Kubectl runs kubectl as one who may do everything, with the given standard input, and returns its standard output.
-// What it says on standard error is in the error. It is killed when the test ends, or after a minute.
+// What it says on standard error is in the error. It is killed when the test ends, or after kubectlAtMost.
 func (c *Cluster) Kubectl(t labtest.TB, stdin string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), kubectlAtMost)

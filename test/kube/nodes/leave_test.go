@@ -25,7 +25,7 @@ func (r *rig) testDrain(t *testing.T) {
 	if has := r.blocksOf(t, n); len(has) < 3 {
 		t.Errorf("%s has only the blocks %v", n.Name, has)
 	}
-	r.kubectl(t, "drain", n.Name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=50s")
+	r.kubectl(t, "drain", n.Name, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=150s")
 	r.c.AwaitDeployment(t, podNamespace, "web")
 	r.enter(t)
 	r.expectSpread(t, 3, 0, 3)
@@ -45,12 +45,12 @@ func (r *rig) testUncordon(t *testing.T) {
 		}
 	}
 	if len(gone) > 0 {
-		r.c.shell(t, "kubectl wait --for=delete --timeout=170s "+strings.Join(gone, " "))
+		r.c.shell(t, "kubectl wait --for=delete --timeout=290s "+strings.Join(gone, " "))
 	}
 	if !slices.Equal(left, []string{"pods-v4", "pods-v6"}) {
 		t.Errorf("%s has blocks of the pools %v, want one of each family", n.Name, left)
 	}
-	r.kubectl(t, "wait", "ippool/team-a", "--for=delete", "--timeout=50s")
+	r.kubectl(t, "wait", "ippool/team-a", "--for=delete", "--timeout=150s")
 	r.kubectl(t, "uncordon", n.Name)
 	r.createPublic(t, n)
 	for _, on := range []*Node{r.c.Nodes[0], r.c.Nodes[2]} { // the deployment's next pods get a node with fewer
@@ -135,7 +135,7 @@ func (r *rig) testGone(t *testing.T) {
 		t.Errorf("%s had the blocks %v, and has at once %v", n.Name, blocks, now)
 	}
 	r.control(t)
-	wait := "kubectl wait --for=delete --timeout=170s"
+	wait := "kubectl wait --for=delete --timeout=290s"
 	for _, b := range blocks {
 		wait += " ipblock/" + b.name
 	}

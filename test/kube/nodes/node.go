@@ -33,8 +33,8 @@ var (
 
 const (
 	pollInterval = 10 * time.Millisecond
-	startAtMost  = 3 * time.Minute // until what is started is there, on a machine that has much else to do
-	runAtMost    = time.Minute     // that Run may take
+	startAtMost  = 5 * time.Minute // until what is started is there, on a machine that has much else to do
+	runAtMost    = 2 * time.Minute // that Run may take
 	logTail      = 8 << 10         // bytes of a program's log that a failed test shows
 )
 

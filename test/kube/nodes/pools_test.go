@@ -101,7 +101,7 @@ func (r *rig) testFlip(t *testing.T) {
 		}
 		phase.Add(1)
 		r.kubectl(t, "patch", "ippool", "pods-v4", "--type=merge", "-p", fmt.Sprintf(`{"spec": {"natOutgoing": %t}}`, natOutgoing))
-		r.kubectl(t, "wait", "ippool/pods-v4", "--for=condition=Programmed", "--timeout=50s")
+		r.kubectl(t, "wait", "ippool/pods-v4", "--for=condition=Programmed", "--timeout=150s")
 		phase.Add(1)
 	}
 	flip(false)

@@ -69,12 +69,12 @@ func (c *Cluster) install(t *testing.T, image string) {
 	c.shell(t, "kubectl create namespace "+chart.Namespace+`
 helm install sallyport deploy/helm/sallyport --namespace `+chart.Namespace+` \
   --set network.enabled=true,controller.replicas=1,logLevel=debug,image.pullPolicy=Never,image.repository=`+name+",image.tag="+tag+`
-kubectl wait --for=condition=Established crd --all --timeout=50s`)
+kubectl wait --for=condition=Established crd --all --timeout=150s`)
 	c.apply(t, poolManifests)
 }
 
 // shellAtMost is how long the commands of one script may take.
-const shellAtMost = 3 * time.Minute
+const shellAtMost = 5 * time.Minute
 
 // shell runs commands in the root of the repository, with kubectl and helm, and returns what they print.
 func (c *Cluster) shell(t *testing.T, script string) string {
