@@ -80,7 +80,7 @@ demo: build ## Show two nodes whose pods reach each other, and what leaves them 
 
 .PHONY: test
 test: $(HELM) ## Run every test under the race detector; list what was skipped
-	@hack/install-deps gcc bird nft iptables ipset systemd-analyze host-local $(NODE_DEPS)
+	@hack/install-deps gcc bgpd bird nft iptables ipset systemd-analyze host-local $(NODE_DEPS)
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@# None is skipped for having passed before (-count=1): they look at the kernel, of which Go's cache does not know.
 	@# Those with control planes come last, by themselves: others look at packets, and suffer from so many processes.

@@ -80,7 +80,7 @@ func TestBGPMetricsAreBounded(t *testing.T) {
 			t.Errorf("there is no %s", want)
 		}
 	}
-	if n := len(series); n > 6+5*maxSeries {
+	if n := len(series); n > 7+5*maxSeries {
 		t.Errorf("there are %d series", n)
 	}
 }

@@ -35,6 +35,7 @@ func collectSessions(st *bgp.State, send func(*prometheus.Desc, prometheus.Value
 	send(blocks, prometheus.GaugeValue, float64(withheld(st)), "withheld")
 	send(desc("bgp_learned_routes", "Routes of BGP peers that the node believes."), prometheus.GaugeValue, float64(st.Learned))
 	send(desc("bgp_strangers_total", "Connections to the port of BGP from addresses that are no peer's."), prometheus.CounterValue, float64(st.Strangers))
+	send(desc("bgp_bfd_dropped_total", "Packets of BFD that were dropped, since they did not come from a link of the node."), prometheus.CounterValue, float64(st.Forwarded))
 	truth := map[bool]float64{true: 1}
 	isUp := desc("bgp_session_up", "1 while the BGP session is up.", "peer")
 	resets := desc("bgp_session_resets_total", "Times that the BGP session ended.", "peer")

@@ -31,6 +31,8 @@ type BGPResponse struct {
 	Refused []BGPRefusal `json:"refused"`
 	// Strangers counts connections from addresses that are no peer's, since BGP runs.
 	Strangers uint64 `json:"strangers"`
+	// Forwarded counts packets of BFD that were dropped, since a router had forwarded them; 0 while BFD watches no peer.
+	Forwarded uint64 `json:"forwarded"`
 	// Problems are what keeps the node from speaking BGP as it is asked to, and Ignored the fields on which Sallyport does not act.
 	Problems []string `json:"problems"`
 	Ignored  []string `json:"ignored"`
@@ -152,7 +154,7 @@ func (s *speaker) show(ctx context.Context, node string, loop reconcile.State) (
 		plan = &loop.Plan.BGP
 	}
 	out := &BGPResponse{Node: node, Running: st.Running, Listens: []string{}, Sessions: []BGPSession{}, Announced: []BGPAnnouncement{}, Withheld: []BGPWithheld{},
-		Learned: []BGPRoute{}, Complete: st.Complete, Refused: []BGPRefusal{}, Strangers: st.Strangers,
+		Learned: []BGPRoute{}, Complete: st.Complete, Refused: []BGPRefusal{}, Strangers: st.Strangers, Forwarded: st.Forwarded,
 		Problems: append([]string{}, plan.Problems...), Ignored: append([]string{}, plan.Ignored...)}
 	if !st.Running {
 		out.Reason = whySilent(plan, loop)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/sallyport/sallyport/internal/driver/bgp"
 	"github.com/sallyport/sallyport/internal/driver/conntrack"
 	"github.com/sallyport/sallyport/internal/driver/nat"
 	"github.com/sallyport/sallyport/internal/driver/route"
@@ -58,7 +59,7 @@ func Cleanup(ctx context.Context, socket string) (stopped int, err error) {
 	return stopped, err
 }
 
-// cleanNetwork removes the links of workloads, the routes between nodes and those learned by BGP. The peers of an agent that ended keep
+// cleanNetwork removes the links of workloads, the routes between nodes and those learned by BGP, and the guard of BFD. The peers of an agent that ended keep
 // the routes to this node for as long as they wait for it to be back (maxRestartTime).
 func cleanNetwork(ctx context.Context, log *slog.Logger) error {
 	l, err := links.New(links.Options{Log: log})
@@ -73,7 +74,8 @@ func cleanNetwork(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, r.Close(), l.Close())
 	}
-	return errors.Join(k.Cleanup(ctx), l.Cleanup(ctx), r.Cleanup(ctx), k.Close(), r.Close(), l.Close())
+	b := bgp.New(bgp.Options{Log: log})
+	return errors.Join(k.Cleanup(ctx), b.Cleanup(ctx), l.Cleanup(ctx), r.Cleanup(ctx), k.Close(), b.Close(), r.Close(), l.Close())
 }
 
 // takeOver takes the lock, from the agent that holds it if there is one.

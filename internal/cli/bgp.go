@@ -82,6 +82,9 @@ func printBGP(w io.Writer, r *agent.BGPResponse, now time.Time) error {
 	if r.Strangers > 0 {
 		say(w, "\n%d connections came from addresses that are no peer's, and were closed.\n", r.Strangers)
 	}
+	if r.Forwarded > 0 {
+		say(w, "\n%d packets of BFD came from further away than a link, and were dropped.\n", r.Forwarded)
+	}
 	printAll(w, "This node does not speak BGP as it is asked to:", r.Problems)
 	printAll(w, "Fields that Sallyport does not act on:", r.Ignored)
 	return nil

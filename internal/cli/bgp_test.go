@@ -23,7 +23,7 @@ func TestPrintBGP(t *testing.T) {
 			Untold: []agent.BGPUntold{{Peer: node, Why: "the session is down"}}}},
 		Withheld: []agent.BGPWithheld{{Prefix: netip.MustParsePrefix("10.2.0.0/26"), Pool: "q", Why: "no export"}},
 		Refused:  []agent.BGPRefusal{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Peer: router, By: "policy", Why: "no BGPFilter accepts it"}, {Prefix: netip.MustParsePrefix("10.9.0.0/16"), By: "kernel", Why: "another"}},
-		Problems: []string{"a problem"}, Ignored: []string{"a field"}, Strangers: 4}
+		Problems: []string{"a problem"}, Ignored: []string{"a field"}, Strangers: 4, Forwarded: 5}
 	for i := range 15 {
 		r.Learned = append(r.Learned, agent.BGPRoute{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 20, byte(i)}), 24), Hops: []netip.Addr{router, node}})
 	}

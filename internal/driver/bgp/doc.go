@@ -8,5 +8,7 @@
 // The driver programs no route. It tells of those that it learned (Learned), and another driver puts them into the kernel. Close ends
 // all without a word to the peers, which keep the routes of this node meanwhile (graceful restart, RFC 4724). Cleanup says goodbye.
 //
+// Where BFD watches a peer, a table of nftables stands beside (guard.go), which is all that the driver has in the kernel.
+//
 // gobgp keeps two settings in variables of its package, so that a process has one driver, or several that want the same.
 package bgp

@@ -46,6 +46,7 @@ type Driver struct {
 	held    bool      // peers may keep routes of this node over the start of the next one
 	left    time.Time // when the one before it ended, or an agent before this one
 	known   map[model.BGPPassword]reading
+	guard   guard
 	applied bool                 // Apply was called
 	closed  bool                 // for good
 	faults  map[netip.Addr]fault // of single peers of the plan
@@ -73,7 +74,7 @@ func New(o Options) *Driver {
 	if o.Turned == nil {
 		o.Turned = func() {}
 	}
-	d := &Driver{opts: o, held: o.Held, left: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, history: map[netip.Addr]history{}}
+	d := &Driver{opts: o, held: o.Held, left: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, guard: guard{log: o.Log}, history: map[netip.Addr]history{}}
 	d.view.Store(&view{})
 	return d
 }
@@ -100,7 +101,7 @@ func (d *Driver) Apply(ctx context.Context, plan compile.BGP) error {
 		if d.learn(nil, true) || first {
 			d.opts.Changed()
 		}
-		return nil
+		return d.guard.put(ctx, false)
 	}
 	switch s := d.server; {
 	case s != nil && !s.serves(&plan):
@@ -132,15 +133,16 @@ func (d *Driver) end() {
 	d.ended()
 }
 
-// Observe says how much differs from the plan last applied: 1 where the server has stopped to listen, as it does where the process has
-// no file descriptor left, or to tell what it learned. The next Apply starts another one, and peers keep routes meanwhile.
-func (d *Driver) Observe(context.Context) (drift int, err error) {
+// Observe says how much differs from the plan last applied: in the kernel, and 1 where the server has stopped to listen, as it does where
+// the process has no file descriptor left, or to tell what it learned. The next Apply starts another one, and peers keep routes meanwhile.
+func (d *Driver) Observe(ctx context.Context) (drift int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.server != nil && d.server.broken() {
 		drift++
 	}
-	return drift, nil
+	rules, err := d.guard.observe(ctx)
+	return drift + rules, err
 }
 
 // Close ends all sessions without a word, so that peers keep the routes of this node until it is back. Learned says from then on what
@@ -149,11 +151,11 @@ func (d *Driver) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
-	if d.server == nil {
-		return nil
+	err := d.guard.close()
+	if d.server != nil {
+		err = errors.Join(err, d.server.leave())
+		d.server = nil
 	}
-	err := d.server.leave()
-	d.server = nil
 	return err
 }
 

@@ -105,6 +105,8 @@ type history struct {
 	up     bool
 	since  time.Time // when that turned; zero: none was up yet
 	resets uint64    // times that one ended that was up
+	silent bool      // BFD has found the peer of the one that is up to be silent
+	why    string    // the last one ended, or did not begin, in words; empty: one is up, or none was tried
 }
 
 // remember forgets peers and passwords that a plan does not have. mu is held.
@@ -123,20 +125,39 @@ func (d *Driver) remember(plan *compile.BGP) {
 	}
 }
 
-// turn notes that a session is up, or is not, and says whether that is news.
-func (d *Driver) turn(a netip.Addr, up bool) (news bool) {
+// silence notes that BFD has found a peer to be silent, and says whether a session with it is up that is to end.
+func (d *Driver) silence(a netip.Addr) (ends bool) {
 	d.learning.Lock()
 	defer d.learning.Unlock()
 	h := d.history[a]
-	if h.up == up {
+	if !h.up || h.silent { // gobgp would end the next one, too
 		return false
 	}
-	if h.up {
-		h.resets++
-	}
-	h.up, h.since = up, time.Now()
+	h.silent = true
 	d.history[a] = h
 	return true
+}
+
+// turn notes that a session is up, or is not, and why not as far as gobgp knows. It says why, and whether that it is up or not is news.
+func (d *Driver) turn(a netip.Addr, up bool, why string) (said string, news bool) {
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	h := d.history[a]
+	if h.silent && !up {
+		why = "the peer fell silent, as BFD has found"
+	}
+	if up || why != "" {
+		h.why = why
+	}
+	if news = h.up != up; news && h.up {
+		h.resets++
+	}
+	if news {
+		h.since = time.Now()
+	}
+	h.up, h.silent = up, false
+	d.history[a] = h
+	return why, news
 }
 
 // ended notes that no session is up any more.

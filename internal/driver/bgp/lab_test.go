@@ -58,9 +58,9 @@ func (b *bird) write(protocols string) {
 	labtest.Must(b.t, os.WriteFile(b.config, []byte(all), 0o600))
 }
 
-func (b *bird) start() {
+func (b *bird) start(more ...string) {
 	b.t.Helper()
-	b.cmd = b.host.Command(context.Background(), "/usr/sbin/bird", "-f", "-c", b.config, "-s", b.socket)
+	b.cmd = b.host.Command(context.Background(), "/usr/sbin/bird", append([]string{"-f", "-c", b.config, "-s", b.socket}, more...)...)
 	var out strings.Builder
 	b.cmd.Stdout, b.cmd.Stderr = &out, &out
 	labtest.Must(b.t, b.host.Start(b.cmd))
@@ -72,6 +72,16 @@ func (b *bird) start() {
 			b.t.Log("bird: ", out.String())
 		}
 	})
+}
+
+// restart has BIRD restart gracefully.
+func (b *bird) restart() {
+	b.t.Helper()
+	if out := b.ask("graceful", "restart"); !strings.Contains(out, "raceful restart") {
+		b.t.Fatal(out)
+	}
+	_ = b.cmd.Wait()
+	b.start("-R")
 }
 
 // ask asks BIRD.

@@ -12,6 +12,7 @@ const (
 	saysStranger = "Can't find configuration for a new passive connection"
 	saysDeaf     = "Failed to AcceptTCP"
 	saysDeaf2    = "Failed to SetKeepAlive"
+	saysSilent   = "Expired" // of BFD (bfd_peer.go)
 )
 
 // heard is what gobgp said in its log.
@@ -20,6 +21,7 @@ type heard struct {
 	keyless   map[string]string // peers whose key the kernel refused, and why
 	strangers uint64            // connections from addresses that are no peer's
 	deaf      bool              // a listener has ended
+	bfd       func(peer string) // a peer fell silent; nil: BFD does not run here
 }
 
 // noKey says why the kernel refused the key of a peer, and forgets it.
@@ -65,6 +67,10 @@ func (l listener) Handle(ctx context.Context, r slog.Record) error {
 		l.heard.mu.Lock()
 		l.heard.deaf = true
 		l.heard.mu.Unlock()
+	case saysSilent:
+		if l.heard.bfd != nil {
+			l.heard.bfd(attribute(r, "Peer"))
+		}
 	}
 	if r.Level = slog.LevelDebug; !l.to.Enabled(ctx, r.Level) {
 		return nil

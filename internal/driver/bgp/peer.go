@@ -1,8 +1,6 @@
 package bgp
 
 import (
-	"net"
-	"net/netip"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -14,12 +12,15 @@ import (
 // connectRetry is the time between two attempts to connect, in seconds; gobgp's own is 120.
 const connectRetry = 5
 
+// idle is how long no session is tried after BFD has ended one, in seconds; gobgp's own is 30.
+const idle = 1
+
 // peerOf is a peer in gobgp's form.
 func peerOf(p *compile.BGPPeer, password string, deferral time.Duration) *api.Peer {
 	out := &api.Peer{
 		Conf: &api.PeerConf{NeighborAddress: p.Address.String(), PeerAsn: p.ASN, LocalAsn: p.LocalASN, AuthPassword: password,
 			AllowOwnAsn: uint32(p.AllowedLocalASNs)},
-		Timers:          &api.Timers{Config: &api.TimersConfig{ConnectRetry: connectRetry, HoldTime: seconds(p.Hold), KeepaliveInterval: seconds(p.Keepalive)}},
+		Timers:          &api.Timers{Config: &api.TimersConfig{ConnectRetry: connectRetry, IdleHoldTimeAfterReset: idle, HoldTime: seconds(p.Hold), KeepaliveInterval: seconds(p.Keepalive)}},
 		Transport:       &api.Transport{RemotePort: uint32(p.Port)},
 		GracefulRestart: &api.GracefulRestart{Enabled: true, RestartTime: uint32(seconds(p.Restart)), DeferralTime: uint32(seconds(deferral))},
 	}
@@ -37,10 +38,6 @@ func peerOf(p *compile.BGPPeer, password string, deferral time.Duration) *api.Pe
 	if p.Reflect {
 		out.RouteReflector = &api.RouteReflector{RouteReflectorClient: true, RouteReflectorClusterId: p.ClusterID.String()}
 	}
-	if p.BFD.Interval > 0 && onLink(p.Address) {
-		interval := uint32(p.BFD.Interval.Microseconds())
-		out.Bfd = &api.BfdPeerConfig{Enabled: true, DesiredMinimumTxInterval: interval, RequiredMinimumReceive: interval, DetectionMultiplier: uint32(p.BFD.Multiplier)}
-	}
 	for i, on := range []bool{p.V4, p.V6} {
 		if !on {
 			continue
@@ -56,34 +53,18 @@ func peerOf(p *compile.BGPPeer, password string, deferral time.Duration) *api.Pe
 // lasting is the part of a peer that does not change without its session ending. The rest gobgp changes in place.
 func lasting(p *api.Peer) *api.Peer {
 	p = proto.CloneOf(p)
-	p.Timers, p.Bfd = nil, nil
+	p.Timers = nil
 	for _, f := range p.AfiSafis {
 		f.PrefixLimits = nil
 	}
 	return p
 }
 
-// Resets says whether the session of a peer ends where it is to become another one, but for its password, which this cannot see.
+// Resets says whether the session of a peer ends where it is to become another one, but for its password, which this cannot see. Where
+// BFD ends, or begins again with other times, the peer takes that for the end of this node: gobgp says no goodbye.
 func Resets(was, now *compile.BGPPeer) bool {
-	return was.Password != now.Password || !proto.Equal(lasting(peerOf(was, "", deferral)), lasting(peerOf(now, "", deferral)))
+	return was.BFD.Interval > 0 && was.BFD != now.BFD || was.Password != now.Password || !proto.Equal(lasting(peerOf(was, "", deferral)), lasting(peerOf(now, "", deferral)))
 }
 
 // seconds rounds up: a hold time of 0 would stand for none.
 func seconds(d time.Duration) uint64 { return uint64((d + time.Second - 1) / time.Second) }
-
-// onLink says whether an address is on a link of this node. Single-hop BFD (RFC 5881) is for those alone.
-func onLink(a netip.Addr) bool {
-	if a.IsLinkLocalUnicast() {
-		return true
-	}
-	addresses, err := net.InterfaceAddrs()
-	if err != nil {
-		return false
-	}
-	for _, at := range addresses {
-		if p, err := netip.ParsePrefix(at.String()); err == nil && p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // graceful has BIRD keep the routes of a peer that restarts.
@@ -134,6 +135,7 @@ func TestResets(t *testing.T) {
 		"maximum":         {func(p *compile.BGPPeer) { p.MaxPrefixes = 7 }, false},
 		"filters":         {func(p *compile.BGPPeer) { p.Import = []compile.BGPRule{{Accept: true}} }, false},
 		"password":        {func(p *compile.BGPPeer) { p.Password.Name = "s" }, true},
+		"BFD begins":      {func(p *compile.BGPPeer) { p.BFD = model.BFD{Interval: time.Second, Multiplier: 3} }, false},
 		"AS":              {func(p *compile.BGPPeer) { p.ASN = 7 }, true},
 		"TTL security":    {func(p *compile.BGPPeer) { p.TTLSecurity = 1 }, true},
 		"becomes client":  {func(p *compile.BGPPeer) { p.Reflect, p.ClusterID = true, netip.MustParseAddr("1.1.1.1") }, true},
@@ -144,5 +146,10 @@ func TestResets(t *testing.T) {
 		if got := Resets(&base, &now); got != c.resets {
 			t.Errorf("%s: %v", name, got)
 		}
+	}
+	one, other := watched("192.0.2.254"), watched("192.0.2.254")
+	other.BFD.Interval *= 2
+	if !Resets(&one, &other) || !Resets(&one, &base) || Resets(&one, &one) {
+		t.Error("peers take the end of BFD for that of this node")
 	}
 }

@@ -38,6 +38,7 @@ type server struct {
 	// would see that half done.
 	judging sync.Mutex
 	learner *learner
+	watch   *watch
 	unwatch context.CancelFunc
 	done    chan struct{} // closed when the learner has ended
 }
@@ -71,7 +72,7 @@ func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (
 	}
 	watching, unwatch := context.WithCancel(context.Background())
 	s.unwatch = unwatch
-	s.learner = newLearner(s)
+	s.learner, s.watch = newLearner(s), newWatch(s)
 	if err := s.learner.watch(watching); err != nil {
 		unwatch()
 		s.bgp.Stop()
@@ -79,7 +80,10 @@ func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (
 	}
 	go func() {
 		defer close(s.done)
-		s.learner.run(watching)
+		var both sync.WaitGroup
+		both.Go(func() { s.learner.run(watching) })
+		both.Go(func() { s.watch.run(watching) })
+		both.Wait()
 	}()
 	return s, nil
 }
@@ -114,8 +118,9 @@ func (s *server) setPolicies(ctx context.Context, r *api.SetPoliciesRequest) err
 	return nil
 }
 
-// stop ends the learner before all else: what the server says while it ends is about itself.
+// stop ends BFD and the learner before all else: what the server says while it ends is about itself.
 func (s *server) stop() {
+	s.watch.stop()
 	s.unwatch()
 	<-s.done
 }
@@ -130,7 +135,7 @@ func (s *server) goodbye() {
 func (s *server) leave() error {
 	s.stop()
 	err := s.bgp.StopBgp(context.Background(), &api.StopBgpRequest{AllowGracefulRestart: true})
-	s.bgp.Stop() // it ends BFD, which StopBgp does not
+	s.bgp.Stop()
 	return err
 }
 
@@ -159,7 +164,7 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 	for i := range wanted {
 		failed = errors.Join(failed, s.putPeer(ctx, &wanted[i]))
 	}
-	return failed
+	return errors.Join(failed, s.watchPeers(ctx, wanted))
 }
 
 // judge has gobgp judge routes again. Tests have it fail.

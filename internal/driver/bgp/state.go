@@ -14,6 +14,8 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/nftables"
+	"github.com/sallyport/sallyport/internal/waiting"
 )
 
 // State is how the sessions stand.
@@ -24,6 +26,7 @@ type State struct {
 	Learned   int                    // how many routes are usable
 	Complete  bool                   // as Learned says it
 	Strangers uint64                 // connections from addresses that are no peer's, all in all
+	Forwarded uint64                 // packets of BFD that were dropped, since they did not come from a link of this node
 	// Unusable are learned routes without a next hop that this node can use; at most named.
 	Unusable []Refused
 	// Plan is what Apply was given last, which need not be in force yet.
@@ -67,6 +70,7 @@ const named = 10
 type view struct {
 	plan      compile.BGP
 	server    *server
+	guard     *nftables.Engine // nil: it does not stand
 	faults    map[netip.Addr]fault
 	announced []compile.Announcement
 }
@@ -74,6 +78,9 @@ type view struct {
 // publish makes the view that of this moment.
 func (d *Driver) publish() {
 	v := &view{plan: d.plan, server: d.server, faults: maps.Clone(d.faults)}
+	if d.guard.stands {
+		v.guard = d.guard.engine
+	}
 	if d.server != nil {
 		v.announced = slices.Collect(maps.Values(d.server.announcer.has))
 		slices.SortFunc(v.announced, func(a, b compile.Announcement) int { return a.Prefix.Compare(b.Prefix) })
@@ -93,6 +100,7 @@ func (d *Driver) state(ctx context.Context, whole bool) (State, error) {
 	out := State{Running: v.server != nil, Announced: v.announced, Learned: len(routes), Complete: complete, Plan: v.plan}
 	var peers map[netip.Addr]*api.Peer
 	var accepted map[netip.Addr]uint64
+	var answering map[netip.Addr]bool
 	if v.server != nil {
 		var err error
 		if peers, err = v.server.list(ctx); err != nil {
@@ -101,7 +109,15 @@ func (d *Driver) state(ctx context.Context, whole bool) (State, error) {
 		if accepted, err = v.server.learner.acceptedBy(peers); err != nil {
 			return State{}, fmt.Errorf("counting learned routes: %w", err)
 		}
+		answering = v.server.watch.answering(ctx)
 		out.Strangers, out.Unusable = v.server.heard.count(), v.server.learner.refused()
+	}
+	if v.guard != nil {
+		counts, err := v.guard.Tallies(ctx)
+		if err != nil {
+			return State{}, fmt.Errorf("counting packets of BFD that were dropped: %w", err)
+		}
+		out.Forwarded = counts[chainInput]
 	}
 	for i := range v.plan.Peers {
 		p := &v.plan.Peers[i]
@@ -109,7 +125,8 @@ func (d *Driver) state(ctx context.Context, whole bool) (State, error) {
 		s := Session{Resource: p.Resource, Node: p.Node, Address: p.Address, ASN: p.ASN, Fault: v.faults[p.Address].why,
 			Accepted: accepted[p.Address], Since: past.since, Resets: past.resets}
 		if a := peers[p.Address]; a != nil {
-			s.read(a)
+			s.read(a, past.why)
+			s.BFD = answering[p.Address]
 			s.Out = v.told(p, s.Up)
 			if whole {
 				v.details(ctx, p, &s)
@@ -161,16 +178,15 @@ func (s *server) list(ctx context.Context) (map[netip.Addr]*api.Peer, error) {
 	return out, nil
 }
 
-// read takes what gobgp says of a peer.
-func (s *Session) read(p *api.Peer) {
+// read takes what gobgp says of a peer, and why the last session with it ended.
+func (s *Session) read(p *api.Peer, ended string) {
 	s.Up = p.State.SessionState == api.PeerState_SESSION_STATE_ESTABLISHED
 	s.State = states[p.State.SessionState]
-	s.BFD = p.State.BfdState.GetSessionState() == api.BfdSessionState_BFD_SESSION_STATE_UP
 	for _, f := range p.AfiSafis {
 		s.In += f.State.GetReceived()
 	}
 	if !s.Up {
-		s.Why = whyDown(p.State)
+		s.Why = whyDown(p.State, ended)
 	}
 }
 
@@ -195,25 +211,32 @@ var reasons = map[api.PeerState_DisconnectReason]string{
 	api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:           "the peer has another AS number",
 }
 
-// whyDown says in words why a session is not up.
-func whyDown(p *api.PeerState) string {
-	if p.AdminState == api.PeerState_ADMIN_STATE_PFX_CT {
-		return "the peer told of more routes than the maximum"
-	}
+// whyEnded says in words why a session ended, as far as gobgp knows.
+func whyEnded(p *apiutil.PeerState) string {
 	why := reasons[p.DisconnectReason]
 	if why != "" && p.DisconnectMessage != "" {
 		why += " (" + p.DisconnectMessage + ")"
 	}
-	if why != "" {
-		return why
-	}
+	return why
+}
+
+// whyDown says in words why a session is not up: how it stands, and how the last one ended.
+func whyDown(p *api.PeerState, ended string) (why string) {
 	switch p.SessionState {
 	case api.PeerState_SESSION_STATE_OPENSENT, api.PeerState_SESSION_STATE_OPENCONFIRM:
-		return "connected; the peer has not agreed to the session yet"
+		why = "connected; the peer has not agreed to the session yet"
 	case api.PeerState_SESSION_STATE_CONNECT, api.PeerState_SESSION_STATE_ACTIVE:
-		return "no connection yet: the peer does not answer"
+		why = "no connection yet: the peer does not answer"
+	default:
+		why = "it begins"
 	}
-	return "it begins"
+	if p.AdminState == api.PeerState_ADMIN_STATE_PFX_CT {
+		return "the peer told of more routes than the maximum"
+	}
+	if ended != "" {
+		why = ended + "; " + why
+	}
+	return why
 }
 
 // refusedOf names routes of a peer that are not believed, and why. gobgp could say which it filtered, but would write to the peer's table
@@ -273,19 +296,25 @@ func (l *learner) refused() (out []Refused) {
 	return out[:min(len(out), named)]
 }
 
-// tell logs that a session came up or ended.
+// tell notes and logs that a session came up or ended.
 func (s *server) tell(e *apiutil.WatchEventMessage_PeerEvent) {
 	if e.Type != apiutil.PEER_EVENT_STATE {
 		return
 	}
-	log := s.driver.opts.Log.With("peer", e.Peer.State.NeighborAddress.String())
-	up := e.Peer.State.SessionState == bgp.BGP_FSM_ESTABLISHED
-	if s.driver.turn(e.Peer.State.NeighborAddress, up) {
+	state := &e.Peer.State
+	up, why := state.SessionState == bgp.BGP_FSM_ESTABLISHED, ""
+	if state.SessionState == bgp.BGP_FSM_IDLE {
+		why = whyEnded(state)
+	}
+	why, news := s.driver.turn(state.NeighborAddress, up, why)
+	if news {
+		waiting.Signal(s.watch.news)
 		s.driver.opts.Turned()
 	}
+	log := s.driver.opts.Log.With("peer", state.NeighborAddress.String())
 	if up {
-		log.Info("a BGP session is up", "asn", e.Peer.State.PeerASN)
-	} else if why := reasons[e.Peer.State.DisconnectReason]; why != "" && e.Peer.State.SessionState == bgp.BGP_FSM_IDLE {
-		log.Warn("a BGP session ended", "why", why, "detail", e.Peer.State.DisconnectMessage)
+		log.Info("a BGP session is up", "asn", state.PeerASN)
+	} else if why != "" {
+		log.Warn("a BGP session ended", "why", why)
 	}
 }
