@@ -169,7 +169,9 @@ func TestWatchLinksReportsEveryChange(t *testing.T) {
 		return err
 	}))
 	labtest.Must(t, host.SetDown("eth0"))
-	next(t, reports, "that it is down", func(r linkReport) bool { return eth0(r).Name == "" })
+	next(t, reports, "that it is down: it has its address, and no route", func(r linkReport) bool {
+		return !eth0(r).Default4 && !eth0(r).Default6 && slices.Contains(eth0(r).Addresses, address)
+	})
 }
 
 func TestWatchLinksIsQuietAboutPods(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 )
 
 // WatchLinks calls report with what List returns, and with the links that have these addresses, at the start and after each change
-// that makes it differ, until the context ends. Links that Sallyport makes, which come and go with every pod, are left out, and so
-// are those that are down. A broken subscription is renewed, and nothing is missed: each renewal reads all again.
+// that makes it differ, until the context ends. Links that Sallyport makes, which come and go with every pod, are left out. A link
+// that is down stays: its addresses are the node's, and other nodes and routers are not told otherwise for a moment without it. A broken subscription is renewed, and nothing is missed: each renewal reads all again.
 func WatchLinks(ctx context.Context, log *slog.Logger, report func([]netip.Prefix, []model.Link)) {
 	var lastAddresses []netip.Prefix
 	var lastLinks []model.Link
@@ -88,7 +88,7 @@ func isDefault(m nfnetlink.Message) bool {
 	return len(m.Body) >= unix.SizeofRtMsg && m.Body[1] == 0 && m.Body[4] == unix.RT_TABLE_MAIN && m.Body[7] == unix.RTN_UNICAST
 }
 
-// read reads all addresses but link-local ones of IPv6, and the links that are up and have addresses, sorted.
+// read reads all addresses but link-local ones of IPv6, and the links that have addresses, sorted.
 func read(ctx context.Context) (addresses []netip.Prefix, links []model.Link, err error) {
 	conn, err := rtnetlink.Dial(0)
 	if err != nil {
@@ -141,7 +141,7 @@ func (r *reader) forgetDefault(v6 bool) {
 
 func (r *reader) link(m nfnetlink.Message) error {
 	l, err := rtnetlink.ParseLink(m)
-	if err == nil && l.Up && !ours(l.Name) {
+	if err == nil && !ours(l.Name) {
 		r.byIndex[l.Index] = &model.Link{Name: l.Name, MTU: l.MTU}
 	}
 	return err
