@@ -104,6 +104,11 @@ func (h *Host) AddToBridge(bridge, member string) error {
 	return h.onLink("adding to bridge "+bridge, member, func(l netlink.Link) error { return h.route.LinkSetMaster(l, master) })
 }
 
+// LeaveBridge takes an interface out of the bridge that it is a port of. It stays up, and what comes in by it goes nowhere.
+func (h *Host) LeaveBridge(member string) error {
+	return h.onLink("taking out of its bridge", member, h.route.LinkSetNoMaster)
+}
+
 // SetUp brings an interface up.
 func (h *Host) SetUp(name string) error {
 	return h.onLink("bringing up", name, h.route.LinkSetUp)
