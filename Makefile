@@ -80,7 +80,7 @@ demo: build ## Show two nodes whose pods reach each other, and what leaves them 
 
 .PHONY: test
 test: $(HELM) ## Run every test under the race detector; list what was skipped
-	@hack/install-deps gcc bgpd bird nft iptables ipset systemd-analyze host-local $(NODE_DEPS)
+	@hack/install-deps gcc bgpd bird gobgpd nft iptables ipset systemd-analyze host-local $(NODE_DEPS)
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@# None is skipped for having passed before (-count=1): they look at the kernel, of which Go's cache does not know.
 	@# Those with control planes come last, by themselves: others look at packets, and suffer from so many processes.
@@ -129,6 +129,7 @@ nightly: ## Run what takes too long for every change: jumps of the clock, an API
 	SALLYPORT_API_AWAY=60s $(MAKE) test PKG=./test/kube TESTFLAGS=-run=TestDisturbances
 	$(MAKE) walk WALKTIME=20m
 	SALLYPORT_E2E_STORM=1m SALLYPORT_E2E_PODS=1000 $(MAKE) test PKG=./test/e2e TESTFLAGS=-run=TestCNI
+	SALLYPORT_E2E_BGP=1 $(MAKE) test PKG=./test/kube/bgp
 	$(MAKE) conformance
 	$(MAKE) fuzz FUZZTIME=60s
 	$(MAKE) mutate
