@@ -100,7 +100,102 @@ type SallyportNodeStatus struct {
 	// +kubebuilder:validation:MaxItems=10
 	// +kubebuilder:validation:items:MaxLength=512
 	Warnings []string `json:"warnings,omitempty"`
+
+	// How BGP stands; absent where nothing asks the node to speak it.
+	// +optional
+	BGP *NodeBGP `json:"bgp,omitempty"`
 }
+
+// NodeBGP is how BGP stands on a node.
+type NodeBGP struct {
+	// How many sessions the node is asked to have.
+	Sessions int64 `json:"sessions"`
+
+	// How many of them are up.
+	Established int64 `json:"established"`
+
+	// The BGPPeers that ask the node for sessions, by name; at most 64.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Peers []NodeBGPPeer `json:"peers,omitempty"`
+
+	// The sessions, those that are down first; at most 64. Numbers of routes may be a few minutes old: the metrics have them as they are.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	List []NodeBGPSession `json:"list,omitempty"`
+}
+
+// NodeBGPPeer is a BGPPeer that asks a node for sessions.
+type NodeBGPPeer struct {
+	// The name of the BGPPeer.
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Its metadata.generation.
+	// +optional
+	Generation int64 `json:"generation,omitempty"`
+
+	// How many sessions the node has by it; 0 where it needs none, or for the reason in why.
+	Sessions int64 `json:"sessions"`
+
+	// How many of them are up.
+	Established int64 `json:"established"`
+
+	// What is wrong with one of them, in words; at most 256 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Why string `json:"why,omitempty"`
+}
+
+// NodeBGPSession is a session of a node.
+type NodeBGPSession struct {
+	// The address of the peer; with the interface where it is link-local.
+	// +kubebuilder:validation:MaxLength=64
+	Peer string `json:"peer"`
+
+	// The BGPPeer that asks for it; absent: the mesh between nodes does.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	BGPPeer string `json:"bgpPeer,omitempty"`
+
+	// The node at the other end; absent: it is a router.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	Node string `json:"node,omitempty"`
+
+	// The AS number of the peer.
+	ASNumber int64 `json:"asNumber"`
+
+	// Whether it is up: Established, or Down.
+	// +kubebuilder:validation:Enum=Established;Down
+	State string `json:"state"`
+
+	// Since when; absent where it never was up.
+	// +optional
+	Since *metav1.Time `json:"since,omitempty"`
+
+	// Why it is down, or what keeps the node from having it as asked, in words; at most 256 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Why string `json:"why,omitempty"`
+
+	// How many routes the peer tells of.
+	Received int64 `json:"received"`
+
+	// How many of them the node believes.
+	Accepted int64 `json:"accepted"`
+
+	// How many routes of the node the peer is told of.
+	Told int64 `json:"told"`
+}
+
+// The states of a session.
+const (
+	BGPSessionEstablished = "Established"
+	BGPSessionDown        = "Down"
+)
 
 // Observed is how far a node has followed the API: the highest resourceVersion, as a decimal number, among the objects
 // of a kind that the kernel holds. An object with a resourceVersion up to it is held, unless it is among the

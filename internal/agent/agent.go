@@ -148,7 +148,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	a.Core = &Core{Store: store, Loop: a.loop, Version: cfg.Version, Log: cfg.Log, BootID: boot, BeatEvery: cfg.BeatEvery,
 		Problems: func() []diagnose.Problem { return a.diagnosis.get().report.Problems }}
 	if a.network != nil {
-		a.Heard = a.network.manager.SetState
+		a.Heard, a.BGP, a.Turned = a.network.manager.SetState, a.network.speaker.report, a.network.speaker.turned
 	}
 
 	ctx, a.stop = context.WithCancel(ctx)

@@ -19,6 +19,7 @@ type speaker struct {
 	driver *bgp.Driver
 	keeper *route.Keeper
 	news   chan struct{} // of capacity 1: the driver may have learned something
+	turned chan struct{} // likewise: how sessions stand may be something else
 }
 
 // openSpeaker opens the drivers. Nothing listens, and nothing changes in the kernel, before there are peers.
@@ -31,8 +32,8 @@ func openSpeaker(ctx context.Context, routes *route.Driver, passwords datastore.
 	if err != nil {
 		return nil, errors.Join(err, keeper.Close())
 	}
-	s := &speaker{keeper: keeper, news: make(chan struct{}, 1)}
-	s.driver = bgp.New(bgp.Options{Password: passwords.Password, Ready: routes.Stands, Held: held, Changed: func() { waiting.Signal(s.news) }, Log: log})
+	s := &speaker{keeper: keeper, news: make(chan struct{}, 1), turned: make(chan struct{}, 1)}
+	s.driver = bgp.New(bgp.Options{Password: passwords.Password, Ready: routes.Stands, Held: held, Changed: func() { waiting.Signal(s.news) }, Turned: func() { waiting.Signal(s.turned) }, Log: log})
 	return s, nil
 }
 

@@ -7,9 +7,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/driver/bgp"
 	"github.com/sallyport/sallyport/internal/reconcile"
@@ -94,5 +96,56 @@ func TestBGPWithoutPeers(t *testing.T) {
 	}
 	if err := s.collectBGP(t.Context(), func(d *prometheus.Desc, _ prometheus.ValueType, _ float64, _ ...string) { t.Errorf("a metric: %s", d) }); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReportOfBGP has more sessions than a SallyportNode names, BGPPeers with and without sessions, and a mesh.
+func TestReportOfBGP(t *testing.T) {
+	t.Parallel()
+	st := &bgp.State{Plan: compile.BGP{Run: true, Asked: []compile.BGPAsked{{Resource: "lacks", Generation: 2, Why: "no filter"}, {Resource: "needs-none"}, {Resource: "rack", Generation: 7}}}}
+	for i := range 100 {
+		s := bgp.Session{Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), ASN: 4200000000, Up: i != 90, In: 5, Accepted: 4, Out: 3, Since: time.Unix(1000, 5)}
+		if i >= 90 {
+			s.Resource = "rack"
+		}
+		if !s.Up {
+			s.Why, s.Since = strings.Repeat("x", 300), time.Time{}
+		}
+		st.Sessions = append(st.Sessions, s)
+	}
+	out := reportOf(st)
+	if out.Sessions != 100 || out.Established != 99 || len(out.List) != maxBGPSessions {
+		t.Errorf("%d sessions, %d up, %d named", out.Sessions, out.Established, len(out.List))
+	}
+	if first := out.List[0]; first.State != v1alpha1.BGPSessionDown || first.Peer != "10.0.0.90" || first.BGPPeer != "rack" || len(first.Why) > maxBGPWhy || first.Since != nil {
+		t.Errorf("first comes %+v", first)
+	}
+	if second := out.List[1]; second.State != v1alpha1.BGPSessionEstablished || second.ASNumber != 4200000000 || second.Received != 5 || second.Accepted != 4 || second.Told != 3 || second.Since.Unix() != 1000 {
+		t.Errorf("then comes %+v", second)
+	}
+	peers := fmt.Sprint(out.Peers)
+	if want := "[{lacks 2 0 0 no filter} {needs-none 0 0 0 } {rack 7 10 9 xxx"; !strings.HasPrefix(peers, want) {
+		t.Errorf("the BGPPeers are %s", peers)
+	}
+}
+
+// TestCountsOfBGPWait: a session that turns is written soon; numbers of routes and other words for why it is down can wait.
+func TestCountsOfBGPWait(t *testing.T) {
+	t.Parallel()
+	status := func(state, why string, routes int64) *written {
+		return &written{status: v1alpha1.SallyportNodeStatus{BGP: &v1alpha1.NodeBGP{Sessions: 1, Peers: []v1alpha1.NodeBGPPeer{{Name: "p", Sessions: 1, Why: why}},
+			List: []v1alpha1.NodeBGPSession{{Peer: "192.0.2.1", State: state, Why: why, Received: routes, Accepted: routes, Told: routes}}}}}
+	}
+	p := &pacing{nodes: 1, last: status("Down", "it begins", 1)}
+	for _, c := range []struct {
+		want *written
+		as   urgency
+	}{{status("Down", "it begins", 1), refresh}, {status("Down", "it begins", 9), follow}, {status("Down", "no connection", 1), follow}, {status("Established", "it begins", 1), soon}, {&written{}, soon}} {
+		if got := p.urgency(c.want); got != c.as {
+			t.Errorf("%+v: urgency %d, want %d", c.want.status.BGP, got, c.as)
+		}
+	}
+	if p.last.status.BGP.List[0].Received != 1 {
+		t.Error("what was written is changed")
 	}
 }

@@ -123,6 +123,7 @@ func (c *Core) reportCluster(ctx context.Context, to cluster) {
 		case <-ctx.Done():
 		case <-changed:
 		case <-read:
+		case <-c.Turned:
 		case <-called:
 			r.pacing.forget()
 		case <-t.C:
@@ -141,7 +142,7 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 	if heard {
 		r.untaint(ctx, now, held.Self)
 	}
-	want := r.wanted(now, held)
+	want := r.wanted(ctx, now, held)
 	if want != nil && isReady(want.status) && r.pacing.last == nil && !heard {
 		return r.began.Add(freshWithin)
 	}
@@ -151,6 +152,9 @@ func (r *reporter) step(ctx context.Context, now time.Time) time.Time {
 	next := r.count(ctx, now) // first, since others may have started at the same moment
 	if !r.unready.IsZero() && isReady(want.status) {
 		next = earlier(next, r.unready.Add(unreadyAfter))
+	}
+	if want.status.BGP != nil { // nothing tells of how many routes there are
+		next = earlier(next, now.Add(around(followAfter)))
 	}
 	due := r.pacing.plan(now, want)
 	if len(held.Self.Taints) > 0 && r.untaintAt.After(now) {
@@ -212,7 +216,7 @@ func (r *reporter) complain(what string, err error) {
 }
 
 // wanted is what the API should say of this node; nil: nothing yet, since the agent has only just started.
-func (r *reporter) wanted(now time.Time, held datastore.State) *written {
+func (r *reporter) wanted(ctx context.Context, now time.Time, held datastore.State) *written {
 	loop, _ := r.core.Loop.State()
 	settled, reason := ready(loop, held)
 	if settled {
@@ -241,6 +245,12 @@ func (r *reporter) wanted(now time.Time, held datastore.State) *written {
 	}
 	w.status.Exceptions, w.status.MoreExceptions = exceptions(held.Exceptions)
 	w.status.Warnings = r.warnings(held)
+	if r.core.BGP != nil {
+		var err error
+		if w.status.BGP, err = r.core.BGP(ctx); err != nil && last != nil {
+			w.status.BGP = last.status.BGP
+		}
+	}
 	return w
 }
 

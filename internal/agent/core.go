@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sallyport/sallyport/api/v1alpha1"
 	"github.com/sallyport/sallyport/internal/datastore"
 	"github.com/sallyport/sallyport/internal/diagnose"
 	"github.com/sallyport/sallyport/internal/reconcile"
@@ -26,6 +27,9 @@ type Core struct {
 	BeatEvery time.Duration
 	// Problems are what is known to be wrong on the node; nil: nobody looks.
 	Problems func() []diagnose.Problem
+	// BGP is how BGP stands on the node, or nil; Turned has a token when that may be something else. Nil: the node speaks none.
+	BGP    func(context.Context) (*v1alpha1.NodeBGP, error)
+	Turned <-chan struct{}
 	// Heard is told each state of the datastore before the loop is. It does not wait. Nil: only the loop needs it.
 	Heard func(datastore.State)
 

@@ -81,15 +81,33 @@ func (p *pacing) urgency(want *written) urgency {
 	a, b := p.last.status, want.status
 	seen, held := b.Observed, a.Observed
 	a.Observed, b.Observed = v1alpha1.Observed{}, v1alpha1.Observed{}
+	said, stands := b.BGP, a.BGP
+	a.BGP, b.BGP = turns(a.BGP), turns(b.BGP)
 	switch {
 	case p.last.owner != want.owner || !reflect.DeepEqual(a, b),
 		later(want.changed.IPPools, held.IPPools), later(want.changed.NATConfigurations, held.NATConfigurations):
 		return soon
-	case seen.IPPoolsDigest != held.IPPoolsDigest, seen.NATConfigurationsDigest != held.NATConfigurationsDigest:
+	case !reflect.DeepEqual(said, stands), seen.IPPoolsDigest != held.IPPoolsDigest, seen.NATConfigurationsDigest != held.NATConfigurationsDigest:
 		return follow // a deletion; a change of a status alone is not written at all
 	default:
 		return refresh
 	}
+}
+
+// turns is what is news of BGP at once: not how many routes there are, nor the words for why a session is down, which change all the time.
+func turns(b *v1alpha1.NodeBGP) *v1alpha1.NodeBGP {
+	if b == nil {
+		return nil
+	}
+	b = b.DeepCopy()
+	for i := range b.Peers {
+		b.Peers[i].Why = ""
+	}
+	for i := range b.List {
+		s := &b.List[i]
+		s.Why, s.Received, s.Accepted, s.Told = "", 0, 0, 0
+	}
+	return b
 }
 
 // wrote notes how a write went.

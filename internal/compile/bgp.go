@@ -28,6 +28,8 @@ type BGP struct {
 	// Reflected are the ranges that a learned route must lie in to be told to peers with Reflect, sorted; none overlaps another.
 	Reflected []netip.Prefix
 
+	// Asked are the BGPPeers that ask this node for sessions, sorted by Resource.
+	Asked []BGPAsked
 	// Problems are what keeps the node from speaking BGP as it is asked to, each with its object, field and remedy.
 	Problems []string
 	// Ignored are the fields of objects that decide about this node on which Sallyport does not act, each with its object.
@@ -48,6 +50,13 @@ type Withheld struct {
 	Prefix netip.Prefix
 	Pool   string
 	Why    string // in words, with the remedy
+}
+
+// BGPAsked is a BGPPeer that asks a node for sessions, of which it may need none: it may be the only one that is selected.
+type BGPAsked struct {
+	Resource   string
+	Generation int64
+	Why        string // it has a session less than it asks for; empty: it has all
 }
 
 // BGPPeer is one session.

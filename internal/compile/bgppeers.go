@@ -20,6 +20,7 @@ type asking struct {
 	is           bool               // peers selects this node
 	rules        [2][]BGPRule       // import and export
 	told         bool               // that another one decides about an address
+	why          string             // it has a session less than it asks for
 }
 
 // findPeers finds the peers of this node, sorted by address.
@@ -34,7 +35,9 @@ func (s *speaker) findPeers() {
 	}
 	for _, p := range s.asking() {
 		s.serve(p)
+		s.out.Asked = append(s.out.Asked, BGPAsked{p.Name, p.Generation, p.why})
 	}
+	slices.SortFunc(s.out.Asked, func(a, b BGPAsked) int { return cmp.Compare(a.Resource, b.Resource) })
 	if !s.all.NoMesh && !s.self.ClusterID.IsValid() {
 		mesh := &asking{BGPPeer: &model.BGPPeer{Password: s.all.MeshPassword, Restart: s.all.MeshRestart}}
 		for i := range s.others {
@@ -128,6 +131,7 @@ func (s *speaker) serve(p *asking) {
 }
 
 func (s *speaker) problem(p *asking, what string) {
+	p.why = cmp.Or(p.why, what)
 	s.out.Problems = append(s.out.Problems, "BGPPeer "+strconv.Quote(p.Name)+": "+what)
 }
 

@@ -17,6 +17,7 @@ func BGPPeer(in *apiv3.BGPPeer) (model.BGPPeer, error) {
 	spec := &in.Spec
 	out := model.BGPPeer{
 		Name:             in.Name,
+		Generation:       in.Generation,
 		Node:             spec.Node,
 		NodeSelector:     or(spec.NodeSelector, everything),
 		PeerSelector:     spec.PeerSelector,

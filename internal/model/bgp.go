@@ -27,7 +27,8 @@ const (
 
 // BGPPeer is one object of that kind.
 type BGPPeer struct {
-	Name string
+	Name       string
+	Generation int64 // of its spec; 0 without Kubernetes
 	// Node and NodeSelector say which nodes have the peer: the one of that name, or else those that are selected.
 	Node         string
 	NodeSelector string // "all()" by default
