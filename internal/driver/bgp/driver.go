@@ -32,7 +32,9 @@ type Options struct {
 	Turned func()
 	// Deferral bounds how long the first answers of all peers are waited for, in whole seconds. 0: 15 s.
 	Deferral time.Duration
-	Log      *slog.Logger
+	// Reopen is how long no session is tried with a peer that told of more routes than the maximum. 0: 5 min.
+	Reopen time.Duration
+	Log    *slog.Logger
 }
 
 // deferral is well below the time for which peers keep the routes of this node (120 s).
@@ -47,12 +49,14 @@ type Driver struct {
 	left    time.Time // when the one before it ended, or an agent before this one
 	known   map[model.BGPPassword]reading
 	guard   guard
+	flooded map[netip.Addr]flood
 	applied bool                 // Apply was called
 	closed  bool                 // for good
 	faults  map[netip.Addr]fault // of single peers of the plan
 	plan    compile.BGP          // last applied
 	view    atomic.Pointer[view] // of what stands above, for State, which does not wait for an Apply
 	again   chan struct{}        // of capacity 1: a peer has a fault that may pass
+	flood   chan struct{}        // of capacity 1: a session ended since the peer told of too many routes
 
 	learning sync.Mutex // guards what follows; never held while a server is asked
 	routes   []Route
@@ -65,6 +69,9 @@ func New(o Options) *Driver {
 	if o.Deferral == 0 {
 		o.Deferral = deferral
 	}
+	if o.Reopen == 0 {
+		o.Reopen = reopen
+	}
 	if o.Reread == 0 {
 		o.Reread = reread
 	}
@@ -74,7 +81,7 @@ func New(o Options) *Driver {
 	if o.Turned == nil {
 		o.Turned = func() {}
 	}
-	d := &Driver{opts: o, held: o.Held, left: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, guard: guard{log: o.Log}, history: map[netip.Addr]history{}}
+	d := &Driver{opts: o, held: o.Held, left: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, guard: guard{log: o.Log}, flooded: map[netip.Addr]flood{}, flood: make(chan struct{}, 1), history: map[netip.Addr]history{}}
 	d.view.Store(&view{})
 	return d
 }

@@ -24,20 +24,43 @@ type fault struct {
 	passes bool // it may pass without another plan
 }
 
-// Run tries again what failed of single peers, less and less often, and reads passwords again, until the context ends.
+// Run tries again what failed of single peers, less and less often, reads passwords again, and tries sessions again that a flood of
+// routes has ended, until the context ends.
 func (d *Driver) Run(ctx context.Context) {
+	passwords := time.NewTicker(d.opts.Reread / often)
+	defer passwords.Stop()
+	var pause time.Duration
+	var due <-chan time.Time // nil: nothing that may pass has failed
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(d.opts.Reread / often):
-			d.readAgain(ctx)
-			continue
 		case <-d.again:
-		}
-		for pause := retryMin; waiting.Sleep(ctx, nil, pause) && d.retry(ctx); pause = min(2*pause, retryMax) {
+			if due == nil {
+				pause = retryMin
+				due = time.After(pause)
+			}
+		case <-due:
+			due = nil
+			if d.retry(ctx) {
+				pause = min(2*pause, retryMax)
+				due = time.After(pause)
+			}
+		case <-passwords.C:
+			d.readAgain(ctx)
+		case <-d.flood:
+			d.renew(ctx)
+		case <-time.After(d.tryNext()):
+			d.renew(ctx)
 		}
 	}
+}
+
+// renew has the server do again what the plan says.
+func (d *Driver) renew(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.bring(ctx)
 }
 
 // retry tries again, and says whether a fault is left that may pass.
@@ -102,11 +125,12 @@ func (d *Driver) fail(p *compile.BGPPeer, passes bool, why error) {
 
 // history is what became of the sessions with a peer.
 type history struct {
-	up     bool
-	since  time.Time // when that turned; zero: none was up yet
-	resets uint64    // times that one ended that was up
-	silent bool      // BFD has found the peer of the one that is up to be silent
-	why    string    // the last one ended, or did not begin, in words; empty: one is up, or none was tried
+	up      bool
+	since   time.Time // when that turned; zero: none was up yet
+	resets  uint64    // times that one ended that was up
+	silent  bool      // BFD has found the peer of the one that is up to be silent
+	why     string    // the last one ended, or did not begin, in words; empty: one is up, or none was tried
+	flooded time.Time // when one ended since the peer told of too many routes; zero: none did
 }
 
 // remember forgets peers and passwords that a plan does not have. mu is held.
@@ -118,6 +142,7 @@ func (d *Driver) remember(plan *compile.BGP) {
 	d.learning.Lock()
 	defer d.learning.Unlock()
 	maps.DeleteFunc(d.known, func(ref model.BGPPassword, _ reading) bool { return !named[ref] })
+	d.forgetFloods(there)
 	for a := range d.history {
 		if !there[a] {
 			delete(d.history, a)
@@ -138,12 +163,20 @@ func (d *Driver) silence(a netip.Addr) (ends bool) {
 	return true
 }
 
-// turn notes that a session is up, or is not, and why not as far as gobgp knows. It says why, and whether that it is up or not is news.
-func (d *Driver) turn(a netip.Addr, up bool, why string) (said string, news bool) {
+// turn notes that a session is up, or is not, and why not as far as gobgp knows; and whether the peer told of too many routes. It says
+// why, and whether that it is up or not is news.
+func (d *Driver) turn(a netip.Addr, up, flooded bool, why string) (said string, news bool) {
 	d.learning.Lock()
 	defer d.learning.Unlock()
 	h := d.history[a]
-	if h.silent && !up {
+	switch {
+	case flooded:
+		why = "the peer told of more routes than the maximum"
+		if h.flooded.IsZero() {
+			h.flooded = time.Now()
+			waiting.Signal(d.flood)
+		}
+	case h.silent && !up:
 		why = "the peer fell silent, as BFD has found"
 	}
 	if up || why != "" {

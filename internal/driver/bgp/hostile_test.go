@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -124,4 +125,64 @@ func TestPeersOnTwoInterfacesWithOneAddress(t *testing.T) {
 		t.Errorf("filters that cannot be told apart: %+v", s)
 	}
 	learns(t, d, "2001:db8:9::/48 via fe80::fe%r1")
+}
+
+// TestAFloodPasses has a router tell of more routes than the maximum, first for a while and then until the maximum is another one.
+func TestAFloodPasses(t *testing.T) {
+	node := here(t)
+	const few = "protocol static s4 { ipv4; route 203.0.113.0/24 unreachable; }\n"
+	var flood strings.Builder
+	for i := range 200 {
+		fmt.Fprintf(&flood, "protocol static f%d { ipv4; route 198.18.%d.0/24 unreachable; }\n", i, i)
+	}
+	session := sessionOf("192.0.2.1", graceful, channel4)
+	r := newBird(t, "r1", node, prefixes("192.0.2.1/24"), prefixes("192.0.2.254/24"), few+session)
+	good := newBird(t, "r2", node, prefixes("198.51.100.1/24"), prefixes("198.51.100.254/24"), sessionOf("198.51.100.1", "", channel4))
+	d := newDriver(t, Options{Reopen: 3 * time.Second})
+	keeping(t, d)
+	p := plan(peer("192.0.2.254"), peer("198.51.100.254"))
+	labtest.Must(t, d.Apply(t.Context(), p))
+	learns(t, d, "203.0.113.0/24 via 192.0.2.254")
+	tooMany := func() {
+		t.Helper()
+		r.write(flood.String() + few + session)
+		r.ask("configure")
+		labtest.Eventually(t, func() string {
+			if s := state(t, d).Sessions[0]; s.Up || !strings.Contains(s.Why, "more routes than the maximum, 100; the next session is tried at 20") {
+				return fmt.Sprintf("%+v", s)
+			}
+			return ""
+		})
+		learns(t, d) // also though the router wants its routes to be kept when it restarts
+	}
+	tooMany()
+	before := state(t, d).Sessions[0].Resets
+	labtest.Eventually(t, func() string {
+		if s := state(t, d).Sessions[0]; s.Resets < before+1 {
+			return fmt.Sprintf("no session is tried again: %+v", s)
+		}
+		return ""
+	})
+	r.write(few + session)
+	r.ask("configure")
+	learns(t, d, "203.0.113.0/24 via 192.0.2.254")
+	if s := state(t, d).Sessions[0]; !s.Up || s.Why != "" {
+		t.Errorf("once the flood is over: %+v", s)
+	}
+
+	t.Log("a higher maximum opens the session at once")
+	d.mu.Lock()
+	d.opts.Reopen = time.Hour
+	d.mu.Unlock()
+	tooMany()
+	p.Peers = append([]compile.BGPPeer{}, p.Peers...)
+	p.Peers[0].MaxPrefixes = 1000
+	labtest.Must(t, d.Apply(t.Context(), p))
+	labtest.Eventually(t, func() string {
+		if s := state(t, d); !s.Sessions[0].Up || s.Learned != 201 || s.Sessions[1].Resets != 0 {
+			return fmt.Sprintf("%d learned, %+v", s.Learned, s.Sessions)
+		}
+		return ""
+	})
+	good.has("show route", "10.1.0.0/26")
 }

@@ -80,10 +80,10 @@ func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (
 	}
 	go func() {
 		defer close(s.done)
-		var both sync.WaitGroup
-		both.Go(func() { s.learner.run(watching) })
-		both.Go(func() { s.watch.run(watching) })
-		both.Wait()
+		var all sync.WaitGroup
+		all.Go(func() { s.learner.run(watching) })
+		all.Go(func() { s.watch.run(watching) })
+		all.Wait()
 	}()
 	return s, nil
 }
@@ -199,6 +199,9 @@ func (s *server) usable(ctx context.Context, plan *compile.BGP) (wanted []sessio
 		p := &plan.Peers[i]
 		if at := slices.IndexFunc(wanted, func(o session) bool { return shares(&o.plan, p) }); at >= 0 {
 			s.driver.fail(p, false, fmt.Errorf("it has the address of %s on another interface, and other filters: give both the same", name(&wanted[at].plan)))
+			continue
+		}
+		if s.driver.floods(p) {
 			continue
 		}
 		password, err := s.driver.passwordOf(ctx, p)

@@ -220,23 +220,17 @@ func whyEnded(p *apiutil.PeerState) string {
 	return why
 }
 
-// whyDown says in words why a session is not up: how it stands, and how the last one ended.
+// whyDown says in words why a session is not up: why the last one ended, or else how it stands.
 func whyDown(p *api.PeerState, ended string) (why string) {
-	switch p.SessionState {
-	case api.PeerState_SESSION_STATE_OPENSENT, api.PeerState_SESSION_STATE_OPENCONFIRM:
-		why = "connected; the peer has not agreed to the session yet"
-	case api.PeerState_SESSION_STATE_CONNECT, api.PeerState_SESSION_STATE_ACTIVE:
-		why = "no connection yet: the peer does not answer"
-	default:
-		why = "it begins"
+	switch {
+	case ended != "":
+		return ended
+	case p.SessionState == api.PeerState_SESSION_STATE_OPENSENT || p.SessionState == api.PeerState_SESSION_STATE_OPENCONFIRM:
+		return "connected; the peer has not agreed to the session yet"
+	case p.SessionState == api.PeerState_SESSION_STATE_CONNECT || p.SessionState == api.PeerState_SESSION_STATE_ACTIVE:
+		return "no connection yet: the peer does not answer"
 	}
-	if p.AdminState == api.PeerState_ADMIN_STATE_PFX_CT {
-		return "the peer told of more routes than the maximum"
-	}
-	if ended != "" {
-		why = ended + "; " + why
-	}
-	return why
+	return "it begins"
 }
 
 // refusedOf names routes of a peer that are not believed, and why. gobgp could say which it filtered, but would write to the peer's table
@@ -306,7 +300,8 @@ func (s *server) tell(e *apiutil.WatchEventMessage_PeerEvent) {
 	if state.SessionState == bgp.BGP_FSM_IDLE {
 		why = whyEnded(state)
 	}
-	why, news := s.driver.turn(state.NeighborAddress, up, why)
+	flooded := state.AdminState == api.PeerState_ADMIN_STATE_PFX_CT
+	why, news := s.driver.turn(state.NeighborAddress, up, flooded, why)
 	if news {
 		waiting.Signal(s.watch.news)
 		s.driver.opts.Turned()
