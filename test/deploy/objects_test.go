@@ -159,14 +159,14 @@ func TestPodsConfined(t *testing.T) {
 				t.Errorf("%s: %s has the host's %q, want %q", name, owner, paths, want)
 			}
 			for _, c := range slices.Concat(pod.InitContainers, pod.Containers) {
-				checkContainer(t, name+": "+owner+": "+c.Name, pod, c, agent)
+				checkContainer(t, name+": "+owner+": "+c.Name, pod, c, agent, slices.Contains(values, "network.enabled=true"))
 			}
 		}
 	}
 }
 
-// checkContainer looks at one container of the agent's or the controller's.
-func checkContainer(t *testing.T, where string, pod corev1.PodSpec, c corev1.Container, agent bool) {
+// checkContainer looks at one container of the agent's or the controller's, where Sallyport is the pod network or is not.
+func checkContainer(t *testing.T, where string, pod corev1.PodSpec, c corev1.Container, agent, network bool) {
 	t.Helper()
 	s := c.SecurityContext
 	if s == nil || s.Capabilities == nil {
@@ -179,6 +179,9 @@ func checkContainer(t *testing.T, where string, pod corev1.PodSpec, c corev1.Con
 	var add []corev1.Capability
 	if agent && !strings.HasSuffix(c.Name, "-cni") {
 		add = []corev1.Capability{"NET_ADMIN"}
+		if network {
+			add = append(add, "NET_BIND_SERVICE")
+		}
 	}
 	if !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(s.Capabilities.Add, add) {
 		t.Errorf("%s: has the capabilities %v", where, s.Capabilities)

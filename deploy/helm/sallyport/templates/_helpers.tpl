@@ -100,7 +100,8 @@ the cluster has Calico's definition ippools.crd.projectcalico.org
 {{- end }}
 
 {{/* What a container of the agent's pod may do, whether it programs the kernel or cleans up. Root, since the host's
-     directories and the names of the loaded iptables tables are root's; of root's rights it keeps one. */}}
+     directories and the names of the loaded iptables tables are root's; of root's rights it keeps one, and that to listen at the
+     port of BGP, 179, where it is the pod network. */}}
 {{- define "sallyport.agentContainer" -}}
 securityContext:
   runAsUser: 0
@@ -110,7 +111,7 @@ securityContext:
   readOnlyRootFilesystem: true
   capabilities:
     drop: [ALL]
-    add: [NET_ADMIN]
+    add: [NET_ADMIN{{ if .Values.network.enabled }}, NET_BIND_SERVICE{{ end }}]
 {{- with .Values.agent.resources }}
 resources:
   {{- toYaml . | nindent 2 }}
