@@ -3,10 +3,13 @@ package bgp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -49,6 +52,49 @@ func (f *failing) ResetPeer(ctx context.Context, r *api.ResetPeerRequest) error 
 	}
 	return f.judge.ResetPeer(ctx, r)
 }
+
+// TestNewPeersAreToldAgain: gobgp may leave out routes that come while it tells a new peer of all.
+func TestNewPeersAreToldAgain(t *testing.T) {
+	restarting, told := 2, make(chan string, 8)
+	fake := &asked{list: func(p *api.Peer) {
+		restarting--
+		p.GracefulRestart = &api.GracefulRestart{LocalRestarting: restarting > 0}
+	}, reset: func(r *api.ResetPeerRequest) {
+		told <- fmt.Sprintf("%s soft=%v %s, %d to go", r.Address, r.Soft, r.Direction, restarting)
+	}}
+	r := &resender{judge: fake, judging: &sync.Mutex{}, after: time.Millisecond, news: make(chan struct{}, 1), fresh: map[netip.Addr]time.Time{}}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { r.run(ctx); close(ended) }()
+	r.up(netip.MustParseAddr("192.0.2.254"))
+	if got, want := <-told, "192.0.2.254 soft=true DIRECTION_OUT, 0 to go"; got != want {
+		t.Errorf("after a restart: %s, not %s", got, want)
+	}
+	r.up(netip.MustParseAddr("fe80::1%eth0"))
+	if got, want := <-told, "fe80::1%eth0 soft=true DIRECTION_OUT, -1 to go"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+	stop()
+	<-ended
+	if len(told) > 0 || len(r.fresh) > 0 {
+		t.Errorf("it goes on: %d, %v", len(told), r.fresh)
+	}
+}
+
+// asked notes what it is asked.
+type asked struct {
+	list  func(*api.Peer)
+	reset func(*api.ResetPeerRequest)
+}
+
+func (a *asked) ListPeer(_ context.Context, _ *api.ListPeerRequest, f func(*api.Peer)) error {
+	p := &api.Peer{}
+	a.list(p)
+	f(p)
+	return nil
+}
+
+func (a *asked) ResetPeer(_ context.Context, r *api.ResetPeerRequest) error { a.reset(r); return nil }
 
 // TestFailuresAreMadeGood has gobgp fail in one step after the other. The next plan is applied as if it had not.
 func TestFailuresAreMadeGood(t *testing.T) {

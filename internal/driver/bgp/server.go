@@ -36,11 +36,12 @@ type server struct {
 
 	// judging is held while gobgp judges routes again that its tables have already: it writes to these then, and a reader of the tables
 	// would see that half done.
-	judging sync.Mutex
-	learner *learner
-	watch   *watch
-	unwatch context.CancelFunc
-	done    chan struct{} // closed when the learner has ended
+	judging  sync.Mutex
+	learner  *learner
+	watch    *watch
+	resender *resender
+	unwatch  context.CancelFunc
+	done     chan struct{} // closed when the learner has ended
 }
 
 // start starts a server without peers.
@@ -72,7 +73,7 @@ func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (
 	}
 	watching, unwatch := context.WithCancel(context.Background())
 	s.unwatch = unwatch
-	s.learner, s.watch = newLearner(s), newWatch(s)
+	s.learner, s.watch, s.resender = newLearner(s), newWatch(s), newResender(s)
 	if err := s.learner.watch(watching); err != nil {
 		unwatch()
 		s.bgp.Stop()
@@ -83,6 +84,7 @@ func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (
 		var all sync.WaitGroup
 		all.Go(func() { s.learner.run(watching) })
 		all.Go(func() { s.watch.run(watching) })
+		all.Go(func() { s.resender.run(watching) })
 		all.Wait()
 	}()
 	return s, nil
@@ -169,6 +171,7 @@ func (s *server) converge(ctx context.Context, plan *compile.BGP) error {
 
 // judge has gobgp judge routes again. Tests have it fail.
 type judge interface {
+	ListPeer(context.Context, *api.ListPeerRequest, func(*api.Peer)) error
 	ResetPeer(context.Context, *api.ResetPeerRequest) error
 }
 

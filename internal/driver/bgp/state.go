@@ -308,6 +308,7 @@ func (s *server) tell(e *apiutil.WatchEventMessage_PeerEvent) {
 	}
 	log := s.driver.opts.Log.With("peer", state.NeighborAddress.String())
 	if up {
+		s.resender.up(state.NeighborAddress)
 		log.Info("a BGP session is up", "asn", state.PeerASN)
 	} else if why != "" {
 		log.Warn("a BGP session ended", "why", why)
