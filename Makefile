@@ -136,7 +136,7 @@ nightly: ## Run what takes too long for every change: jumps of the clock, an API
 
 .PHONY: bench
 bench: build ## Measure what forwarding, changes and the agent cost, into bin/bench.json
-	@hack/install-deps nft iptables ipset
+	@hack/install-deps bird nft iptables ipset
 	go build -C test/bench/reference -o $(BIN)/reference/ tool
 	dir=$$(hack/kube-binaries) && KUBEBUILDER_ASSETS=$$dir go run ./test/bench $(BENCHFLAGS)
 

@@ -243,43 +243,11 @@ func (m *manyBlocks) changes(ctx context.Context, h *lab.Host) (claimed, back []
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	i := blocksOfNode * m.o.nodes
-	type event struct {
-		kind uint16
-		at   time.Time
-	}
-	seen, ended, stands := make(chan event, 64), make(chan error, 1), make(chan struct{}, 1)
-	go func() {
-		ended <- rtnetlink.Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_IPV4_ROUTE}, rtnetlink.Unheard{}, func() { waiting.Signal(stands) }, func(msg nfnetlink.Message) {
-			if r, err := rtnetlink.ParseRoute(msg); err == nil && r.To == blockAt(i) {
-				seen <- event{msg.Kind, time.Now()}
-			}
-		})
-	}()
-	in := m.api.Resource(kube.IPBlocks)
-	once := func(kind uint16, do func() error) (time.Duration, error) {
-		time.Sleep(20 * time.Millisecond) // idle, as most nodes are when another one claims a block
-		if err := do(); err != nil {
-			return 0, err
-		}
-		answered := time.Now()
-		for {
-			select {
-			case e := <-seen:
-				if e.kind == kind {
-					return max(0, e.at.Sub(answered)), nil
-				}
-			case err := <-ended:
-				return 0, err
-			case <-time.After(10 * time.Second):
-				return 0, fmt.Errorf("the kernel did not follow a change of the block %s within 10 s", blockAt(i))
-			}
-		}
-	}
-	select {
-	case <-stands: // the subscription
-	case err := <-ended:
+	once, err := followRoute(ctx, h, blockAt(i))
+	if err != nil {
 		return nil, nil, err
 	}
+	in := m.api.Resource(kube.IPBlocks)
 	for range m.o.changes {
 		d, err := once(unix.RTM_NEWROUTE, func() error { return create(ctx, in, m.block(i, 0)) })
 		if err != nil {
@@ -293,4 +261,45 @@ func (m *manyBlocks) changes(ctx context.Context, h *lab.Host) (claimed, back []
 		back = append(back, d)
 	}
 	return claimed, back, nil
+}
+
+// followRoute follows a route in the kernel of a host until the context ends. What it returns does something, and says how long after
+// that the kernel told of the route coming or going; 0 where it had done so by then.
+func followRoute(ctx context.Context, h *lab.Host, to netip.Prefix) (once func(kind uint16, do func() error) (time.Duration, error), err error) {
+	type event struct {
+		kind uint16
+		at   time.Time
+	}
+	seen, ended, stands := make(chan event, 64), make(chan error, 1), make(chan struct{}, 1)
+	go func() {
+		ended <- rtnetlink.Subscribe(ctx, h.FD(), []uint32{unix.RTNLGRP_IPV4_ROUTE}, rtnetlink.Unheard{}, func() { waiting.Signal(stands) }, func(msg nfnetlink.Message) {
+			if r, err := rtnetlink.ParseRoute(msg); err == nil && r.To == to {
+				seen <- event{msg.Kind, time.Now()}
+			}
+		})
+	}()
+	select {
+	case <-stands: // the subscription
+	case err := <-ended:
+		return nil, err
+	}
+	return func(kind uint16, do func() error) (time.Duration, error) {
+		time.Sleep(20 * time.Millisecond) // idle, as most nodes are when a route changes
+		if err := do(); err != nil {
+			return 0, err
+		}
+		done := time.Now()
+		for {
+			select {
+			case e := <-seen:
+				if e.kind == kind {
+					return max(0, e.at.Sub(done)), nil
+				}
+			case err := <-ended:
+				return 0, err
+			case <-time.After(10 * time.Second):
+				return 0, fmt.Errorf("the kernel did not follow a change of the route to %s within 10 s", to)
+			}
+		}
+	}, nil
 }

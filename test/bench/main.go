@@ -24,6 +24,13 @@ import (
 )
 
 func main() {
+	if os.Getenv(speakerEnv) != "" {
+		if err := speak(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "speaker:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -58,6 +65,9 @@ type options struct {
 	reference  string // directory of the reference CNI plugins
 	pairs      int    // of pods that are added and deleted one after the other
 	podsOfNode int    // of a node that has many
+
+	bgpRoutes int // that a peer tells of
+	clients   int // of a route reflector
 }
 
 // thorough gives figures, in a few minutes; quick shows in seconds that each variant is valid and each
@@ -65,10 +75,10 @@ type options struct {
 var (
 	thorough = options{trafficRounds: 100, slot: 20 * time.Millisecond, rounds: 5, flips: 100,
 		pools: 10_000, prefixes: 100_000, nodes: 5000, changes: 50,
-		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 8 * time.Second, idle: time.Minute, connections: 25_000, pairs: 100, podsOfNode: 250}
+		agents: 1000, still: 2 * time.Minute, away: 30 * time.Second, settle: 8 * time.Second, idle: time.Minute, connections: 25_000, pairs: 100, podsOfNode: 250, bgpRoutes: 10_000, clients: 100}
 	quick = options{trafficRounds: 1, slot: 5 * time.Millisecond, rounds: 1, flips: 2,
 		pools: 100, prefixes: 1000, nodes: 50, changes: 2,
-		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond, connections: 10, pairs: 2, podsOfNode: 10}
+		agents: 20, still: time.Second, away: 10 * time.Millisecond, settle: 10 * time.Millisecond, idle: 100 * time.Millisecond, connections: 10, pairs: 2, podsOfNode: 10, bgpRoutes: 100, clients: 3}
 )
 
 // find says where the programs are.
@@ -89,7 +99,7 @@ func run() error {
 	out := flag.String("json", "bin/bench.json", "file for the results; empty for none")
 	fast := flag.Bool("quick", false, "only see that everything can be measured; the figures say little")
 	rounds := flag.Int("traffic-rounds", thorough.trafficRounds, "rounds of the comparison of traffic")
-	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), pods (added and deleted), network (the packets of pods), blocks (an agent with those of many nodes), cluster (an agent in a large one) or fleet (many agents)")
+	only := flag.String("only", "", "measure one part alone: traffic, change (of one pool), agent (on a directory of manifests), pods (added and deleted), network (the packets of pods), blocks (an agent with those of many nodes), bgp (the driver of BGP), cluster (an agent in a large one) or fleet (many agents)")
 	still := flag.Duration("still", thorough.still, "how long the requests of many agents are counted while nothing changes; watches are renewed after 5 to 10 minutes")
 	plugin := flag.String("plugin", "bin/sallyport-cni", "CNI plugin to measure")
 	reference := flag.String("reference", "bin/reference", "directory of the reference CNI plugins ptp and host-local")
@@ -100,7 +110,7 @@ func run() error {
 	if *fast {
 		o = quick
 	}
-	if parts := []string{partTraffic, partChange, partAgent, partPods, partNetwork, partBlocks, partCluster, partFleet}; *only != "" && !slices.Contains(parts, *only) {
+	if parts := []string{partTraffic, partChange, partAgent, partPods, partNetwork, partBlocks, partBGP, partCluster, partFleet}; *only != "" && !slices.Contains(parts, *only) {
 		return fmt.Errorf("-only %s: the parts are %s", *only, strings.Join(parts, ", "))
 	}
 	var err error
@@ -151,6 +161,7 @@ const (
 	partPods    = "pods"
 	partNetwork = "network"
 	partBlocks  = "blocks"
+	partBGP     = "bgp"
 	partCluster = "cluster"
 	partFleet   = "fleet"
 )
@@ -174,6 +185,7 @@ func measureAll(ctx context.Context, o options, tmp, only string) (*report, erro
 		{partPods, func() error { return each(ctx, o, tmp, &r.Pods, measurePods) }},
 		{partNetwork, func() error { return each(ctx, o, tmp, &r.Pods, measurePodTraffic) }},
 		{partBlocks, func() error { return each(ctx, o, tmp, &r.Pods, measureRoutes, measureBlocks) }},
+		{partBGP, func() error { return each(ctx, o, tmp, &r.Pods, measureBGP, measureReflector) }},
 		{partCluster, func() error { return each(ctx, o, tmp, &r.Cluster, measureLarge) }},
 		{partFleet, func() error { return each(ctx, o, tmp, &r.Cluster, measureCrowd) }},
 	} {

@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(programEnv) != "" {
 		os.Exit(cli.Main())
 	}
+	if os.Getenv(speakerEnv) != "" {
+		main()
+		return
+	}
 	cluster.Main(m)
 }
 

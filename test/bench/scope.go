@@ -94,6 +94,13 @@ func (s *scope) Fatalf(format string, args ...any) { s.Errorf(format, args...); 
 // Skip is a failure: what cannot be measured must not look as if it had been.
 func (s *scope) Skip(args ...any) { s.Fatal(args...) }
 
+// failed notes an error, where there is one.
+func (s *scope) failed(err error) {
+	if err != nil {
+		s.fail(err)
+	}
+}
+
 func (s *scope) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
