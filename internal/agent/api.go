@@ -171,4 +171,7 @@ type ExplainResponse struct {
 	// Route is how the plan reaches the block of the destination, in words; absent where no block holds it, and where the agent
 	// is not the pod network.
 	Route string `json:"route,omitempty"`
+	// BGP is what BGP has to do with the flow: by which learned route it goes, and who is told of the source's block; absent
+	// where nothing.
+	BGP []string `json:"bgp,omitempty"`
 }

@@ -149,3 +149,24 @@ func TestCountsOfBGPWait(t *testing.T) {
 		t.Error("what was written is changed")
 	}
 }
+
+// TestExplainBGP names the narrowest learned route, and to whom the block of an address is announced.
+func TestExplainBGP(t *testing.T) {
+	t.Parallel()
+	router, far := netip.MustParseAddr("192.0.2.254"), netip.MustParseAddr("10.20.1.1")
+	block, kept := netip.MustParsePrefix("10.1.0.0/26"), netip.MustParsePrefix("10.2.0.0/26")
+	st := &bgp.State{Sessions: []bgp.Session{{Address: router, Up: true}}, Announced: []compile.Announcement{{Prefix: block}},
+		Plan: compile.BGP{Peers: []compile.BGPPeer{{Address: router, V4: true}}, Withheld: []compile.Withheld{{Prefix: kept, Why: "no export"}}}}
+	routes := []bgp.Route{{Prefix: netip.MustParsePrefix("10.0.0.0/8"), Hops: []netip.Addr{far}}, {Prefix: netip.MustParsePrefix("10.20.0.0/16"), Hops: []netip.Addr{router, far}}}
+	got := explainBGP(st, routes, netip.MustParseAddr("10.1.0.5"), far)
+	if want := []string{"peers tell of the route 10.20.0.0/16 to 10.20.1.1, by 192.0.2.254, 10.20.1.1", "block 10.1.0.0/26 of 10.1.0.5 is announced to 192.0.2.254"}; !slices.Equal(got, want) {
+		t.Errorf("it says %q", got)
+	}
+	if got := explainBGP(st, nil, netip.MustParseAddr("10.2.0.5"), far); !slices.Equal(got, []string{"block 10.2.0.0/26 of 10.2.0.5 is not announced: no export"}) {
+		t.Errorf("it says %q", got)
+	}
+	st.Sessions[0].Up = false
+	if got := explainBGP(st, nil, netip.MustParseAddr("10.1.0.5"), far); !slices.Equal(got, []string{"block 10.1.0.0/26 of 10.1.0.5 is announced to no peer now"}) {
+		t.Errorf("it says %q", got)
+	}
+}

@@ -181,6 +181,9 @@ func (a *Agent) serveExplain(w http.ResponseWriter, r *http.Request) {
 	if r, ok := s.Plan.RouteOf(f.Destination); ok {
 		out.Route = r.CIDR.String() + ": " + r.Reason()
 	}
+	if a.network != nil {
+		out.BGP = a.network.speaker.explain(r.Context(), f.Source, f.Destination)
+	}
 	if a.cfg.Datastore != Kubernetes {
 		out.Dir = a.store.Contact().Where
 		out.Current = looked == nil && s.Version == held.Version && asDeclared(held)

@@ -32,6 +32,8 @@ type explanation struct {
 	Kernel kernelView   `json:"kernel"`
 	// Route is how the agent's plan reaches the block of the destination; absent without one, or where no agent answers.
 	Route string `json:"route,omitempty"`
+	// BGP is what BGP has to do with it, by the same agent.
+	BGP []string `json:"bgp,omitempty"`
 }
 
 // What a verdict was decided by.
@@ -230,7 +232,7 @@ func byDeclared(f compile.Flow, declaredIn *model.Snapshot, inCluster bool, loca
 	plan := compile.Compile(declaredIn, local)
 	e := explanation{Verdict: plan.Decide(f), Settings: plan.Settings, DecidedBy: byManifests}
 	if here && running != nil {
-		e.Route = running.Route
+		e.Route, e.BGP = running.Route, running.BGP
 	}
 	if inCluster {
 		e.DecidedBy = byAPI
@@ -281,7 +283,7 @@ func explainFaulty(g *global, here bool, running *agent.ExplainResponse, agentEr
 
 // saidBy is the verdict of the agent itself.
 func saidBy(running *agent.ExplainResponse) explanation {
-	return explanation{Verdict: running.Verdict, Settings: running.Settings, DecidedBy: byAgent, Fault: running.Fault, Kernel: compare(running.Verdict, running), Route: running.Route}
+	return explanation{Verdict: running.Verdict, Settings: running.Settings, DecidedBy: byAgent, Fault: running.Fault, Kernel: compare(running.Verdict, running), Route: running.Route, BGP: running.BGP}
 }
 
 // localOf is what is known here of a node, and whether it is this machine. An agent, where one answers,
@@ -350,6 +352,9 @@ func printExplanation(w io.Writer, e explanation, f compile.Flow) error {
 	}
 	if e.Route != "" {
 		say(&s, "\nRoute: block %s.", e.Route)
+	}
+	for _, b := range e.BGP {
+		say(&s, "\nBGP: %s.", b)
 	}
 	say(&s, "\nThis is by %s.", map[string]string{byAgent: "the agent", byManifests: "the manifests", byAPI: "the API"}[e.DecidedBy])
 	if e.Fault != nil {
