@@ -21,14 +21,14 @@ func (s *speaker) explain(ctx context.Context, source, destination netip.Addr) [
 }
 
 func explainBGP(st *bgp.State, routes []bgp.Route, source, destination netip.Addr) (out []string) {
-	best := -1
+	var best *bgp.Route
 	for i := range routes {
-		if routes[i].Prefix.Contains(destination) && (best < 0 || routes[i].Prefix.Bits() > routes[best].Prefix.Bits()) {
-			best = i
+		if r := &routes[i]; r.Prefix.Contains(destination) && (best == nil || r.Prefix.Bits() > best.Prefix.Bits()) {
+			best = r
 		}
 	}
-	if best >= 0 {
-		out = append(out, fmt.Sprintf("peers tell of the route %s to %s, by %s", routes[best].Prefix, destination, addresses(routes[best].Hops)))
+	if best != nil {
+		out = append(out, fmt.Sprintf("peers tell of the route %s to %s, by %s", best.Prefix, destination, addresses(best.Hops)))
 	}
 	var all BGPResponse
 	all.announcements(st)
