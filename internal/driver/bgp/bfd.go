@@ -28,8 +28,9 @@ type watch struct {
 	silent chan netip.Addr // peers that fell silent
 	news   chan struct{}   // of capacity 1: a session came up or ended
 
+	bgp *gobgp.BgpServer
+
 	mu     sync.Mutex
-	bgp    *gobgp.BgpServer // nil: no peer is to be watched
 	wanted map[netip.Addr]*compile.BGPPeer
 	has    map[netip.Addr]model.BFD
 }
@@ -37,39 +38,27 @@ type watch struct {
 // maxSilent bounds how many peers that fell silent at once are noticed by BFD. The hold time of others tells later.
 const maxSilent = 1024
 
-func newWatch(s *server) *watch {
-	return &watch{server: s, silent: make(chan netip.Addr, maxSilent), news: make(chan struct{}, 1), has: map[netip.Addr]model.BFD{}}
+// newWatch starts a server that watches no peer, and then does not listen. It is called before the server of the sessions starts, also
+// where no peer asks for BFD: gobgp writes to variables of its package when a server starts, and reads them while one works.
+func newWatch(ctx context.Context, s *server) (*watch, error) {
+	w := &watch{server: s, silent: make(chan netip.Addr, maxSilent), news: make(chan struct{}, 1), has: map[netip.Addr]model.BFD{}}
+	log := slog.New(listener{&heard{keyless: map[string]string{}, bfd: w.hear}, s.driver.opts.Log.Handler()})
+	w.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(log, nil))
+	go w.bgp.Serve()
+	if err := w.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: s.global.ASN, RouterId: s.global.RouterID.String(), ListenPort: -1,
+		UseMultiplePaths: true, Families: []uint32{0, 1}}}); err != nil {
+		w.bgp.Stop()
+		return nil, fmt.Errorf("starting BFD: %w", err)
+	}
+	return w, nil
 }
 
 // want has BFD watch some peers, and no others.
 func (w *watch) want(ctx context.Context, peers map[netip.Addr]*compile.BGPPeer) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.wanted = peers; len(peers) == 0 {
-		w.end()
-		return nil
-	}
-	if w.bgp == nil {
-		if err := w.begin(ctx); err != nil {
-			return err
-		}
-	}
+	w.wanted = peers
 	return w.bring(ctx)
-}
-
-// begin starts the server. mu is held.
-func (w *watch) begin(ctx context.Context) error {
-	log := slog.New(listener{&heard{keyless: map[string]string{}, bfd: w.hear}, w.server.driver.opts.Log.Handler()})
-	b := gobgp.NewBgpServer(gobgp.LoggerOption(log, nil))
-	go b.Serve()
-	err := b.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: w.server.global.ASN, RouterId: w.server.global.RouterID.String(), ListenPort: -1,
-		UseMultiplePaths: true, Families: []uint32{0, 1}}})
-	if err != nil {
-		b.Stop()
-		return fmt.Errorf("starting BFD: %w", err)
-	}
-	w.bgp = b
-	return nil
 }
 
 // hear takes note of a peer that fell silent.
@@ -84,21 +73,12 @@ func (w *watch) hear(peer string) {
 	}
 }
 
-// end ends BFD with all peers, without a word. mu is held.
-func (w *watch) end() {
-	if w.bgp != nil {
-		w.bgp.Stop()
-		w.bgp = nil
-		clear(w.has)
-	}
-}
-
-// stop ends BFD.
+// stop ends BFD with all peers, without a word.
 func (w *watch) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.wanted = nil
-	w.end()
+	w.wanted, w.has = nil, nil
+	w.bgp.Stop()
 }
 
 // bring begins BFD with the peers whose sessions are up, and ends it with the others. mu is held.
@@ -132,14 +112,8 @@ func (w *watch) bring(ctx context.Context) error {
 
 // answering are the peers that answer.
 func (w *watch) answering(ctx context.Context) map[netip.Addr]bool {
-	w.mu.Lock()
-	b := w.bgp
-	w.mu.Unlock()
 	out := map[netip.Addr]bool{}
-	if b == nil {
-		return out
-	}
-	_ = b.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
+	_ = w.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
 		if a, err := netip.ParseAddr(p.Conf.NeighborAddress); err == nil {
 			out[a] = p.State.BfdState.GetSessionState() == api.BfdSessionState_BFD_SESSION_STATE_UP
 		}

@@ -48,6 +48,10 @@ type server struct {
 func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (*server, error) {
 	s := &server{driver: d, heard: &heard{keyless: map[string]string{}}, global: *plan, restarting: restarting,
 		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]string{}, met: map[netip.Addr]bool{}, done: make(chan struct{})}
+	var err error
+	if s.watch, err = newWatch(ctx, s); err != nil {
+		return nil, err
+	}
 	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(listener{s.heard, d.opts.Log.Handler()}), nil))
 	s.judge = s.bgp
 	s.announcer = announcer{to: s.bgp, ready: d.opts.Ready, has: map[netip.Prefix]compile.Announcement{}, maybe: map[netip.Prefix]bool{}}
@@ -60,7 +64,7 @@ func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (
 	if len(listen) == 0 {
 		port = -1 // none
 	}
-	err := s.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: plan.ASN, RouterId: plan.RouterID.String(), ListenPort: port,
+	err = s.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: plan.ASN, RouterId: plan.RouterID.String(), ListenPort: port,
 		ListenAddresses: listen, UseMultiplePaths: true,
 		// All other families cost 9 MB. The numbers are those of oc.AfiSafiType: ipv4-unicast and ipv6-unicast.
 		Families: []uint32{0, 1}}})
@@ -68,14 +72,16 @@ func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (
 		err = s.setPolicies(ctx, policies(plan, nil))
 	}
 	if err != nil {
+		s.watch.stop()
 		s.bgp.Stop()
 		return nil, fmt.Errorf("starting BGP at %v, port %d: %w; does another BGP daemon run on this node? Let it have another port (BGPConfiguration, listenPort), or stop it", listen, plan.ListenPort, err)
 	}
 	watching, unwatch := context.WithCancel(context.Background())
 	s.unwatch = unwatch
-	s.learner, s.watch, s.resender = newLearner(s), newWatch(s), newResender(s)
+	s.learner, s.resender = newLearner(s), newResender(s)
 	if err := s.learner.watch(watching); err != nil {
 		unwatch()
+		s.watch.stop()
 		s.bgp.Stop()
 		return nil, fmt.Errorf("watching BGP: %w", err)
 	}
