@@ -42,7 +42,7 @@ const maxSilent = 1024
 // where no peer asks for BFD: gobgp writes to variables of its package when a server starts, and reads them while one works.
 func newWatch(ctx context.Context, s *server) (*watch, error) {
 	w := &watch{server: s, silent: make(chan netip.Addr, maxSilent), news: make(chan struct{}, 1), has: map[netip.Addr]model.BFD{}}
-	log := slog.New(listener{&heard{keyless: map[string]string{}, bfd: w.hear}, s.driver.opts.Log.Handler()})
+	log := slog.New(listener{&heard{keyless: map[string]string{}, bfd: w.hear}, s.driver.opts.Log.Handler(), ""})
 	w.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(log, nil))
 	go w.bgp.Serve()
 	if err := w.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{Asn: s.global.ASN, RouterId: s.global.RouterID.String(), ListenPort: -1,

@@ -101,6 +101,26 @@ func TestBFDNoticesSilence(t *testing.T) {
 	noticesSilence(t, d, r.host, "10.1.0.0/16 via 192.0.2.254", "203.0.113.0/24 via 192.0.2.254", "2001:db8:9::/48 via fe80::fe%r1")
 }
 
+// TestTheHoldTimeNoticesSilence without BFD, though gobgp would keep the routes as those of a router that restarts.
+func TestTheHoldTimeNoticesSilence(t *testing.T) {
+	node := here(t)
+	r := newBird(t, "r1", node, prefixes("192.0.2.1/24"), prefixes("192.0.2.254/24"), statics+sessionOf("192.0.2.1", graceful+"hold time 3; ", channel4))
+	p := peer("192.0.2.254")
+	p.Hold, p.Keepalive = 3*time.Second, time.Second
+	d := newDriver(t, Options{})
+	keeping(t, d)
+	labtest.Must(t, d.Apply(t.Context(), plan(p)))
+	routes := []string{"10.1.0.0/16 via 192.0.2.254", "203.0.113.0/24 via 192.0.2.254"}
+	learns(t, d, routes...)
+	nft(t, r.host, silence)
+	learns(t, d)
+	if s := state(t, d).Sessions[0]; s.Up || !strings.Contains(s.Why, "longer than the hold time") {
+		t.Errorf("of a router that fell silent it is said: %+v", s)
+	}
+	nft(t, r.host, "delete table inet lost\n")
+	learns(t, d, routes...)
+}
+
 // TestBFDEndsWithTheAgent has a router keep the routes of an agent that restarts, though BFD with it ends.
 func TestBFDEndsWithTheAgent(t *testing.T) {
 	node := here(t)

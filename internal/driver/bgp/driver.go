@@ -56,7 +56,7 @@ type Driver struct {
 	plan    compile.BGP          // last applied
 	view    atomic.Pointer[view] // of what stands above, for State, which does not wait for an Apply
 	again   chan struct{}        // of capacity 1: a peer has a fault that may pass
-	flood   chan struct{}        // of capacity 1: a session ended since the peer told of too many routes
+	flood   chan struct{}        // of capacity 1: a session ended so that the peer is to be taken away
 
 	learning sync.Mutex // guards what follows; never held while a server is asked
 	routes   []Route

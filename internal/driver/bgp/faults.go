@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
+
 	"github.com/sallyport/sallyport/internal/compile"
 	"github.com/sallyport/sallyport/internal/model"
 	"github.com/sallyport/sallyport/internal/waiting"
@@ -130,6 +132,8 @@ type history struct {
 	resets  uint64    // times that one ended that was up
 	silent  bool      // BFD has found the peer of the one that is up to be silent
 	why     string    // the last one ended, or did not begin, in words; empty: one is up, or none was tried
+	expired bool      // the last one ended since the peer was silent for the hold time
+	drop    bool      // and its routes are to go
 	flooded time.Time // when one ended since the peer told of too many routes; zero: none did
 }
 
@@ -163,6 +167,33 @@ func (d *Driver) silence(a netip.Addr) (ends bool) {
 	return true
 }
 
+// expire notes that a peer was silent for the hold time. gobgp takes that for a restart of the peer, and would keep its routes for the
+// time of one (gobgp#2174): the peer is taken away instead, and added again.
+func (d *Driver) expire(peer string) {
+	a, err := netip.ParseAddr(peer)
+	if err != nil {
+		return
+	}
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	h := d.history[a]
+	h.expired, h.drop = true, true
+	d.history[a] = h
+	waiting.Signal(d.flood)
+}
+
+// drops says once whether the routes of a peer are to go.
+func (d *Driver) drops(a netip.Addr) (drops bool) {
+	d.learning.Lock()
+	defer d.learning.Unlock()
+	h, known := d.history[a]
+	if drops = h.drop; known {
+		h.drop = false
+		d.history[a] = h
+	}
+	return drops
+}
+
 // turn notes that a session is up, or is not, and why not as far as gobgp knows; and whether the peer told of too many routes. It says
 // why, and whether that it is up or not is news.
 func (d *Driver) turn(a netip.Addr, up, flooded bool, why string) (said string, news bool) {
@@ -178,6 +209,8 @@ func (d *Driver) turn(a netip.Addr, up, flooded bool, why string) (said string, 
 		}
 	case h.silent && !up:
 		why = "the peer fell silent, as BFD has found"
+	case h.expired && !up:
+		why = reasons[api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED]
 	}
 	if up || why != "" {
 		h.why = why
@@ -188,7 +221,7 @@ func (d *Driver) turn(a netip.Addr, up, flooded bool, why string) (said string, 
 	if news {
 		h.since = time.Now()
 	}
-	h.up, h.silent = up, false
+	h.up, h.silent, h.expired = up, false, h.expired && !up
 	d.history[a] = h
 	return why, news
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
 // Messages of gobgp that tell what it tells in no other way (server.go, listener.go of v4.8.0). The tests see each of them.
@@ -12,7 +14,8 @@ const (
 	saysStranger = "Can't find configuration for a new passive connection"
 	saysDeaf     = "Failed to AcceptTCP"
 	saysDeaf2    = "Failed to SetKeepAlive"
-	saysSilent   = "Expired" // of BFD (bfd_peer.go)
+	saysSilent   = "Expired"            // of BFD (bfd_peer.go)
+	saysExpired  = "hold timer expired" // fsm.go
 )
 
 // heard is what gobgp said in its log.
@@ -22,6 +25,7 @@ type heard struct {
 	strangers uint64            // connections from addresses that are no peer's
 	deaf      bool              // a listener has ended
 	bfd       func(peer string) // a peer fell silent; nil: BFD does not run here
+	expired   func(peer string) // a peer whose session is up was silent for the hold time; nil: no session is made here
 }
 
 // noKey says why the kernel refused the key of a peer, and forgets it.
@@ -49,6 +53,7 @@ func (h *heard) count() uint64 {
 type listener struct {
 	heard *heard
 	to    slog.Handler
+	peer  string // that all messages are about; empty: they say it themselves
 }
 
 func (l listener) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
@@ -71,6 +76,10 @@ func (l listener) Handle(ctx context.Context, r slog.Record) error {
 		if l.heard.bfd != nil {
 			l.heard.bfd(attribute(r, "Peer"))
 		}
+	case saysExpired:
+		if l.heard.expired != nil && attribute(r, "State") == bgp.BGP_FSM_ESTABLISHED.String() {
+			l.heard.expired(l.peer)
+		}
 	}
 	if r.Level = slog.LevelDebug; !l.to.Enabled(ctx, r.Level) {
 		return nil
@@ -80,11 +89,17 @@ func (l listener) Handle(ctx context.Context, r slog.Record) error {
 }
 
 func (l listener) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return listener{l.heard, l.to.WithAttrs(attrs)}
+	peer := l.peer
+	for _, a := range attrs {
+		if a.Key == "Key" {
+			peer = a.Value.String()
+		}
+	}
+	return listener{l.heard, l.to.WithAttrs(attrs), peer}
 }
 
 func (l listener) WithGroup(name string) slog.Handler {
-	return listener{l.heard, l.to.WithGroup(name)}
+	return listener{l.heard, l.to.WithGroup(name), l.peer}
 }
 
 func attribute(r slog.Record, key string) (value string) {

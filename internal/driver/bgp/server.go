@@ -46,13 +46,13 @@ type server struct {
 
 // start starts a server without peers.
 func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (*server, error) {
-	s := &server{driver: d, heard: &heard{keyless: map[string]string{}}, global: *plan, restarting: restarting,
+	s := &server{driver: d, heard: &heard{keyless: map[string]string{}, expired: d.expire}, global: *plan, restarting: restarting,
 		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]string{}, met: map[netip.Addr]bool{}, done: make(chan struct{})}
 	var err error
 	if s.watch, err = newWatch(ctx, s); err != nil {
 		return nil, err
 	}
-	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(listener{s.heard, d.opts.Log.Handler()}), nil))
+	s.bgp = gobgp.NewBgpServer(gobgp.LoggerOption(slog.New(listener{s.heard, d.opts.Log.Handler(), ""}), nil))
 	s.judge = s.bgp
 	s.announcer = announcer{to: s.bgp, ready: d.opts.Ready, has: map[netip.Prefix]compile.Announcement{}, maybe: map[netip.Prefix]bool{}}
 	go s.bgp.Serve()
@@ -234,7 +234,7 @@ func (s *server) dropPeers(ctx context.Context, wanted []session) error {
 		keep[wanted[i].plan.Address] = wanted[i].api
 	}
 	for address, has := range s.peers {
-		if want := keep[address]; want != nil && proto.Equal(lasting(has), lasting(want)) {
+		if want := keep[address]; want != nil && proto.Equal(lasting(has), lasting(want)) && !s.driver.drops(address) {
 			continue
 		}
 		if err := s.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address.String()}); err != nil {
