@@ -67,6 +67,15 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 		},
 	}
 	datastoreFlags(cmd, g)
+	agentFlags(cmd, &cfg)
+	logFlags(cmd, &format, &level)
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be changed in the kernel, and end")
+	outputFlag(cmd, &output, "json")
+	return cmd
+}
+
+// agentFlags are those that fill in the configuration of an agent.
+func agentFlags(cmd *cobra.Command, cfg *agent.Config) {
 	cmd.Flags().StringVar(&cfg.NodeName, "node-name", os.Getenv(nodeVariable), "name of this node (environment: "+nodeVariable+"; default: the host name)")
 	cmd.Flags().StringVar(&cfg.LeaseNamespace, "lease-namespace", os.Getenv(namespaceVariable), "namespace of the Lease that says that this agent lives, with --datastore kubernetes (environment: "+namespaceVariable+")")
 	cmd.Flags().StringVar(&cfg.StateDir, "state-dir", defaultStateDir, "directory for the last good state")
@@ -74,12 +83,8 @@ change, 2 if there is, and 1 after an error. An agent that runs is not disturbed
 	cmd.Flags().BoolVar(&cfg.Network, "network", false, "be the pod network: give pods their addresses and links, by the CNI plugin sallyport-cni, and make routes between nodes")
 	cmd.Flags().StringVar(&cfg.CNISocket, "cni-socket", cni.Socket, "path of the socket for the CNI plugin, with --network")
 	cmd.Flags().StringVar(&cfg.MetricsAddress, "metrics-address", "127.0.0.1:9470", "host:port for /healthz, /readyz and /metrics; empty for none")
-	logFlags(cmd, &format, &level)
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be changed in the kernel, and end")
-	outputFlag(cmd, &output, "json")
 	must(cmd.MarkFlagDirname("state-dir"))
 	must(cmd.MarkFlagDirname("password-dir"))
-	return cmd
 }
 
 // heedNoHangup says on SIGHUP, with which an operator asks a service to reload, that there is nothing to do. By default
