@@ -124,6 +124,21 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
+// TestNoSessionGoesOnWithoutAPasswordThatIsAskedFor, also where one stood without.
+func TestNoSessionGoesOnWithoutAPasswordThatIsAskedFor(t *testing.T) {
+	node := here(t)
+	newBird(t, "r1", node, prefixes("192.0.2.1/24"), prefixes("192.0.2.254/24"), sessionOf("192.0.2.1", graceful, channel4))
+	d := newDriver(t, Options{Password: func(context.Context, model.BGPPassword) (string, error) { return "", errors.New("there is no Secret") }})
+	with := peer("192.0.2.254")
+	labtest.Must(t, d.Apply(t.Context(), plan(with)))
+	up(t, d)
+	with.Password = model.BGPPassword{Name: "bgp", Key: "rack"}
+	labtest.Must(t, d.Apply(t.Context(), plan(with)))
+	if s := state(t, d).Sessions[0]; s.Up || s.State != "" || s.Fault == "" {
+		t.Errorf("the session goes on: %+v", s)
+	}
+}
+
 // TestAPasswordThatComesLate has an agent start again while nobody can read the password: its peer keeps the routes meanwhile, and then
 // must be told that this node has kept its own.
 func TestAPasswordThatComesLate(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sallyport/sallyport/internal/compile"
+	"github.com/sallyport/sallyport/internal/model"
 )
 
 // server is a gobgp server that runs, and what it was told.
@@ -30,9 +31,9 @@ type server struct {
 	judge      judge
 	unjudged   bool // the policies are others than those by which gobgp judged the routes of sessions
 	peers      map[netip.Addr]*api.Peer
-	passwords  map[netip.Addr]string // those last read
-	restarting bool                  // peers that are met first, while they may still keep this node's routes, are told that it restarts
-	met        map[netip.Addr]bool   // peers that were added once
+	passwords  map[netip.Addr]used // those last read
+	restarting bool                // peers that are met first, while they may still keep this node's routes, are told that it restarts
+	met        map[netip.Addr]bool // peers that were added once
 
 	// judging is held while gobgp judges routes again that its tables have already: it writes to these then, and a reader of the tables
 	// would see that half done.
@@ -44,10 +45,16 @@ type server struct {
 	done     chan struct{} // closed when the learner has ended
 }
 
+// used is the password of a session, and where it was read.
+type used struct {
+	ref      model.BGPPassword
+	password string
+}
+
 // start starts a server without peers.
 func start(ctx context.Context, d *Driver, plan *compile.BGP, restarting bool) (*server, error) {
 	s := &server{driver: d, heard: &heard{keyless: map[string]string{}, expired: d.expire}, global: *plan, restarting: restarting,
-		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]string{}, met: map[netip.Addr]bool{}, done: make(chan struct{})}
+		peers: map[netip.Addr]*api.Peer{}, passwords: map[netip.Addr]used{}, met: map[netip.Addr]bool{}, done: make(chan struct{})}
 	var err error
 	if s.watch, err = newWatch(ctx, s); err != nil {
 		return nil, err
@@ -216,12 +223,13 @@ func (s *server) usable(ctx context.Context, plan *compile.BGP) (wanted []sessio
 		password, err := s.driver.passwordOf(ctx, p)
 		if err != nil {
 			s.driver.fail(p, true, err)
-			if _, stands := s.peers[p.Address]; !stands {
+			last := s.passwords[p.Address]
+			if _, stands := s.peers[p.Address]; !stands || last.ref != p.Password { // one without that password would be open to others
 				continue
 			}
-			password = s.passwords[p.Address] // its session goes on
+			password = last.password // its session goes on
 		}
-		s.passwords[p.Address] = password
+		s.passwords[p.Address] = used{p.Password, password}
 		wanted = append(wanted, session{*p, peerOf(p, password, s.driver.opts.Deferral)})
 	}
 	return wanted
@@ -242,7 +250,7 @@ func (s *server) dropPeers(ctx context.Context, wanted []session) error {
 		}
 		delete(s.peers, address)
 	}
-	maps.DeleteFunc(s.passwords, func(a netip.Addr, _ string) bool { return keep[a] == nil })
+	maps.DeleteFunc(s.passwords, func(a netip.Addr, _ used) bool { return keep[a] == nil })
 	return nil
 }
 
