@@ -78,10 +78,11 @@ func (c *Client) status(ctx context.Context, wait, limit time.Duration) (*Status
 	return &s, c.callWithin(ctx, limit, http.MethodGet, "/v1/status?wait="+url.QueryEscape(wait.String()), nil, &s, maxList)
 }
 
-// Wait asks until the agent holds the objects in the kernel, or the time is over, which all of it takes at most.
+// Wait asks until the agent holds the objects in the kernel, or the time is over, which all of it takes at most; of less than a second
+// it takes one, so that it is known whether an agent runs.
 func (c *Client) Wait(ctx context.Context, objects []ObjectDigest, within time.Duration) (*WaitResponse, error) {
 	var r WaitResponse
-	return &r, c.callWithin(ctx, within, http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: asked(within).Seconds()}, &r, maxAnswer)
+	return &r, c.callWithin(ctx, max(within, time.Second), http.MethodPost, "/v1/wait", WaitRequest{Objects: objects, Seconds: asked(within).Seconds()}, &r, maxAnswer)
 }
 
 // asked is how long an agent is asked to wait, so that its answer comes within a time.

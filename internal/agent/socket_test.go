@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -99,5 +100,13 @@ func TestExplainGivesUpSoonOnAnAgentThatHangs(t *testing.T) {
 		}
 	case <-time.After(20 * time.Second):
 		t.Error("no answer within 20 s")
+	}
+}
+
+// TestNoAgentIsKnownWithoutTime: whether an agent runs is found out also where no time to wait for it is left.
+func TestNoAgentIsKnownWithoutTime(t *testing.T) {
+	t.Parallel()
+	if _, err := NewClient(filepath.Join(t.TempDir(), "none.sock")).Wait(t.Context(), nil, 0); !errors.Is(err, ErrNoAgent) {
+		t.Error(err)
 	}
 }
