@@ -12,6 +12,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
+	"github.com/vishvananda/netlink"
 
 	"github.com/sallyport/sallyport/internal/cni"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -159,7 +160,12 @@ func TestCNINeighboursOfTheNode(t *testing.T) {
 	}
 	n.nothingLeft()
 	link, err := n.routes.LinkByName("eth0")
-	labtest.Must(t, err, n.routes.LinkSetDown(link))
+	labtest.Must(t, err)
+	own, err := n.routes.AddrList(link, netlink.FAMILY_V4)
+	labtest.Must(t, err)
+	for i := range own {
+		labtest.Must(t, n.routes.AddrDel(link, &own[i]))
+	}
 	eventually(t, func() error { // once the agent has heard of it
 		_, _, err := n.add(list, p)
 		return err

@@ -20,7 +20,8 @@ import (
 
 // WatchLinks calls report with what List returns, and with the links that have these addresses, at the start and after each change
 // that makes it differ, until the context ends. Links that Sallyport makes, which come and go with every pod, are left out. A link
-// that is down stays: its addresses are the node's, and other nodes and routers are not told otherwise for a moment without it. A broken subscription is renewed, and nothing is missed: each renewal reads all again.
+// that is down stays: its addresses are the node's, and other nodes and routers are not told otherwise for a moment without it. A broken
+// subscription is renewed, and nothing is missed: each renewal reads all again.
 func WatchLinks(ctx context.Context, log *slog.Logger, report func([]netip.Prefix, []model.Link)) {
 	var lastAddresses []netip.Prefix
 	var lastLinks []model.Link
