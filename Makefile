@@ -83,9 +83,10 @@ test: $(HELM) ## Run every test under the race detector; list what was skipped
 	@hack/install-deps gcc bgpd bird gobgpd nft iptables ipset systemd-analyze host-local $(NODE_DEPS)
 	@go build -buildvcs=false -o $(BIN)/testreport ./internal/tools/testreport
 	@# None is skipped for having passed before (-count=1): they look at the kernel, of which Go's cache does not know.
-	@# Those with control planes come last, by themselves: others look at packets, and suffer from so many processes.
+	@# Those with control planes come by themselves: others look at packets, and suffer from so many processes. That with routers, which
+	@# does both, comes last.
 	@dir=$$($(KUBE_BINARIES)) && packages=$$(go list $(PKG)) && export KUBEBUILDER_ASSETS=$$dir HELM=$(HELM) CGO_ENABLED=1 && \
-	for group in "$$(grep -v /test/kube <<<"$$packages" || true)" "$$(grep /test/kube <<<"$$packages" || true)"; do \
+	for group in "$$(grep -v /test/kube <<<"$$packages" || true)" "$$(grep /test/kube <<<"$$packages" | grep -v /bgp || true)" "$$(grep /test/kube/bgp <<<"$$packages" || true)"; do \
 		[[ -z $$group ]] || go test -race -count=1 -timeout=40m -json $(TESTFLAGS) $$group; \
 	done | $(BIN)/testreport
 

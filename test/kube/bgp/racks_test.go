@@ -122,9 +122,9 @@ func (r *racks) restarts() []act {
 			r.withDeadRouter(func() { r.each(func(n *node) { n.end(syscall.SIGKILL); n.launch(); n.ready() }) })
 		}},
 		{name: "agent killed, both, and nothing saved", none: true, do: func() { r.withDeadRouter(func() { r.withoutAPI(true) }) }},
-		{name: "BIRD restarted", none: true, long: true, do: func() { r.tor1.restart(); r.sessions(); time.Sleep(time.Second) }},
+		{name: "BIRD restarted", none: true, do: func() { r.tor1.restart(); r.sessions(); time.Sleep(time.Second) }},
 		{name: "gobgpd restarted", none: true, long: true, do: func() { r.rs.restart(); r.sessions(); time.Sleep(time.Second) }},
-		{name: "BIRD and gobgpd restarted", none: true, do: func() { r.tor1.restart(); r.rs.restart(); r.sessions(); time.Sleep(time.Second) }},
+		{name: "BIRD and gobgpd restarted", none: true, long: true, do: func() { r.tor1.restart(); r.rs.restart(); r.sessions(); time.Sleep(time.Second) }},
 		// bgpd has zebra forget what peers said before that are not up yet, as soon as those that are have said all.
 		{name: "FRR restarted", long: true, do: func() { r.tor2.restart(); r.sessions(); time.Sleep(time.Second) }},
 	}
