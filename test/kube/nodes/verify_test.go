@@ -24,7 +24,7 @@ func (r *rig) testVerify(t *testing.T) {
 	n := r.c.Nodes[0]
 	text, err := os.ReadFile(program)
 	labtest.Must(t, err)
-	labtest.Must(t, n.WriteFile("root/sallyport", string(text), 0o755))
+	labtest.Must(t, n.WriteFile("root/program", string(text), 0o755))
 	for family, outside := range r.c.OutsideAddresses {
 		r.expectVerdict(t, n, r.on(n), outside, verify.TranslatedHere, n.Addresses[family])
 	}
@@ -35,7 +35,7 @@ func (r *rig) testVerify(t *testing.T) {
 // expectVerdict makes sure that verify, on a pod's node, says what becomes of the pod's address, and which one arrives.
 func (r *rig) expectVerdict(t *testing.T, n *Node, from *entered, outside netip.Addr, want verify.Kind, arrives netip.Addr) {
 	t.Helper()
-	out, exit := n.Run(t, "/root/sallyport", "verify", "from", "--pod", podNamespace+"/"+from.pod.Name, netip.AddrPortFrom(outside, verifyPort).String(), "-o", "json")
+	out, exit := n.Run(t, "/root/program", "verify", "from", "--pod", podNamespace+"/"+from.pod.Name, netip.AddrPortFrom(outside, verifyPort).String(), "-o", "json")
 	var report verify.Report
 	if err := json.Unmarshal([]byte(out), &report); err != nil {
 		t.Fatalf("%v, %v: %s", exit, err, out)
