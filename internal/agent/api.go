@@ -171,7 +171,7 @@ type ExplainResponse struct {
 	// Route is how the plan reaches the block of the destination, in words; absent where no block holds it, and where the agent
 	// is not the pod network.
 	Route string `json:"route,omitempty"`
-	// BGP is what BGP has to do with the flow: by which learned route it goes, and who is told of the source's block; absent
-	// where nothing.
+	// BGP names the learned route to the destination, and the peers that the blocks of source and destination are announced to;
+	// absent where there is neither.
 	BGP []string `json:"bgp,omitempty"`
 }

@@ -309,7 +309,7 @@ func (l *bgpLab) once(side *bgpSide, times *bgpTimes) error {
 			return err
 		}
 		*step.to = append(*step.to, took)
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // idle before the next one
 	}
 	return nil
 }

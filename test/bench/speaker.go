@@ -139,7 +139,7 @@ func (s *speakerProcess) stop() error { return errors.Join(s.to.Close(), s.cmd.W
 
 // memory is what the speaker has resident, rested, and the most that it has had, in MiB.
 func (s *speakerProcess) memory() (now, most float64, err error) {
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // what is under way ends before
 	if err := s.do(order{Do: "rest"}); err != nil {
 		return 0, 0, err
 	}

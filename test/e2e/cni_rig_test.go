@@ -17,16 +17,15 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/cni"
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/test/cniexec"
 )
 
 // cniNode is a node whose pod network is the real program, which libcni, the library of CNI's own cnitool, asks for pods by
@@ -44,7 +43,7 @@ type cniNode struct {
 	agent   *exec.Cmd
 	log     *os.File
 	runtime *libcni.CNIConfig
-	started *starts
+	started *cniexec.Exec
 }
 
 // buildPlugin builds the plugin once, beside this program, whose directory go removes.
@@ -97,7 +96,7 @@ func newCNINode(t *testing.T, pools string) *cniNode {
 	labtest.Must(t, os.Mkdir(filepath.Join(n.home, "resources"), 0o755), os.WriteFile(filepath.Join(n.home, "resources", "pools.yaml"), []byte(pools), 0o644))
 	n.log, err = os.Create(filepath.Join(n.home, "log"))
 	labtest.Must(t, err)
-	n.started = &starts{node: n.node}
+	n.started = &cniexec.Exec{Node: n.node}
 	n.runtime = libcni.NewCNIConfigWithCacheDir([]string{plugins, debianPlugins}, filepath.Join(n.home, "cache"), n.started)
 	t.Cleanup(func() {
 		if n.agent != nil {
@@ -253,40 +252,4 @@ func refused(err error) uint {
 		return e.Code
 	}
 	return 0
-}
-
-// starts runs plugins on the node, as a runtime does: it hands the environment and the configuration over, and reads the result.
-type starts struct {
-	version.PluginDecoder
-
-	node *lab.Host
-	// killed is asked for each start how soon the plugin is killed; 0: never. Nil: none is.
-	killed func() time.Duration
-}
-
-func (s *starts) ExecPlugin(ctx context.Context, path string, stdin []byte, env []string) ([]byte, error) {
-	cmd := s.node.Command(ctx, path)
-	var out, said bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = bytes.NewReader(stdin), &out, &said, append(env, "PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if err := s.node.Start(cmd); err != nil {
-		return nil, err
-	}
-	if s.killed != nil {
-		if d := s.killed(); d > 0 {
-			defer time.AfterFunc(d, func() { _ = cmd.Process.Kill() }).Stop()
-		}
-	}
-	err := cmd.Wait()
-	if err == nil {
-		return out.Bytes(), nil
-	}
-	e := &types.Error{}
-	if json.Unmarshal(out.Bytes(), e) != nil || e.Msg == "" {
-		e.Msg = fmt.Sprintf("%s failed: %v: %s%s", filepath.Base(path), err, &out, &said)
-	}
-	return nil, e
-}
-
-func (s *starts) FindInPath(plugin string, paths []string) (string, error) {
-	return invoke.FindInPath(plugin, paths)
 }

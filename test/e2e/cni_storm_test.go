@@ -121,7 +121,7 @@ func TestCNIStorm(t *testing.T) {
 	s := &cniStorm{cniNode: n, list: n.list("1.1.0", nil), have: &holders{t: t, by: map[netip.Addr]string{}}, count: map[string]int{}}
 	var lottery sync.Mutex
 	kills := rand.New(rand.NewPCG(rnd.Uint64(), 0))
-	n.started.killed = func() time.Duration {
+	n.started.Killed = func() time.Duration {
 		lottery.Lock()
 		defer lottery.Unlock()
 		if kills.IntN(4) > 0 {
@@ -168,7 +168,7 @@ func TestCNIStorm(t *testing.T) {
 	if what := missing(); what != "" {
 		t.Errorf("the storm had no %q: it tests less than it should", what)
 	}
-	n.started.killed = nil
+	n.started.Killed = nil
 	s.aftermath()
 }
 

@@ -117,7 +117,7 @@ func (w *watch) answering(ctx context.Context) map[netip.Addr]bool {
 		if a, err := netip.ParseAddr(p.Conf.NeighborAddress); err == nil {
 			out[a] = p.State.BfdState.GetSessionState() == api.BfdSessionState_BFD_SESSION_STATE_UP
 		}
-	}) // one that has ended meanwhile watches nobody
+	}) // a server that has ended watches no peer
 	return out
 }
 

@@ -42,21 +42,21 @@ const deferral = 15 * time.Second
 
 // Driver makes a gobgp server do what plans say. Its methods may be called from several goroutines; they wait for each other.
 type Driver struct {
-	opts    Options
-	mu      sync.Mutex
-	server  *server   // nil: none runs
-	held    bool      // peers may keep routes of this node over the start of the next one
-	left    time.Time // when the one before it ended, or an agent before this one
-	known   map[model.BGPPassword]reading
-	guard   guard
-	flooded map[netip.Addr]flood
-	applied bool                 // Apply was called
-	closed  bool                 // for good
-	faults  map[netip.Addr]fault // of single peers of the plan
-	plan    compile.BGP          // last applied
-	view    atomic.Pointer[view] // of what stands above, for State, which does not wait for an Apply
-	again   chan struct{}        // of capacity 1: a peer has a fault that may pass
-	flood   chan struct{}        // of capacity 1: a session ended so that the peer is to be taken away
+	opts     Options
+	mu       sync.Mutex
+	server   *server   // nil: none runs
+	held     bool      // peers may keep routes of this node over the start of the next one
+	left     time.Time // when the one before it ended, or an agent before this one
+	known    map[model.BGPPassword]reading
+	guard    guard
+	flooded  map[netip.Addr]flood
+	applied  bool                 // Apply was called
+	closed   bool                 // for good
+	faults   map[netip.Addr]fault // of single peers of the plan
+	plan     compile.BGP          // last applied
+	view     atomic.Pointer[view] // of what stands above, for State, which does not wait for an Apply
+	again    chan struct{}        // of capacity 1: a peer has a fault that may pass
+	takeAway chan struct{}        // of capacity 1: a session ended so that the peer is to be taken away
 
 	learning sync.Mutex // guards what follows; never held while a server is asked
 	routes   []Route
@@ -81,7 +81,7 @@ func New(o Options) *Driver {
 	if o.Turned == nil {
 		o.Turned = func() {}
 	}
-	d := &Driver{opts: o, held: o.Held, left: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, guard: guard{log: o.Log}, flooded: map[netip.Addr]flood{}, flood: make(chan struct{}, 1), history: map[netip.Addr]history{}}
+	d := &Driver{opts: o, held: o.Held, left: time.Now(), again: make(chan struct{}, 1), known: map[model.BGPPassword]reading{}, guard: guard{log: o.Log}, flooded: map[netip.Addr]flood{}, takeAway: make(chan struct{}, 1), history: map[netip.Addr]history{}}
 	d.view.Store(&view{})
 	return d
 }

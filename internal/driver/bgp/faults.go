@@ -50,7 +50,7 @@ func (d *Driver) Run(ctx context.Context) {
 			}
 		case <-passwords.C:
 			d.readAgain(ctx)
-		case <-d.flood:
+		case <-d.takeAway:
 			d.renew(ctx)
 		case <-time.After(d.tryNext()):
 			d.renew(ctx)
@@ -179,7 +179,7 @@ func (d *Driver) expire(peer string) {
 	h := d.history[a]
 	h.expired, h.drop = true, true
 	d.history[a] = h
-	waiting.Signal(d.flood)
+	waiting.Signal(d.takeAway)
 }
 
 // drops says once whether the routes of a peer are to go.
@@ -205,7 +205,7 @@ func (d *Driver) turn(a netip.Addr, up, flooded bool, why string) (said string, 
 		why = "the peer told of more routes than the maximum"
 		if h.flooded.IsZero() {
 			h.flooded = time.Now()
-			waiting.Signal(d.flood)
+			waiting.Signal(d.takeAway)
 		}
 	case h.silent && !up:
 		why = "the peer fell silent, as BFD has found"

@@ -6,11 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -32,7 +29,7 @@ func newFRR(t *testing.T, name string, node *lab.Host, at, router string, config
 	labtest.Must(t, os.WriteFile(f.file, []byte(config), 0o600),
 		lab.Link(lab.Port{Host: node, Name: name, Addresses: prefixes(at)}, lab.Port{Host: f.host, Name: "eth0", Addresses: prefixes(router)}))
 	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", name).Run() })
-	joinGroup(t, "frrvty")
+	labtest.JoinGroup(t, "frrvty")
 	f.start("zebra", "/dev/null")
 	labtest.Eventually(t, func() string {
 		if _, err := os.Stat(filepath.Join(dir, "zserv")); err != nil {
@@ -79,16 +76,4 @@ func (f *frr) ask(command string) string {
 		return fmt.Sprint(err, ": ", string(out))
 	}
 	return string(out)
-}
-
-// joinGroup has root be in a group for the programs that these tests start, in whose mount namespace it replaces the file: FRR's daemons
-// run only as a member of theirs.
-func joinGroup(t *testing.T, group string) {
-	t.Helper()
-	b, err := os.ReadFile("/etc/group")
-	labtest.Must(t, err)
-	file := filepath.Join(t.TempDir(), "group")
-	joined := regexp.MustCompile(`(?m)^(`+group+`:.*:)(.*)$`).ReplaceAll(b, []byte("${1}root,$2"))
-	labtest.Must(t, os.WriteFile(file, joined, 0o644), unix.Mount(file, "/etc/group", "", unix.MS_BIND, ""))
-	t.Cleanup(func() { labtest.Must(t, unix.Unmount("/etc/group", unix.MNT_DETACH)) })
 }

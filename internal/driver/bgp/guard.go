@@ -84,7 +84,7 @@ func (g *guard) observe(ctx context.Context) (int, error) {
 	return g.engine.Observe(ctx)
 }
 
-// close lets go of the table, which stays as it is.
+// close closes the engine. The table stays as it is.
 func (g *guard) close() error {
 	if g.engine == nil {
 		return nil

@@ -139,7 +139,7 @@ func TestNoSessionGoesOnWithoutAPasswordThatIsAskedFor(t *testing.T) {
 	}
 }
 
-// TestAPasswordThatComesLate has an agent start again while nobody can read the password: its peer keeps the routes meanwhile, and then
+// TestAPasswordThatComesLate has an agent start again while the password cannot be read: its peer keeps the routes meanwhile, and then
 // must be told that this node has kept its own.
 func TestAPasswordThatComesLate(t *testing.T) {
 	node := here(t)

@@ -43,7 +43,7 @@ func (d *Driver) floods(p *compile.BGPPeer) bool {
 	return true
 }
 
-// tryNext is how long it is until a session is tried again that ended so.
+// tryNext is how long it is until a session is tried again that ended so; at least retryMin, since there may be no server now that could.
 func (d *Driver) tryNext() time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -51,7 +51,7 @@ func (d *Driver) tryNext() time.Duration {
 	for _, f := range d.flooded {
 		next = min(next, time.Until(f.until))
 	}
-	return next
+	return max(next, retryMin)
 }
 
 // forgetFloods forgets those of peers that a plan does not have. mu is held.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -49,14 +50,18 @@ type report struct {
 	fails  []failure // in the order in which they ended
 }
 
-// failure is a test that failed, and the end of what it said.
+// failure is a test that failed, and the end of what it said. Of what stands before that, it has the first line of each message: go test
+// does not say which of them are errors.
 type failure struct {
 	testID
 	tail []string
 }
 
-// tailLines bounds the tail of a failure.
+// tailLines bounds the tail of a failure, and the messages before it.
 const tailLines = 30
+
+// message is the first line of what a test logs.
+var message = regexp.MustCompile(`^ +\w+_test\.go:\d+: `)
 
 func newReport(out io.Writer) *report {
 	return &report{out: out, output: map[testID][]string{}}
@@ -159,7 +164,14 @@ func skipMessage(output []string) string {
 }
 
 func (r *report) fail(id testID, output []string) {
-	r.fails = append(r.fails, failure{id, output[max(0, len(output)-tailLines):]})
+	at := max(0, len(output)-tailLines)
+	var said []string
+	for _, line := range output[:at] {
+		if message.MatchString(line) {
+			said = append(said, line)
+		}
+	}
+	r.fails = append(r.fails, failure{id, append(said[max(0, len(said)-tailLines):], output[at:]...)})
 }
 
 // repeatFailures prints the end of what each failed test said, of those with subtests the failed subtests alone: in a long log, the

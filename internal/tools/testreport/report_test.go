@@ -35,6 +35,15 @@ func TestReport(t *testing.T) {
 			fault: "1 packages failed",
 		},
 		{
+			name: "the error of a failing test is repeated, though the test said much after it",
+			in: `{"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:7: got 1, want 2\n"}
+` + strings.Repeat(`{"Action":"output","Package":"p","Test":"TestB","Output":"chatter\n"}`+"\n", 2*tailLines) + `{"Action":"fail","Package":"p","Test":"TestB"}
+{"Action":"fail","Package":"p"}
+`,
+			shows: []string{"got 1, want 2", "failed: p TestB\n    b_test.go:7: got 1, want 2\nchatter"},
+			fault: "1 packages failed",
+		},
+		{
 			name: "a skip for the kernel is listed and right",
 			in: `{"Action":"output","Package":"p","Test":"TestB","Output":"    b_test.go:3: needs kernel 6.9: owned tables\n"}
 {"Action":"skip","Package":"p","Test":"TestB"}

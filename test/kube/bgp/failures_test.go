@@ -46,8 +46,8 @@ func (r *racks) failures() []act {
 		{name: "silent loss of FRR with BFD", pause: generous, do: func() { r.silence("tor2", 3*time.Second) }},
 		{name: "silent loss of BIRD with BFD", long: true, pause: generous, do: func() { r.silence("tor2b", 3*time.Second) }},
 		{name: "agent killed, with BFD", long: true, do: func() { r.away(syscall.SIGKILL) }},
-		{name: "BIRD restarted, with BFD", long: true, do: func() { r.tor1.restart(); r.sessions(); time.Sleep(time.Second) }},
-		{name: "FRR restarted, with BFD", long: true, do: func() { r.tor2.restart(); r.sessions(); time.Sleep(time.Second) }},
+		{name: "BIRD restarted, with BFD", long: true, do: func() { r.again(r.tor1) }},
+		{name: "FRR restarted, with BFD", long: true, do: func() { r.again(r.tor2) }},
 	}
 }
 
@@ -73,7 +73,7 @@ func (r *racks) twoRouters() {
 func (r *racks) silence(port string, during time.Duration) {
 	r.t.Helper()
 	labtest.Must(r.t, r.ports[port].LeaveBridge(port))
-	time.Sleep(during)
+	time.Sleep(during) // packets are lost by then, or are not
 	labtest.Must(r.t, r.ports[port].AddToBridge("br0", port))
 	start := time.Now()
 	r.twoRouters()
@@ -118,7 +118,7 @@ func (r *racks) flap(what string, down, up func(*node)) {
 	r.each(func(n *node) {
 		before := n.learned()
 		down(n)
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // as long as the link is to be away
 		during := n.learned()
 		up(n)
 		start := time.Now()
@@ -134,5 +134,5 @@ func (r *racks) flap(what string, down, up func(*node)) {
 			r.t.Errorf("%s: that took %s", n.name, took)
 		}
 	})
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // what is lost after the routes are back belongs to the scene
 }

@@ -1,8 +1,6 @@
 package bgp
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -10,9 +8,6 @@ import (
 	"path/filepath"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
-	"github.com/containernetworking/cni/pkg/types"
-	"github.com/containernetworking/cni/pkg/version"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/lab"
@@ -54,32 +49,4 @@ func (n *node) add(name string, v4, v6 string) *pod {
 func (p *pod) remove() {
 	p.node.r.t.Helper()
 	labtest.Must(p.node.r.t, p.node.runtime.DelNetworkList(p.node.r.t.Context(), p.list, p.conf))
-}
-
-// starts runs plugins on the node, as a runtime does.
-type starts struct {
-	version.PluginDecoder
-	node *lab.Host
-}
-
-func (s *starts) ExecPlugin(ctx context.Context, path string, stdin []byte, env []string) ([]byte, error) {
-	cmd := s.node.Command(ctx, path)
-	var out, said bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = bytes.NewReader(stdin), &out, &said, append(env, "PATH="+os.Getenv("PATH"))
-	if err := s.node.Start(cmd); err != nil {
-		return nil, err
-	}
-	err := cmd.Wait()
-	if err == nil {
-		return out.Bytes(), nil
-	}
-	e := &types.Error{}
-	if json.Unmarshal(out.Bytes(), e) != nil || e.Msg == "" {
-		e.Msg = fmt.Sprintf("%s failed: %v: %s%s", filepath.Base(path), err, &out, &said)
-	}
-	return nil, e
-}
-
-func (s *starts) FindInPath(plugin string, paths []string) (string, error) {
-	return invoke.FindInPath(plugin, paths)
 }

@@ -69,7 +69,7 @@ func (r *racks) move(beside *pod) {
 				return ""
 			})
 		}
-		labtest.Eventually(r.t, func() string { // nobody knows it any more
+		labtest.Eventually(r.t, func() string { // no node has a route to it any more
 			for _, other := range r.nodes {
 				if out := other.ip("-4", "route") + other.ip("-6", "route"); strings.Contains(out, v4+" ") || strings.Contains(out, v6+" ") {
 					return other.name + " has\n" + out
@@ -97,10 +97,19 @@ func (r *racks) sessions() {
 	}
 }
 
+// again restarts routers, and waits until all is as it was.
+func (r *racks) again(routers ...router) {
+	for _, one := range routers {
+		one.restart()
+	}
+	r.sessions()
+	time.Sleep(time.Second) // whatever a new session does afterwards belongs to the scene
+}
+
 // away ends the agents for a second, and waits until all is as it was.
 func (r *racks) away(by os.Signal) {
 	r.each(func(n *node) { n.end(by) })
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // packets flow without agents
 	r.each(func(n *node) { n.launch(); n.ready() })
 	r.sessions()
 	time.Sleep(time.Second) // whatever a new session does afterwards belongs to the scene
@@ -122,9 +131,9 @@ func (r *racks) restarts() []act {
 			r.withDeadRouter(func() { r.each(func(n *node) { n.end(syscall.SIGKILL); n.launch(); n.ready() }) })
 		}},
 		{name: "agent killed, both, and nothing saved", none: true, do: func() { r.withDeadRouter(func() { r.withoutAPI(true) }) }},
-		{name: "BIRD restarted", none: true, do: func() { r.tor1.restart(); r.sessions(); time.Sleep(time.Second) }},
-		{name: "gobgpd restarted", none: true, long: true, do: func() { r.rs.restart(); r.sessions(); time.Sleep(time.Second) }},
-		{name: "BIRD and gobgpd restarted", none: true, long: true, do: func() { r.tor1.restart(); r.rs.restart(); r.sessions(); time.Sleep(time.Second) }},
+		{name: "BIRD restarted", none: true, do: func() { r.again(r.tor1) }},
+		{name: "gobgpd restarted", none: true, long: true, do: func() { r.again(r.rs) }},
+		{name: "BIRD and gobgpd restarted", none: true, long: true, do: func() { r.again(r.tor1, r.rs) }},
 		// bgpd has zebra forget what peers said before that are not up yet, as soon as those that are have said all.
 		{name: "FRR restarted", long: true, do: func() { r.tor2.restart(); r.sessions(); time.Sleep(time.Second) }},
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
+	"github.com/sallyport/sallyport/test/cniexec"
 	"github.com/sallyport/sallyport/test/kube/cluster"
 )
 
@@ -187,7 +188,7 @@ func build(dir string) error {
 func (r *racks) programs(plugins string) {
 	r.t.Helper()
 	for _, n := range r.nodes {
-		n.runtime = libcni.NewCNIConfigWithCacheDir([]string{plugins}, filepath.Join(n.home, "cache"), &starts{node: n.host})
+		n.runtime = libcni.NewCNIConfigWithCacheDir([]string{plugins}, filepath.Join(n.home, "cache"), &cniexec.Exec{Node: n.host})
 	}
 	b, err := os.ReadFile("/proc/self/exe")
 	labtest.Must(r.t, err)

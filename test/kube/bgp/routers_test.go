@@ -6,12 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/sallyport/sallyport/internal/lab"
 	"github.com/sallyport/sallyport/internal/lab/labtest"
@@ -150,7 +147,7 @@ func newFRR(t *testing.T, host *lab.Host, config string) *frr {
 	file := filepath.Join(dir, "frr.conf")
 	labtest.Must(t, os.WriteFile(file, []byte(config), 0o600))
 	f := &frr{t: t, dir: dir, host: host}
-	joinGroup(t, "frrvty")
+	labtest.JoinGroup(t, "frrvty")
 	start := func(name, config string, more ...string) *daemon {
 		return newDaemon(t, host, filepath.Join(dir, name+".log"), append([]string{"/usr/lib/frr/" + name, "-f", config, "-i", filepath.Join(dir, name+".pid"),
 			"-z", filepath.Join(dir, "zserv"), "--vty_socket", dir, "-P", "0", "-u", "root", "-g", "root", "--log", "stdout"}, more...)...)
@@ -165,18 +162,6 @@ func newFRR(t *testing.T, host *lab.Host, config string) *frr {
 	start("bfdd", file, "--bfdctl", filepath.Join(dir, "bfdd.sock"))
 	f.bgp = start("bgpd", file)
 	return f
-}
-
-// joinGroup has root be in a group for the programs that these tests start, in whose mount namespace it replaces the file: FRR's daemons
-// run only as a member of theirs.
-func joinGroup(t *testing.T, group string) {
-	t.Helper()
-	b, err := os.ReadFile("/etc/group")
-	labtest.Must(t, err)
-	file := filepath.Join(t.TempDir(), "group")
-	joined := regexp.MustCompile(`(?m)^(`+group+`:.*:)(.*)$`).ReplaceAll(b, []byte("${1}root,$2"))
-	labtest.Must(t, os.WriteFile(file, joined, 0o644), unix.Mount(file, "/etc/group", "", unix.MS_BIND, ""))
-	t.Cleanup(func() { labtest.Must(t, unix.Unmount("/etc/group", unix.MNT_DETACH)) })
 }
 
 func (f *frr) ask(command string) string {
